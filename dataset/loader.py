@@ -1,0 +1,109 @@
+"""Questions and features to batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from dataset.presence import Scenario
+from dataset.store import FeatureStore
+from dataset.types import AUDIO, VISUAL, Batch, DataError, Question
+from dataset.vocabulary import Vocabulary
+
+
+class QuestionSet(Dataset):
+    """Every item is a Batch of one question.
+
+    `negatives="other_video"` adds, per segment, a row drawn from another video of the split, anew every `epoch`.
+    `read` fetches a video's segments and may be cached by the caller.
+    """
+
+    def __init__(self, questions: list[Question], audio: FeatureStore, visual: FeatureStore, vocabulary: Vocabulary,
+                 scenario: Scenario, read: Callable[[str, int], np.ndarray], negatives: str = "none",
+                 seed: int = 0, epoch: int = 0) -> None:
+        self.questions, self.audio, self.visual = questions, audio, visual
+        self.vocabulary, self.scenario, self.read = vocabulary, scenario, read
+        self.negatives, self.seed, self.epoch = negatives, seed, epoch
+        self.videos = sorted({q.video_id for q in questions})
+        self.video_index = {video: i for i, video in enumerate(self.videos)}
+        if negatives == "other_video" and len(self.videos) < 2:
+            raise DataError("backbone.negatives=other_video needs at least two videos in the training split")
+
+    def __len__(self) -> int:
+        return len(self.questions)
+
+    def __getitem__(self, index: int) -> Batch:
+        question = self.questions[index]
+        presence = self.scenario.presence(question.row, self.audio.segments)
+        return Batch(
+            audio=self.stream(question, presence, AUDIO),
+            visual=self.stream(question, presence, VISUAL),
+            words=torch.tensor([self.vocabulary.encode_words(question.words)]),
+            answer=torch.tensor([self.vocabulary.encode_answer(question.answer)]),
+            presence=torch.from_numpy(presence)[None],
+            question_id=torch.tensor([question.question_id]),
+            row=torch.tensor([question.row]),
+            video=torch.tensor([self.video_index[question.video_id]]),
+            negative_visual=self.negative(question) if self.negatives == "other_video" else None,
+        )
+
+    def stream(self, question: Question, presence: np.ndarray, modality: int) -> torch.Tensor:
+        """(1, T, ...) with zeros where absent; a wholly absent modality's file is not even opened."""
+        store = (self.audio, self.visual)[modality]
+        present = presence[:, modality]
+        if not present.any():
+            return torch.zeros(1, store.segments, *store.shape)
+        values = torch.from_numpy(self.read(question.video_id, modality))
+        if not present.all():
+            values = values.clone()
+            values[torch.from_numpy(~present)] = 0
+        return values[None]
+
+    def negative(self, question: Question) -> torch.Tensor:
+        """(1, T, C, H, W): each segment from a uniformly drawn row of a uniformly drawn other video."""
+        rng = np.random.default_rng([self.seed, self.epoch, question.row])
+        own = self.video_index[question.video_id]
+        rows = []
+        for _ in range(self.visual.segments):
+            other = int(rng.integers(len(self.videos) - 1))
+            video = self.videos[other + (other >= own)]
+            rows.append(self.visual.read(video, int(rng.integers(self.visual.rows))))
+        return torch.from_numpy(np.stack(rows))[None]
+
+
+def collate(items: list[Batch]) -> Batch:
+    """Batches of one question to one batch."""
+    names = [name for name, value in vars(items[0]).items() if value is not None]
+    return Batch(**{name: torch.cat([getattr(item, name) for item in items]) for name in names})
+
+
+class EpochSampler(Sampler[int]):
+    """Positions of one process: a function of (seed, epoch) alone, so a resumed epoch is the same.
+
+    Shuffled (training), every process gets equally many, the surplus of less than one round is left out; in order
+    (evaluation), every question is taken by exactly one process.
+    """
+
+    def __init__(self, size: int, shuffle: bool, seed: int, epoch: int, rank: int, world_size: int) -> None:
+        order = np.random.default_rng([seed, epoch]).permutation(size) if shuffle else np.arange(size)
+        if shuffle:
+            order = order[:size - size % world_size]
+        self.order = order[rank::world_size].tolist()
+
+    def __iter__(self):
+        return iter(self.order)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+
+def make_loader(questions: QuestionSet, *, batch_size: int, shuffle: bool, seed: int = 0, epoch: int = 0,
+                workers: int = 0, rank: int = 0, world_size: int = 1) -> DataLoader:
+    """Batches of one epoch for one process."""
+    sampler = EpochSampler(len(questions), shuffle, seed, epoch, rank, world_size)
+    return DataLoader(questions, batch_size=batch_size, sampler=sampler, num_workers=workers, collate_fn=collate,
+                      generator=torch.Generator().manual_seed(seed),
+                      prefetch_factor=4 if workers else None, pin_memory=torch.cuda.is_available())

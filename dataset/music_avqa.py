@@ -1,0 +1,124 @@
+"""MUSIC-AVQA, and any data set in its layout; shapes, segments and vocabularies are read from the files."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from dataset.loader import QuestionSet
+from dataset.presence import SCENARIOS, Scenario
+from dataset.questions import read_questions
+from dataset.store import FeatureStore
+from dataset.types import AUDIO, VISUAL, DataError, DataSpec, Question
+from dataset.vocabulary import Vocabulary
+
+CACHE_LIMIT_MB = 512
+
+
+class MusicAVQA:
+    """ROOT/ANNOTATIONS/avqa-{train,val,test}.json and ROOT/feats/{vggish,res18_14x14}/VIDEO_ID.npy.
+
+    `annotations`: the folder of the corrected release (`json_update`) or of the first (`json`). `train_file` and so
+    on: file names inside it. `stride`: seconds between two segments (60 rows at 6 are the T = 10 of AVST).
+    `skip_missing`: leave out questions whose video has no feature files, instead of stopping.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        annotations: str = "json_update",
+        train_file: str = "avqa-train.json",
+        val_file: str = "avqa-val.json",
+        test_file: str = "avqa-test.json",
+        audio_folder: str = "feats/vggish",
+        visual_folder: str = "feats/res18_14x14",
+        stride: Annotated[int, Field(ge=1)] = 6,
+        skip_missing: bool = False,
+    ) -> None:
+        self.root = Path(root)
+        self.files = {"train": train_file, "val": val_file, "test": test_file}
+        self.annotations, self.stride, self.skip_missing = annotations, stride, skip_missing
+        self.folders = {AUDIO: audio_folder, VISUAL: visual_folder}
+        self._questions: dict[str, list[Question]] = {}
+        self._segments: dict[tuple[str, int], np.ndarray] = {}
+        if not self.root.is_dir():
+            raise DataError(f"no data set at dataset.root={root}: expected a folder with {annotations}/{train_file} and "
+                            f"{audio_folder}/, {visual_folder}/ as the README describes")
+
+    @cached_property
+    def stores(self) -> dict[int, FeatureStore]:
+        """The two feature stores by modality; their segments must agree."""
+        audio = FeatureStore(self.root / self.folders[AUDIO], self.stride, dimensions=1)
+        visual = FeatureStore(self.root / self.folders[VISUAL], self.stride, dimensions=3)
+        if audio.rows != visual.rows:
+            raise DataError(f"{audio.folder} has {audio.rows} rows per video, {visual.folder} has {visual.rows}; both "
+                            "must have one row per second of the same clip")
+        return {AUDIO: audio, VISUAL: visual}
+
+    def questions(self, split: str) -> list[Question]:
+        """All questions of `train`, `val` or `test`."""
+        if split not in self._questions:
+            found = read_questions(self.root / self.annotations / self.files[split])
+            kept = [q for q in found if not self.skip_missing or all(s.has(q.video_id) for s in self.stores.values())]
+            if not kept:
+                raise DataError(f"no video of {self.root / self.annotations / self.files[split]} has feature files in "
+                                f"{self.root}")
+            if len(kept) < len(found):
+                print(f"{split}: {len(kept)} of {len(found)} questions kept, the others' videos have no feature files")
+            self._questions[split] = kept
+        return self._questions[split]
+
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary.build(self.questions("train"))
+
+    def spec(self, vocabulary: Vocabulary) -> DataSpec:
+        """Shapes as the files and the training questions have them."""
+        channels, height, width = self.stores[VISUAL].shape
+        return DataSpec(
+            segments=self.stores[AUDIO].segments, audio_channels=self.stores[AUDIO].shape[0],
+            visual_channels=channels, grid=(height, width),
+            words=vocabulary.length,
+            vocabulary=len(vocabulary.words), answers=len(vocabulary.answers),
+        )
+
+    def question_set(self, split: str, vocabulary: Vocabulary, scenario: Scenario = SCENARIOS["complete"], *,
+                     negatives: str = "none", seed: int = 0, epoch: int = 0) -> QuestionSet:
+        """`split` under `scenario`; `seed` and `epoch` draw the negatives."""
+        questions = self.questions(split)
+        read = self.read_cached if self.fits_in_memory(split) else self.read
+        return QuestionSet(questions, self.stores[AUDIO], self.stores[VISUAL], vocabulary, scenario, read,
+                           negatives, seed, epoch)
+
+    def read(self, video_id: str, modality: int) -> np.ndarray:
+        """The segments of one video, (T, C) or (T, C, H, W) float32."""
+        return self.stores[modality].read_segments(video_id)
+
+    def read_cached(self, video_id: str, modality: int) -> np.ndarray:
+        key = video_id, modality
+        if key not in self._segments:
+            self._segments[key] = self.read(video_id, modality)
+        return self._segments[key]
+
+    def fits_in_memory(self, split: str) -> bool:
+        """Whether the used segments of a split are small enough to be kept after the first reading."""
+        videos = len({q.video_id for q in self.questions(split)})
+        values = sum(s.segments * int(np.prod(s.shape)) for s in self.stores.values())
+        return videos * values * 4 <= CACHE_LIMIT_MB * 2 ** 20
+
+    def check(self, spec: DataSpec) -> None:
+        """That the files at hand have the shapes a checkpoint was trained on; its vocabulary travels with it."""
+        audio, visual = self.stores[AUDIO], self.stores[VISUAL]
+        here = (audio.segments, audio.shape, visual.shape)
+        wanted = (spec.segments, (spec.audio_channels,), (spec.visual_channels, *spec.grid))
+        if here != wanted:
+            raise DataError(f"the features in {self.root} have segments, audio and visual shapes {here}; the checkpoint "
+                            f"was trained on {wanted}. Set dataset.root or dataset.stride to matching data")
+
+    def oracle(self, split: str, scenario: Scenario) -> dict[int, bool] | None:
+        """Per row, whether the best possible answer is right; unknown for real data."""
+        return None

@@ -1,0 +1,88 @@
+"""MUSIC-AVQA annotation files to questions, with all their real quirks.
+
+A file is one JSON list. `type` and `templ_values` are strings that hold JSON lists, the answer's key is `anser`, some
+templates end in a blank and one in a full-width question mark; the `json` files repeat some question ids with
+contradictory answers, so the row number is what identifies a question.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
+
+from dataset.types import DataError, Question
+
+PLACEHOLDER = re.compile(r"<\w+>")
+
+
+def json_list(value: object) -> object:
+    """A string holding a JSON list as that list."""
+    if not isinstance(value, str):
+        raise ValueError("must be a string that holds a JSON list")
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"must hold a JSON list, got {value!r}") from error
+
+
+JSONList = Annotated[list[str], BeforeValidator(json_list)]
+
+
+class Annotation(BaseModel):
+    """One record as released."""
+
+    video_id: Annotated[str, Field(min_length=1, pattern=r"^[\w.-]+$")]
+    question_id: int
+    type: Annotated[JSONList, Field(min_length=2, max_length=2)]
+    question_content: Annotated[str, Field(min_length=2)]
+    templ_values: JSONList
+    anser: Annotated[str, Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def values_fill_the_placeholders(self) -> Annotation:
+        wanted = len(PLACEHOLDER.findall(self.question_content))
+        if wanted != len(self.templ_values):
+            raise ValueError(f"templ_values has {len(self.templ_values)} values for {wanted} placeholders in "
+                             f"{self.question_content!r}")
+        return self
+
+
+def fill(template: str, values: list[str]) -> tuple[str, ...]:
+    """Words of a question: trailing blanks and the last character cut, then the values filled in left to right.
+
+    The punctuation is cut before the values are put in; a placeholder in last place would else lose a letter.
+    """
+    words = template.rstrip()[:-1].split(" ")
+    remaining = iter(values)
+    return tuple(next(remaining) if "<" in word else word for word in words if word)
+
+
+def read_questions(path: Path) -> list[Question]:
+    """All questions of an annotation file; DataError names the file, the record, the field and what is wrong."""
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"annotation file {path} does not exist; the README says where the files belong") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"annotation file {path} is not JSON ({error}); download it again") from error
+    if not isinstance(records, list) or not records:
+        raise DataError(f"annotation file {path} must hold a JSON list of questions, with at least one")
+    return [to_question(record, row, path) for row, record in enumerate(records)]
+
+
+def to_question(record: object, row: int, path: Path) -> Question:
+    try:
+        item = Annotation.model_validate(record)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "record"
+        raise DataError(f"annotation file {path}, record {row}, field '{field}': {first['msg']}; correct the record or "
+                        "download the file again") from error
+    return Question(
+        row=row, question_id=item.question_id, video_id=item.video_id, type="/".join(item.type),
+        template=item.question_content, words=fill(item.question_content, item.templ_values), answer=item.anser,
+    )

@@ -1,0 +1,70 @@
+"""Features on disk, one `.npy` per video and modality, memory-mapped: only the rows used are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from dataset.types import DataError
+
+FLOATS = (np.float16, np.float32)
+
+
+class FeatureStore:
+    """One modality. A file holds one row per second; row i * `stride` is segment i.
+
+    `shape` (C,) or (C, H, W) and the number of rows are taken from the first file by name and asked of all others.
+    """
+
+    def __init__(self, folder: Path, stride: int, dimensions: int) -> None:
+        self.folder, self.stride = folder, stride
+        if not folder.is_dir():
+            raise DataError(f"feature folder {folder} does not exist; it must hold one VIDEO_ID.npy per video")
+        first = min(folder.glob("*.npy"), default=None)
+        if first is None:
+            raise DataError(f"feature folder {folder} holds no .npy file; it must hold one VIDEO_ID.npy per video")
+        array = self.open(first)
+        if array.ndim != 1 + dimensions or not array.size:
+            raise DataError(f"feature file {first} has shape {list(array.shape)}; expected {1 + dimensions} dimensions, "
+                            f"one row per second{' of channels x height x width' if dimensions == 3 else ''}")
+        self.rows, self.shape = array.shape[0], array.shape[1:]
+
+    @property
+    def segments(self) -> int:
+        return -(-self.rows // self.stride)
+
+    def has(self, video_id: str) -> bool:
+        return (self.folder / f"{video_id}.npy").is_file()
+
+    def open(self, path: Path) -> np.ndarray:
+        """The file as a memory map, its header checked; nothing is unpickled."""
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except FileNotFoundError as error:
+            raise DataError(f"feature file {path} does not exist; extract or download the features of this "
+                            "video") from error
+        except (ValueError, OSError, EOFError) as error:
+            raise DataError(f"feature file {path} is truncated or not a .npy array ({error}); extract or download it "
+                            "again") from error
+        if not isinstance(array, np.ndarray) or array.dtype not in FLOATS:
+            found = getattr(array, "dtype", "an archive")
+            raise DataError(f"feature file {path} holds {found}; expected an array of float32 or float16")
+        return array
+
+    def read(self, video_id: str, rows: slice | int) -> np.ndarray:
+        """The rows asked for, float32 and finite."""
+        path = self.folder / f"{video_id}.npy"
+        array = self.open(path)
+        if array.shape != (self.rows, *self.shape):
+            raise DataError(f"feature file {path} has shape {list(array.shape)}; expected "
+                            f"{[self.rows, *self.shape]} like the others in its folder")
+        values = np.array(array[rows], dtype=np.float32)
+        if not np.isfinite(values).all():
+            raise DataError(f"feature file {path} holds NaN or infinity; extract it again, or remove the file's modality "
+                            "from the data if it is absent")
+        return values
+
+    def read_segments(self, video_id: str) -> np.ndarray:
+        """(T, C) or (T, C, H, W): every `stride`-th row."""
+        return self.read(video_id, slice(None, None, self.stride))

@@ -1,0 +1,83 @@
+"""What the data side and the models agree on: modalities, question types, one question, one batch, the shapes.
+
+Axes keep their letters everywhere: B questions, T segments, C channels, H x W grid, N = H*W visual tokens,
+L words, D feature channels, K slots, A answers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+AUDIO, VISUAL = 0, 1                      # columns of every presence mask
+MODALITIES = ("audio", "visual")
+
+# The nine question types of MUSIC-AVQA (CVPR 2022, Table 2), in the order of the published result tables.
+QUESTION_TYPES = (
+    "Audio/Counting", "Audio/Comparative",
+    "Visual/Counting", "Visual/Location",
+    "Audio-Visual/Existential", "Audio-Visual/Location", "Audio-Visual/Counting",
+    "Audio-Visual/Comparative", "Audio-Visual/Temporal",
+)
+
+
+class DataError(Exception):
+    """Bad input from the user: the message names the file or field, what was expected and what to do."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One annotated question. `words` is the template with its values filled in, final punctuation removed."""
+
+    row: int                 # position in the annotation file; unique where question ids repeat
+    question_id: int
+    video_id: str
+    type: str                # one of QUESTION_TYPES for MUSIC-AVQA
+    template: str            # the text with its placeholders, as annotated
+    words: tuple[str, ...]
+    answer: str
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Shapes read from the data; the models are built from them and nothing is assumed."""
+
+    segments: int            # T
+    audio_channels: int      # 128 for VGGish
+    visual_channels: int     # 512 for ResNet-18
+    grid: tuple[int, int]    # (H, W)
+    words: int               # L, the longest question in training
+    vocabulary: int          # question words, padding and unknown included
+    answers: int             # A
+
+    @property
+    def tokens(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+
+@dataclass
+class Batch:
+    """B questions with their features. Absent entries hold zeros, and `presence` says which they are."""
+
+    audio: Tensor            # (B, T, Ca) float
+    visual: Tensor           # (B, T, C, H, W) float
+    words: Tensor            # (B, L) int64, 0 = padding
+    answer: Tensor           # (B,) int64, -1 = not in the vocabulary
+    presence: Tensor         # (B, T, 2) bool, columns AUDIO, VISUAL
+    question_id: Tensor      # (B,) int64, seeds the noise of evaluation
+    row: Tensor              # (B,) int64, position in the annotation file
+    video: Tensor            # (B,) int64, equal for questions on the same video
+    negative_visual: Tensor | None = None   # (B, T, C, H, W), segments of other videos
+
+    def map(self, change) -> "Batch":
+        """The same batch with `change` applied to every tensor."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{k: change(v) for k, v in values.items() if v is not None})
+
+    def to(self, device: torch.device | str) -> "Batch":
+        return self.map(lambda t: t.to(device, non_blocking=True))
+
+    def __len__(self) -> int:
+        return self.words.shape[0]

@@ -1,0 +1,64 @@
+"""Checkpoints: weights, optimiser, schedule, random states, vocabulary and configuration in one file."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.errors import UsageError
+from engine.files import write_whole
+
+FORMAT = 1
+REQUIRED = ("format", "config", "vocabulary", "spec", "model", "epoch")
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write `state` whole or not at all; an earlier checkpoint survives a failure."""
+    try:
+        write_whole(path, lambda temporary: torch.save({"format": FORMAT, **state}, temporary))
+    except RuntimeError as error:      # torch reports a full disk as a RuntimeError of its zip writer
+        raise UsageError(f"cannot write the checkpoint {path}: {str(error).splitlines()[0]}; free some space and run "
+                         "the same command again, it continues from the last finished epoch") from error
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint on the CPU. Nothing but tensors and plain values is unpickled (`weights_only`)."""
+    if not path.is_file():
+        raise UsageError(f"checkpoint {path} does not exist; give a run folder or a file such as runs/NAME/best.pt")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, zipfile.BadZipFile, ValueError, KeyError) as error:
+        raise UsageError(f"checkpoint {path} is damaged or not a checkpoint of this project "
+                         f"({type(error).__name__}); delete it or give another one") from error
+    lacking = [k for k in REQUIRED if not isinstance(state, dict) or k not in state]
+    if lacking or state["format"] != FORMAT:
+        raise UsageError(f"checkpoint {path} is not a checkpoint of this version (expected format {FORMAT}; lacks "
+                         f"{', '.join(lacking) or 'nothing'}); train again or give another one")
+    return state
+
+
+def load_weights(model: torch.nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
+    """Every entry must fit; the error names the first that does not."""
+    try:
+        model.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())[:300]
+        raise UsageError(f"checkpoint {path} is of another configuration: {detail}") from error
+
+
+def start_from(model: torch.nn.Module, state: dict[str, Any], vocabulary: dict[str, Any], path: Path) -> str:
+    """Take backbone and head from another run's checkpoint; returns what was taken and what stays fresh."""
+    if state["vocabulary"] != vocabulary:
+        raise UsageError(f"train.init={path} was trained with another vocabulary (its {len(state['vocabulary']['words'])}"
+                         f" words, {len(state['vocabulary']['answers'])} answers); train it on this data set first")
+    own = model.state_dict()
+    wanted = {k for k in own if k.startswith(("backbone.", "head."))}
+    unfit = [k for k in sorted(wanted) if k not in state["model"] or state["model"][k].shape != own[k].shape]
+    if unfit:
+        raise UsageError(f"train.init={path} does not fit this backbone: '{unfit[0]}' is missing or of another shape")
+    model.load_state_dict({k: state["model"][k] for k in wanted}, strict=False)
+    return f"{len(wanted)} tensors of backbone and head from {path}; {len(own) - len(wanted)} of the method start fresh"

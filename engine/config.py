@@ -1,0 +1,215 @@
+"""Three names plus overrides to one checked configuration.
+
+Layers, later ones win: configs/default.yaml, configs/dataset/NAME.yaml, configs/backbone/NAME.yaml,
+configs/method/NAME.yaml, the CONFIG.yaml given, key=value overrides. The schema of the three components is read off
+their constructors, so an option exists in exactly one place.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from yaml import YAMLError
+
+from dataset import DATASETS
+from engine.errors import UsageError
+from models import BACKBONES, METHODS, resolve
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+REGISTRIES = {"dataset": DATASETS, "backbone": BACKBONES, "method": METHODS}
+STRICT = ConfigDict(extra="forbid")
+Positive = Annotated[int, Field(ge=1)]
+ScenarioName = Literal["complete", "audio_missing", "visual_missing", "both_missing"]
+
+
+class Train(BaseModel):
+    """Optimisation. `init`: a checkpoint whose backbone and head are the start, or null for scratch."""
+
+    model_config = STRICT
+    epochs: Positive
+    max_steps: Positive | None
+    batch_size: Positive
+    learning_rate: Annotated[float, Field(gt=0)]
+    lr_step: Positive
+    lr_gamma: Annotated[float, Field(gt=0, le=1)]
+    clip_norm: Annotated[float, Field(gt=0)] | None
+    seed: Annotated[int, Field(ge=0)]
+    init: str | None
+    select_by: list[ScenarioName]
+    log_every: Positive
+
+
+class Evaluate(BaseModel):
+    """`scenarios` are evaluated after training; `every`: epochs between two validations."""
+
+    model_config = STRICT
+    scenarios: list[ScenarioName]
+    batch_size: Positive
+    every: Positive
+
+
+class Runtime(BaseModel):
+    """Where and how it runs; none of these keys changes what is learnt, save for rounding."""
+
+    model_config = STRICT
+    device: Literal["auto", "cpu", "cuda"]
+    bf16: bool
+    compile: bool
+    workers: Annotated[int, Field(ge=0)]
+
+
+class Run(BaseModel):
+    """`root`/`name` is the run folder; name null means DATASET-BACKBONE-METHOD-sSEED."""
+
+    model_config = STRICT
+    root: str
+    name: str | None
+
+
+def options_of(component: type, sections: dict[str, type] | None = None) -> dict[str, tuple]:
+    """The keyword-only parameters of a constructor as pydantic field definitions."""
+    hints = get_type_hints(component.__init__, include_extras=True)
+    definitions = {}
+    for name, parameter in inspect.signature(component.__init__).parameters.items():
+        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+            continue
+        if sections and name in sections:
+            inner = create_model(name, __config__=STRICT, enabled=(bool, True), **options_of(sections[name]))
+            definitions[name] = (inner, Field(default_factory=inner))
+        else:
+            default = ... if parameter.default is inspect.Parameter.empty else parameter.default
+            definitions[name] = (hints[name], default)
+    return definitions
+
+
+def schema(names: dict[str, str]) -> type[BaseModel]:
+    """The whole configuration's model for the three chosen components."""
+    parts = {}
+    for kind, name in names.items():
+        component = resolve(REGISTRIES[kind][name])
+        fields = options_of(component, getattr(component, "sections", None))
+        parts[kind] = (create_model(kind, __config__=STRICT, name=(Literal[name], name), **fields), ...)
+    return create_model("Config", __config__=STRICT, **parts, train=(Train, ...), evaluate=(Evaluate, ...),
+                        runtime=(Runtime, ...), run=(Run, ...))
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file as a dictionary, with `dataset: NAME` spelled out as `dataset: {name: NAME}`."""
+    if not path.is_file():
+        raise UsageError(f"configuration file {path} does not exist; see the folder configs/ for those at hand")
+    try:
+        layer = OmegaConf.load(path)
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise UsageError(f"configuration file {path} is not valid YAML: {str(error).splitlines()[0]}") from error
+    layer = OmegaConf.to_container(layer)
+    if not isinstance(layer, dict):
+        raise UsageError(f"configuration file {path} must hold key: value pairs, found a {type(layer).__name__}")
+    return spell_out(layer)
+
+
+def spell_out(layer: dict[str, Any]) -> dict[str, Any]:
+    return {k: {"name": v} if k in REGISTRIES and not isinstance(v, dict) else v for k, v in layer.items()}
+
+
+def parse_overrides(overrides: list[str]) -> dict[str, Any]:
+    """`key=value` arguments as a layer; later ones win."""
+    layer: dict[str, Any] = {}
+    for item in overrides:
+        key, separator, value = item.partition("=")
+        if not separator or not key:
+            raise UsageError(f"'{item}' is not of the form key=value (for example train.epochs=5)")
+        key = f"{key}.name" if key in REGISTRIES else key
+        layer = OmegaConf.merge(layer, OmegaConf.from_dotlist([f"{key}={value}"]))
+    return OmegaConf.to_container(OmegaConf.create(layer))
+
+
+def choose_names(layers: list[dict[str, Any]]) -> dict[str, str]:
+    """The dataset, backbone and method named by the last layer that names them."""
+    names = {}
+    for kind, registry in REGISTRIES.items():
+        chosen = [layer[kind]["name"] for layer in layers if "name" in (layer.get(kind) or {})]
+        name = str(chosen[-1])
+        if name not in registry:
+            raise UsageError(f"{kind}={name} is not known; {nearest(name, registry)}")
+        names[kind] = name
+    return names
+
+
+def nearest(name: str, known) -> str:
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    return f"{hint}expected one of: {', '.join(sorted(known))}"
+
+
+def compose(config_file: str | None, overrides: list[str]) -> dict[str, Any]:
+    """The resolved, checked configuration as plain nested dictionaries."""
+    default = load_yaml(CONFIGS / "default.yaml")
+    asked = [load_yaml(Path(config_file))] if config_file else []
+    asked.append(parse_overrides(overrides))
+    names = choose_names([default, *asked])
+    named = [load_yaml(CONFIGS / kind / f"{name}.yaml") for kind, name in names.items()]
+    sections = getattr(resolve(METHODS[names["method"]]), "sections", {})
+    layers = [under_method(layer, sections) for layer in [default, *named, *asked]]
+    try:
+        merged = OmegaConf.to_container(OmegaConf.merge(*layers), resolve=True)
+    except OmegaConfBaseException as error:
+        raise UsageError(f"the configuration cannot be merged: {str(error).splitlines()[0]}") from error
+    return validate(merged, names)
+
+
+def under_method(layer: dict[str, Any], sections: dict[str, type]) -> dict[str, Any]:
+    """`rmm.slots` may be written for `method.rmm.slots`."""
+    short = {k: v for k, v in layer.items() if k in sections}
+    if not short:
+        return layer
+    rest = {k: v for k, v in layer.items() if k not in sections}
+    return OmegaConf.to_container(OmegaConf.merge(rest, {"method": short}))
+
+
+def validate(merged: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    model = schema(names)
+    try:
+        return model.model_validate(merged).model_dump(mode="json")
+    except ValidationError as error:
+        raise UsageError("; ".join(describe(item, merged, model) for item in error.errors())) from error
+
+
+def describe(error: dict[str, Any], merged: dict[str, Any], model: type[BaseModel]) -> str:
+    """One schema error in words: the key, what was expected, the nearest valid key."""
+    path = [str(part) for part in error["loc"]]
+    key = ".".join(path)
+    if error["type"] == "extra_forbidden":
+        for part in path[:-1]:
+            model = model.model_fields[part].annotation
+        return f"unknown configuration key '{key}'; {nearest(path[-1], model.model_fields)}"
+    if error["type"] == "missing":
+        return f"configuration key '{key}' is required; add {key}=VALUE"
+    return f"configuration key '{key}': {error['msg'].lower()}, got {error['input']!r}"
+
+
+def run_folder(config: dict[str, Any]) -> Path:
+    """runs/<dataset>-<backbone>-<method>-s<seed>/ unless `run.name` says otherwise."""
+    names = "-".join(config[kind]["name"] for kind in REGISTRIES)
+    return Path(config["run"]["root"]) / (config["run"]["name"] or f"{names}-s{config['train']['seed']}")
+
+
+def to_yaml(config: dict[str, Any]) -> str:
+    return OmegaConf.to_yaml(OmegaConf.create(config))
+
+
+def override(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """A checkpoint's configuration with key=value changes; the components themselves cannot be exchanged."""
+    layer = parse_overrides(overrides)
+    for kind in REGISTRIES:
+        if layer.get(kind, {}).get("name", config[kind]["name"]) != config[kind]["name"]:
+            raise UsageError(f"the checkpoint was trained with {kind}={config[kind]['name']}; {kind} cannot be changed")
+    names = {kind: config[kind]["name"] for kind in REGISTRIES}
+    layer = under_method(layer, getattr(resolve(METHODS[names["method"]]), "sections", {}))
+    return validate(OmegaConf.to_container(OmegaConf.merge(config, layer)), names)

@@ -1,0 +1,34 @@
+"""Mistakes a user can make, told in one line with exit code 2 instead of a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+from dataset.types import DataError
+from models import OptionError
+from models.objective import NonFiniteLoss
+
+
+class UsageError(Exception):
+    """A configuration, checkpoint or environment problem: what it is, what was expected, what to do."""
+
+
+def run_guarded(main: Callable[[], None]) -> None:
+    """Run `main`; turn the errors a user can cause into one line on stderr and exit code 2."""
+    try:
+        main()
+    except (UsageError, DataError, OptionError, NonFiniteLoss) as error:
+        message = " ".join(str(error).split())
+    except OSError as error:     # full disk, unwritable folder, vanished file
+        where = f" ({error.filename})" if error.filename else ""
+        message = f"{error.strerror or error}{where}. Free some space or choose a writable folder with run.root=FOLDER"
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command continues from the last finished epoch", file=sys.stderr)
+        sys.exit(130)
+    else:
+        return
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    # Under torchrun the other processes may sit in a collective; leaving at once lets the launcher end them.
+    os._exit(2) if int(os.environ.get("WORLD_SIZE", 1)) > 1 else sys.exit(2)

@@ -1,0 +1,81 @@
+"""A model's answers in every scenario, as records; the one path for validation, test and both entry points."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from tqdm import tqdm
+
+from dataset import Scenario, Vocabulary, make_loader, question_only_floor
+from engine.files import write_json, write_jsonl
+from engine.metrics import Record, summarise
+
+
+@torch.no_grad()
+def predict(model, data, split: str, scenario: Scenario, vocabulary: Vocabulary, accelerator: Accelerator,
+            batch_size: int, workers: int) -> list[Record]:
+    """One record per question of `split`, gathered over all processes."""
+    questions = data.question_set(split, vocabulary, scenario)
+    loader = make_loader(questions, batch_size=batch_size, shuffle=False, workers=workers,
+                         rank=accelerator.process_index, world_size=accelerator.num_processes)
+    by_row = {q.row: q for q in data.questions(split)}
+    net = accelerator.unwrap_model(model)
+    net.eval()
+    records = []
+    bar = tqdm(loader, desc=f"{split} {scenario.name}", leave=False, disable=not accelerator.is_local_main_process)
+    for batch in bar:
+        with accelerator.autocast():
+            logits = net(batch.to(accelerator.device)).logits["complete"]          # (B, A)
+        for row, index in zip(batch.row.tolist(), logits.argmax(dim=-1).tolist(), strict=True):
+            q = by_row[row]
+            records.append(Record(row, q.question_id, q.video_id, q.type, scenario.name, vocabulary.answers[index],
+                                  q.answer))
+    gathered = gather_object(records)
+    return sorted(gathered, key=lambda r: r.row)
+
+
+def evaluate(model, data, split: str, scenarios: list[Scenario], vocabulary: Vocabulary, accelerator: Accelerator,
+             batch_size: int, workers: int) -> tuple[dict[str, Any], list[Record]]:
+    """Results by scenario as in results.json, and all records."""
+    questions = data.questions(split)
+    floor = dict(zip([q.row for q in questions], question_only_floor(data.questions("train"), questions), strict=True))
+    results, records = {}, []
+    for scenario in scenarios:
+        found = predict(model, data, split, scenario, vocabulary, accelerator, batch_size, workers)
+        oracle = data.oracle(split, scenario) if split == "test" else None
+        results[scenario.name] = summarise(found, floor, oracle)
+        records += found
+    return results, records
+
+
+def report(folder: Path, header: dict[str, Any], results: dict[str, Any], records: list[Record],
+           log: Callable[[str], None]) -> None:
+    """Write results.json and predictions.jsonl; scenarios evaluated earlier on the same checkpoint are kept."""
+    results_path, predictions_path = folder / "results.json", folder / "predictions.jsonl"
+    lines = [r.as_dict() for r in records]
+    if results_path.is_file() and predictions_path.is_file():
+        earlier = json.loads(results_path.read_text())
+        if all(earlier.get(key) == value for key, value in header.items() if key != "config"):
+            old = [json.loads(line) for line in predictions_path.read_text().splitlines()]
+            lines = [r for r in old if r["scenario"] not in results] + lines
+            results = {**earlier["scenarios"], **results}
+    write_jsonl(predictions_path, lines)
+    write_json(results_path, {**header, "scenarios": results})
+    log(f"written: {results_path}, {predictions_path}")
+
+
+def unknown_answers(records: list[Record], vocabulary: Vocabulary) -> str:
+    """A note on questions whose answer is outside the vocabulary and so counted as wrong; empty if there are none."""
+    rows = {r.row: r.answer for r in records}
+    unknown = {row: answer for row, answer in rows.items() if answer not in set(vocabulary.answers)}
+    if not unknown:
+        return ""
+    examples = ", ".join(repr(a) for a in sorted(set(unknown.values()))[:3])
+    return (f"note: {len(unknown)} of {len(rows)} questions have an answer outside the vocabulary ({examples}); "
+            "they are counted as wrong")

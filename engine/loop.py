@@ -1,0 +1,209 @@
+"""Training: epochs, validation, the best checkpoint, and a resume that continues bit for bit."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from tqdm import tqdm
+
+from dataset import SCENARIOS, Vocabulary, make_loader
+from dataset.types import DataSpec
+from engine import runtime
+from engine.checkpoint import load_checkpoint, load_weights, save_checkpoint, start_from
+from engine.config import to_yaml
+from engine.errors import UsageError
+from engine.evaluation import evaluate, report, unknown_answers
+from engine.files import write_json, write_jsonl, write_text
+from engine.logger import LossLog, environment
+from engine.metrics import table
+from models import build_model
+from models.objective import check_finite, total_loss
+
+
+class Trainer:
+    """One run: `fit` trains (or continues) and leaves checkpoints, `test` evaluates the best one."""
+
+    def __init__(self, config: dict[str, Any], folder: Path, data, vocabulary: Vocabulary, spec: DataSpec) -> None:
+        self.config, self.folder, self.data, self.vocabulary, self.spec = config, folder, data, vocabulary, spec
+        self.accelerator = runtime.make_accelerator(config["runtime"])
+        train = config["train"]
+        runtime.seed_everything(train["seed"])
+        self.model = build_model(spec, config["backbone"], config["method"])
+        self.epoch = self.step = 0
+        self.best_score = -1.0
+        self.history: list[dict[str, Any]] = []
+        resumed = load_checkpoint(self.last) if self.last.is_file() else None
+        if resumed is None and train["init"]:
+            init = Path(train["init"])
+            self.say(start_from(self.model, load_checkpoint(init), vocabulary.to_dict(), init))
+        if config["runtime"]["compile"]:
+            self.model.method.compile_hot_path()
+        optimiser = torch.optim.Adam(self.model.parameters(), lr=train["learning_rate"])
+        self.model, self.optimiser = self.accelerator.prepare(self.model, optimiser)
+        self.schedule = torch.optim.lr_scheduler.StepLR(self.optimiser.optimizer, train["lr_step"], train["lr_gamma"])
+        if resumed is not None:
+            self.resume(resumed)
+
+    @property
+    def last(self) -> Path:
+        return self.folder / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        return self.folder / "best.pt"
+
+    @property
+    def main(self) -> bool:
+        return self.accelerator.is_main_process
+
+    def say(self, text: str) -> None:
+        if self.main:
+            tqdm.write(text)
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Continue from the last finished epoch; the run folder must belong to this configuration."""
+        check_same_run(state["config"], self.config, self.last)
+        load_weights(self.accelerator.unwrap_model(self.model), state["model"], self.last)
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.best_score, self.history = state["best_score"], state["history"]
+        runtime.restore_random_state(state["random"][min(self.accelerator.process_index, len(state["random"]) - 1)])
+        self.say(f"continuing {self.folder} after epoch {self.epoch}")
+
+    def fit(self) -> None:
+        """Train until the last epoch or `max_steps`, validating and saving after every epoch."""
+        if self.main:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_text(self.folder / "config.yaml", to_yaml(self.config))
+            processes = self.accelerator.num_processes
+            write_json(self.folder / "environment.json", environment(self.accelerator.device, processes))
+        if self.finished:
+            self.say(f"{self.folder} is already trained ({self.epoch} epochs); delete it to train again")
+            return
+        log = LossLog(self.folder if self.main else None, self.config["train"]["log_every"])
+        try:
+            while not self.finished:
+                self.run_epoch(log)
+        finally:
+            log.close()
+
+    @property
+    def finished(self) -> bool:
+        train = self.config["train"]
+        return self.epoch >= train["epochs"] or bool(train["max_steps"] and self.step >= train["max_steps"])
+
+    def run_epoch(self, log: LossLog) -> None:
+        started = time.perf_counter()
+        losses = self.train_epoch(log)
+        self.schedule.step()
+        self.epoch += 1
+        entry = {"epoch": self.epoch, "step": self.step, "seconds": time.perf_counter() - started, "loss": losses}
+        last = self.finished or self.epoch >= self.config["train"]["epochs"]
+        improved = False
+        if last or self.epoch % self.config["evaluate"]["every"] == 0:
+            entry["val"] = self.validate()
+            log.scalars({f"val/{name}": value for name, value in entry["val"].items()}, self.step)
+            improved = entry["val"]["selection"] > self.best_score
+            self.best_score = max(self.best_score, entry["val"]["selection"])
+        self.history.append(entry)
+        self.save(improved)
+        shown = ", ".join(f"{k} {v:.1f}" for k, v in entry.get("val", {}).items())
+        self.say(f"epoch {self.epoch}: loss {losses['total']:.3f}, {entry['seconds']:.0f} s; val {shown or 'not due'}")
+
+    def train_epoch(self, log: LossLog) -> dict[str, float]:
+        """One pass over the training split; returns the epoch's mean of every named loss term."""
+        train = self.config["train"]
+        net = self.accelerator.unwrap_model(self.model)
+        questions = self.data.question_set("train", self.vocabulary, SCENARIOS["complete"],
+                                           negatives="other_video" if net.backbone.needs_negatives else "none",
+                                           seed=train["seed"], epoch=self.epoch)
+        loader = make_loader(questions, batch_size=train["batch_size"], shuffle=True, seed=train["seed"],
+                             epoch=self.epoch, workers=self.config["runtime"]["workers"],
+                             rank=self.accelerator.process_index, world_size=self.accelerator.num_processes)
+        self.model.train()
+        bar = tqdm(loader, desc=f"epoch {self.epoch + 1}", leave=False, disable=not self.main)
+        for batch in bar:
+            if train["max_steps"] and self.step >= train["max_steps"]:
+                break
+            terms = self.train_step(batch.to(self.accelerator.device), net.loss_weights)
+            self.step += 1
+            means = log.add(terms, self.step)
+            if means:
+                check_finite(means)
+                bar.set_postfix(loss=f"{means['total']:.3f}")
+        means = log.end_epoch(self.step)
+        check_finite(means)
+        return means
+
+    def train_step(self, batch, weights: dict[str, float]) -> dict[str, torch.Tensor]:
+        with self.accelerator.autocast():
+            terms = self.model(batch).terms
+        total = total_loss(terms, weights)
+        self.optimiser.zero_grad(set_to_none=True)
+        self.accelerator.backward(total)
+        if self.config["train"]["clip_norm"]:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.config["train"]["clip_norm"])
+        self.optimiser.step()
+        return {"total": total, **terms}
+
+    def validate(self) -> dict[str, float]:
+        """Accuracy per scenario on the validation split, and the mean that selects the best checkpoint."""
+        names = list(dict.fromkeys([*self.config["train"]["select_by"], *self.config["evaluate"]["scenarios"]]))
+        state = runtime.random_state()
+        results, _ = self.evaluate("val", names)
+        runtime.restore_random_state(state)      # how often one validates must not change what is trained
+        accuracy = {name: results[name]["overall"] for name in names}
+        chosen = self.config["train"]["select_by"]
+        return {**accuracy, "selection": sum(accuracy[name] for name in chosen) / len(chosen)}
+
+    def evaluate(self, split: str, names: list[str]):
+        return evaluate(self.model, self.data, split, [SCENARIOS[n] for n in names], self.vocabulary, self.accelerator,
+                        self.config["evaluate"]["batch_size"], self.config["runtime"]["workers"])
+
+    def save(self, improved: bool) -> None:
+        """`last` after every epoch, `best` when validation improved, and the log as one whole file."""
+        random = gather_object([runtime.random_state()])     # one entry per process
+        if self.main:
+            state = {
+                "config": self.config, "vocabulary": self.vocabulary.to_dict(), "spec": asdict(self.spec),
+                "model": self.accelerator.unwrap_model(self.model).state_dict(),
+                "optimiser": self.optimiser.state_dict(), "schedule": self.schedule.state_dict(),
+                "epoch": self.epoch, "step": self.step, "best_score": self.best_score, "history": self.history,
+                "random": random,
+            }
+            if improved:     # before `last`, so that a run cut off between the two repeats the epoch, not loses it
+                save_checkpoint(self.best, state)
+            save_checkpoint(self.last, state)
+            write_jsonl(self.folder / "metrics.jsonl", self.history)
+        self.accelerator.wait_for_everyone()
+
+    def test(self) -> None:
+        """Evaluate the best checkpoint on the test split; print the table, write the result files."""
+        state = load_checkpoint(self.best)
+        load_weights(self.accelerator.unwrap_model(self.model), state["model"], self.best)
+        results, records = self.evaluate("test", self.config["evaluate"]["scenarios"])
+        if self.main:
+            header = {"config": self.config, "checkpoint": str(self.best), "epoch": state["epoch"],
+                      "seed": self.config["train"]["seed"], "split": "test"}
+            report(self.folder, header, results, records, self.say)
+            note = unknown_answers(records, self.vocabulary)
+            self.say(f"\ntest, epoch {state['epoch']} (best of {self.epoch} by validation)\n{table(results)}\n{note}")
+
+
+def check_same_run(saved: dict[str, Any], config: dict[str, Any], path: Path) -> None:
+    """A run folder continues only the run it holds; how long, where and how often may change."""
+    free = {("train", "epochs"), ("train", "max_steps"), ("train", "log_every"), ("train", "init")}
+    for section, options in config.items():
+        if section in ("runtime", "evaluate", "run"):
+            continue
+        for key, value in options.items():
+            was = saved.get(section, {}).get(key)
+            if was != value and (section, key) not in free:
+                raise UsageError(f"{path} is of another configuration: {section}.{key} was {was!r}, now {value!r}; "
+                                 "choose another folder with run.name=NAME, or delete that one")

@@ -1,0 +1,102 @@
+"""Per-question records to the paper's columns. Everything is a sum over records, so batch size, order and the
+number of processes cannot change a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tabulate import tabulate
+
+# Columns of Tables 1 and 3, put under their right names (the printed tables exchange Loc and Cnt of Audio-Visual).
+COLUMNS = {
+    "Audio": {"Cnt": "Counting", "Comp": "Comparative"},
+    "Visual": {"Cnt": "Counting", "Loc": "Location"},
+    "Audio-Visual": {"Exist": "Existential", "Loc": "Location", "Cnt": "Counting", "Comp": "Comparative",
+                     "Temp": "Temporal"},
+}
+
+
+@dataclass(frozen=True)
+class Record:
+    """What became of one question in one scenario."""
+
+    row: int
+    question_id: int
+    video_id: str
+    type: str                # "Audio/Counting"
+    scenario: str
+    prediction: str
+    answer: str
+
+    @property
+    def correct(self) -> bool:
+        return self.prediction == self.answer
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "correct": self.correct}
+
+
+def percentage(flags: Iterable[bool]) -> float | None:
+    """Share of True in percent, None of nothing."""
+    flags = list(flags)
+    return 100 * sum(flags) / len(flags) if flags else None
+
+
+def group(types: list[str], flags: list[bool]) -> dict[str, Any]:
+    """Accuracy overall, by type and by modality; averages are over questions, as in the paper."""
+    def cell(keep) -> dict[str, Any]:
+        kept = [flag for type_, flag in zip(types, flags, strict=True) if keep(type_)]
+        return {"accuracy": percentage(kept), "n": len(kept)}
+
+    by_type = {name: cell(lambda t, name=name: t == name) for name in sorted(set(types))}
+    modalities = sorted({name.split("/")[0] for name in by_type})
+    by_modality = {name: cell(lambda t, name=name: t.split("/")[0] == name) for name in modalities}
+    return {"overall": percentage(flags), "n": len(flags), "by_type": by_type, "by_modality": by_modality}
+
+
+def summarise(records: list[Record], floor: dict[int, bool], oracle: dict[int, bool] | None) -> dict[str, Any]:
+    """One scenario of results.json. `floor`, `oracle`: per row, whether they get the question right."""
+    records = sorted(records, key=lambda r: r.row)
+    types = [r.type for r in records]
+    result = group(types, [r.correct for r in records])
+    floors = group(types, [floor[r.row] for r in records])
+    result["question_only_floor"] = floors["overall"]
+    result["question_only_floor_by_type"] = accuracies(floors)
+    result["oracle"], result["oracle_by_type"] = None, None
+    if oracle is not None:
+        best = group(types, [oracle[r.row] for r in records])
+        result["oracle"], result["oracle_by_type"] = best["overall"], accuracies(best)
+    return result
+
+
+def accuracies(result: dict[str, Any]) -> dict[str, float]:
+    """Type and modality to accuracy, without the counts."""
+    return {name: cell["accuracy"] for part in ("by_type", "by_modality") for name, cell in result[part].items()}
+
+
+def table(scenarios: dict[str, dict[str, Any]]) -> str:
+    """The paper's columns, one line per scenario, with oracle and floor below each."""
+    headers = ["scenario", ""]
+    for modality, kinds in COLUMNS.items():
+        headers += [f"{short_name(modality)} {kind}" for kind in (*kinds, "Avg")]
+    lines = []
+    for name, result in scenarios.items():
+        lines.append([name, "model", *cells(accuracies(result)), result["overall"]])
+        if result["oracle"] is not None:
+            lines.append(["", "oracle", *cells(result["oracle_by_type"]), result["oracle"]])
+        lines.append(["", "floor", *cells(result["question_only_floor_by_type"]), result["question_only_floor"]])
+    return tabulate(lines, headers=[*headers, "All Avg"], floatfmt=".1f", missingval="-")
+
+
+def short_name(modality: str) -> str:
+    return {"Audio": "A", "Visual": "V", "Audio-Visual": "AV"}[modality]
+
+
+def cells(by_name: dict[str, float]) -> list[float | None]:
+    values = []
+    for modality, kinds in COLUMNS.items():
+        values += [by_name.get(f"{modality}/{kind}") for kind in kinds.values()]
+        values.append(by_name.get(modality))
+    return values

@@ -1,0 +1,78 @@
+"""Evaluate a checkpoint with a modality missing. Configuration and vocabulary come from the checkpoint itself."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from dataset import SCENARIOS, Vocabulary, build_dataset
+from dataset.types import DataSpec
+from engine import runtime
+from engine.checkpoint import load_checkpoint, load_weights
+from engine.config import override
+from engine.errors import UsageError, run_guarded
+from engine.evaluation import evaluate, report, unknown_answers
+from engine.metrics import table
+from models import build_model
+
+MISSING = {"none": ["complete"], "audio": ["audio_missing"], "visual": ["visual_missing"], "both": ["both_missing"],
+           "all": ["complete", "audio_missing", "visual_missing", "both_missing"]}
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", type=Path, help="checkpoint or run folder; default: the latest run under runs/")
+    parser.add_argument("--missing", choices=MISSING, help="default: complete, audio missing and visual missing")
+    parser.add_argument("--ratio", type=float, default=1.0, help="share of questions that lose the modality (default 1)")
+    parser.add_argument("--segments", type=float, help="share of each such question's segments that is lost (default all)")
+    parser.add_argument("--split", choices=("val", "test"), default="test")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as dataset.root=DIR runtime.device=cpu")
+    return parser.parse_args()
+
+
+def find_checkpoint(given: Path | None) -> Path:
+    """A file as it is; of a folder its best checkpoint; of nothing the latest run's."""
+    if given is None:
+        found = sorted(Path("runs").glob("*/best.pt"), key=lambda p: p.stat().st_mtime)
+        if not found:
+            raise UsageError("no run with a best.pt under runs/; train one with bash train.sh or give --checkpoint P")
+        return found[-1]
+    return given / "best.pt" if given.is_dir() else given
+
+
+def scenarios(arguments: argparse.Namespace, default: list[str]):
+    for option, value in (("--ratio", arguments.ratio), ("--segments", arguments.segments)):
+        if value is not None and not 0 <= value <= 1:
+            raise UsageError(f"{option} must be a share between 0 and 1, got {value}")
+    names = MISSING[arguments.missing] if arguments.missing else default
+    suffix = "" if arguments.ratio == 1 else f"-ratio{arguments.ratio:g}"
+    suffix += "" if arguments.segments is None else f"-segments{arguments.segments:g}"
+    return [replace(SCENARIOS[n], name=n if n == "complete" else n + suffix, ratio=arguments.ratio,
+                    segments=arguments.segments) for n in names]
+
+
+def main() -> None:
+    arguments = parse()
+    path = find_checkpoint(arguments.checkpoint)
+    state = load_checkpoint(path)
+    config = override(state["config"], arguments.overrides)
+    accelerator = runtime.make_accelerator(config["runtime"])
+    vocabulary, spec = Vocabulary.from_dict(state["vocabulary"]), DataSpec(**state["spec"])
+    data = build_dataset(config["dataset"])
+    data.check(spec)
+    model = build_model(spec, config["backbone"], config["method"])
+    load_weights(model, state["model"], path)
+    model.to(accelerator.device)
+    results, records = evaluate(model, data, arguments.split, scenarios(arguments, config["evaluate"]["scenarios"]),
+                                vocabulary, accelerator, config["evaluate"]["batch_size"], config["runtime"]["workers"])
+    if accelerator.is_main_process:
+        header = {"config": config, "checkpoint": str(path), "epoch": state["epoch"],
+                  "seed": config["train"]["seed"], "split": arguments.split}
+        print(f"{arguments.split}, {path}, epoch {state['epoch']}\n{table(results)}\n"
+              f"{unknown_answers(records, vocabulary)}")
+        report(path.parent, header, results, records, print)
+
+
+if __name__ == "__main__":
+    run_guarded(main)

@@ -1,0 +1,38 @@
+"""Train a model, evaluate it, print the table. An interrupted run continues when the same command is given again."""
+
+from __future__ import annotations
+
+import argparse
+
+from dataset import build_dataset
+from engine.config import compose, run_folder, to_yaml
+from engine.errors import run_guarded
+from engine.loop import Trainer
+
+EPILOG = """examples:
+  python main_train.py                                         the paper's method on the embedded benchmark
+  python main_train.py configs/ablation/slots_25.yaml          an ablation
+  python main_train.py dataset=music_avqa dataset.root=DIR backbone=avst method=rmm_avr rmm.slots=50
+  torchrun --nproc-per-node 2 main_train.py                    the same on two processes
+keys: see configs/default.yaml, configs/dataset, configs/backbone, configs/method"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("arguments", nargs="*", metavar="[CONFIG.yaml] [key=value ...]",
+                        help="a configuration file and overrides, both optional")
+    arguments = parser.parse_args().arguments
+    file = arguments.pop(0) if arguments and "=" not in arguments[0] else None
+    config = compose(file, arguments)
+    folder = run_folder(config)
+    data = build_dataset(config["dataset"])
+    vocabulary = data.vocabulary()
+    trainer = Trainer(config, folder, data, vocabulary, data.spec(vocabulary))
+    trainer.say(f"{to_yaml(config)}run folder: {folder}")
+    trainer.fit()
+    trainer.test()
+
+
+if __name__ == "__main__":
+    run_guarded(main)

@@ -1,0 +1,34 @@
+"""From names and options to a model; the registries are the one place that lists what exists."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from dataset.types import DataSpec
+from models.avqa import AVQAModel
+from models.backbones import BACKBONES
+from models.features import FeatureShape
+from models.heads import OpenVocabulary
+from models.methods import METHODS
+
+
+class OptionError(Exception):
+    """An option that the chosen component cannot work with."""
+
+
+def resolve(path: str) -> type:
+    """The class behind a registry entry `package.module.Class`."""
+    module, name = path.rsplit(".", 1)
+    return getattr(import_module(module), name)
+
+
+def build_model(spec: DataSpec, backbone: dict, method: dict) -> AVQAModel:
+    """`backbone` and `method`: `name` plus the keywords of the registered class."""
+    backbone, method = dict(backbone), dict(method)
+    try:
+        body = resolve(BACKBONES[backbone.pop("name")])(spec, **backbone)
+        shape = FeatureShape(spec.segments, spec.grid, body.dim)
+        completion = resolve(METHODS[method.pop("name")])(shape, **method)
+    except ValueError as error:
+        raise OptionError(str(error)) from error
+    return AVQAModel(body, completion, OpenVocabulary(body.dim, spec.answers))

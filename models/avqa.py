@@ -1,0 +1,74 @@
+"""The composition, and the only file that knows backbone, method and head: encode -> blank -> method -> fuse -> head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor, nn
+
+from dataset.types import AUDIO, VISUAL, Batch
+from models.backbones.base import Backbone
+from models.features import blank, blank_features, concatenate
+from models.methods.base import Method, Views
+from models.objective import answer_loss
+
+
+@dataclass
+class Output:
+    """Logits (B, A) by view, and in training every loss term by name (scalars, unweighted)."""
+
+    logits: dict[str, Tensor]
+    terms: dict[str, Tensor] = field(default_factory=dict)
+
+
+class AVQAModel(nn.Module):
+    """A backbone, a missing-modality method and an answer head."""
+
+    def __init__(self, backbone: Backbone, method: Method, head: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.method = method
+        self.head = head
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """The weight of every term; a view's answer loss counts once (Eq. 8)."""
+        return {"answer": 1.0, **self.backbone.loss_weights, **self.method.loss_weights}
+
+    def forward(self, batch: Batch) -> Output:
+        """Training: all views of the method with their terms. Evaluation: one completed view, no terms."""
+        batch = blank_batch(batch)
+        features = blank_features(self.backbone.encode(batch), batch.presence)
+        if self.training:
+            views = self.method.views(features, batch.presence)
+            return self.answer_views(views, batch)
+        completed = self.method.complete(features, batch.presence)
+        return Output({"complete": self.head(self.backbone.fuse(completed).vector, batch)})
+
+    def answer_views(self, views: Views, batch: Batch) -> Output:
+        """All views through the backbone as one batch, then one answer loss per view."""
+        size, count = len(batch), len(views.features)
+        fused = self.backbone.fuse(concatenate(list(views.features.values())))
+        logits = self.head(fused.vector, repeat_batch(batch, count)).split(size)    # count x (B, A)
+        output = Output(dict(zip(views.features, logits)), dict(views.losses))
+        for index, (name, view_logits) in enumerate(output.logits.items()):
+            output.terms[f"answer_{name}"] = answer_loss(view_logits, batch.answer)
+            for term, values in fused.losses.items():                               # (count * B,)
+                output.terms[f"{term}_{name}"] = values[index * size:(index + 1) * size].mean()
+        return output
+
+
+def blank_batch(batch: Batch) -> Batch:
+    """Zeros in every absent raw entry, so that not even a gradient can see what stood there."""
+    return replace(
+        batch,
+        audio=blank(batch.audio, batch.presence[..., AUDIO]),
+        visual=blank(batch.visual, batch.presence[..., VISUAL]),
+    )
+
+
+def repeat_batch(batch: Batch, count: int) -> Batch:
+    """The batch as the head sees it when `count` views are stacked; heads read the text side only."""
+    if count == 1:
+        return batch
+    return replace(batch, words=batch.words.repeat(count, 1), answer=batch.answer.repeat(count))

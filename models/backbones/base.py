@@ -1,0 +1,39 @@
+"""What every backbone offers: `encode` up to the seam, `fuse` behind it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from dataset.types import Batch
+from models.features import Features
+
+
+@dataclass
+class Fused:
+    """What `fuse` returns: the vector before the answer layer and the backbone's own loss terms.
+
+    `vector` (B, D); `losses` holds, per name, one value per question (B,), so that views stacked on the batch
+    axis can be told apart, and is empty in evaluation.
+    """
+
+    vector: Tensor
+    losses: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Backbone(nn.Module, ABC):
+    """A backbone never knows which method completed the features it fuses."""
+
+    dim: int                             # D, the width of every stream it hands over
+    loss_weights: dict[str, float] = {}  # weight of each of its own terms
+    needs_negatives: bool = False        # whether training batches must carry features of other videos
+
+    @abstractmethod
+    def encode(self, batch: Batch) -> Features:
+        """Each stream depends on its own modality (and the text) only."""
+
+    @abstractmethod
+    def fuse(self, features: Features) -> Fused:
+        """Complete features to one vector per question."""

@@ -1,0 +1,59 @@
+"""What stands in for an absent modality when nothing recalls it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from dataset.types import AUDIO, VISUAL
+from models.features import FeatureShape, Features
+from models.layers.noise import gaussian_like
+
+FillMode = Literal["zeros", "noise", "mean"]
+
+
+class Fill(nn.Module):
+    """Zeros, N(0, 1) noise, or the running mean of the real features, written after `encode`.
+
+    The paper does not say what its plain backbones were given; all three are here (Table 4, first rows).
+    """
+
+    momentum = 0.01
+
+    def __init__(self, shape: FeatureShape, mode: FillMode) -> None:
+        super().__init__()
+        self.mode = mode
+        self.register_buffer("mean_audio", torch.zeros(shape.channels))
+        self.register_buffer("mean_visual", torch.zeros(shape.channels))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.bool))
+
+    @torch.no_grad()
+    def observe(self, features: Features, presence: Tensor) -> None:
+        """Update the running means (D,) from the present entries of a training batch."""
+        for name, column in (("audio", AUDIO), ("visual", VISUAL)):
+            present = presence[..., column]                            # (B, T)
+            if self.mode != "mean" or not bool(present.any()):
+                continue
+            values = getattr(features, name)[present].float()          # (P, D) or (P, N, D)
+            mean = values.reshape(-1, values.shape[-1]).mean(dim=0)
+            running = getattr(self, f"mean_{name}")
+            running.copy_(torch.lerp(running, mean, self.momentum) if bool(self.seen) else mean)
+        self.seen.fill_(True)
+
+    def forward(self, features: Features, presence: Tensor, question_id: Tensor | None) -> Features:
+        """`features` with every absent entry filled; `presence` (B, T, 2). Zeros are there already."""
+        if self.mode == "zeros" or bool(presence.all()):
+            return features
+        audio_absent = ~presence[..., AUDIO, None]                     # (B, T, 1)
+        visual_absent = ~presence[..., VISUAL, None, None]             # (B, T, 1, 1)
+        if self.mode == "mean":
+            audio, visual = self.mean_audio.to(features.audio.dtype), self.mean_visual.to(features.visual.dtype)
+        else:
+            audio = gaussian_like(features.audio, question_id, stream=1)
+            visual = gaussian_like(features.visual, question_id, stream=2)
+        return features.with_(
+            audio=torch.where(audio_absent, audio, features.audio),
+            visual=torch.where(visual_absent, visual, features.visual),
+        )

@@ -1,0 +1,7 @@
+"""The registered missing-modality methods: name -> class. Adding one is one file, one line here, one YAML."""
+
+METHODS = {
+    "plain": "models.methods.plain.Plain",
+    "modality_dropout": "models.methods.modality_dropout.ModalityDropout",
+    "rmm_avr": "models.methods.rmm_avr.RMMAVR",
+}

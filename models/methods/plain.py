@@ -1,0 +1,27 @@
+"""The backbone as it is: trained on what is there, an absent modality filled with a constant or noise."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from models.features import FeatureShape, Features
+from models.layers.fill import Fill, FillMode
+from models.methods.base import Method, Views
+
+
+class Plain(Method):
+    """No handling of a missing modality (Table 4, both switches off; Tables 1-3, the plain backbones).
+
+    `fill`: what stands in for an absent modality, `zeros`, `noise` or `mean`.
+    """
+
+    def __init__(self, shape: FeatureShape, *, fill: FillMode = "zeros") -> None:
+        super().__init__()
+        self.fill = Fill(shape, fill)
+
+    def complete(self, features: Features, presence: Tensor) -> Features:
+        return self.fill(features, presence, features.question_id)
+
+    def views(self, features: Features, presence: Tensor) -> Views:
+        self.fill.observe(features, presence)
+        return Views({"complete": self.fill(features, presence, None)})

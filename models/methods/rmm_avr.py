@@ -1,0 +1,132 @@
+"""The paper's method: RMM recalls the missing modality, AVR refines the pair (sections 3.1-3.3, Eq. 8).
+
+Fidelity:
+- training answers three views: complete (unrefined), audio missing and visual missing (pseudo + real, refined);
+- `refine: both` is Eq. 8, where both sides of a refined pair are answered on; the released code replaces the
+  missing side only (`missing_only`);
+- both refinements go through the denoiser as one batch, which changes nothing but the time;
+- complete input is never refined at test, as Eq. 8 trains it;
+- the switches of Table 4: `rmm.enabled`, `avr.enabled`. AVR alone starts the missing part from unit noise of the
+  standardised features; with both off the method is the plain backbone with `fill`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from dataset.types import AUDIO, VISUAL
+from models.avr import AVR
+from models.features import FeatureShape, Features, blank_features, concatenate
+from models.layers.fill import Fill, FillMode
+from models.layers.noise import gaussian_like
+from models.methods.base import Method, Views, without
+from models.rmm import RMM
+
+
+class RMMAVR(Method):
+    """RMM and AVR between any backbone's `encode` and `fuse`.
+
+    `rmm`, `avr`: the options of the two modules plus `enabled`. `lambda1`, `lambda2`: weights of L_rmmr and L_ave.
+    """
+
+    sections = {"rmm": RMM, "avr": AVR}
+
+    def __init__(
+        self,
+        shape: FeatureShape,
+        *,
+        rmm: dict,
+        avr: dict,
+        refine: Literal["both", "missing_only"] = "both",
+        fill: FillMode = "zeros",
+        lambda1: Annotated[float, Field(ge=0)] = 1.0,
+        lambda2: Annotated[float, Field(ge=0)] = 1.0,
+    ) -> None:
+        super().__init__()
+        self.rmm = build_section(RMM, shape, rmm)
+        self.avr = build_section(AVR, shape, avr)
+        self.fill = Fill(shape, fill)
+        self.refine_both = refine == "both"
+        self.loss_weights = {"rmmr": lambda1, "ave": lambda2}
+
+    def compile_hot_path(self) -> None:
+        if self.avr is not None:
+            self.avr.diffusion.model.compile()
+
+    def complete(self, features: Features, presence: Tensor) -> Features:
+        """Recall and refine the questions that lack something; the others pass through untouched."""
+        lacking = ~presence.flatten(1).all(dim=1)                      # (B,)
+        if not bool(lacking.any()):
+            return features
+        part, part_presence = features.rows(lacking), presence[lacking]
+        recalled = self.recall(part, part_presence, part.question_id)
+        refined = self.refine(recalled, part_presence, part.question_id)
+        if bool(lacking.all()):
+            return refined
+        return features.with_(
+            audio=features.audio.index_put((lacking,), refined.audio.to(features.audio.dtype)),
+            visual=features.visual.index_put((lacking,), refined.visual.to(features.visual.dtype)),
+        )
+
+    def views(self, features: Features, presence: Tensor) -> Views:
+        """The three views of Eq. 8 with L_rmmr and L_ave on the segments where both modalities are real."""
+        self.fill.observe(features, presence)
+        if self.rmm is None and self.avr is None:
+            return Views({"complete": self.fill(features, presence, None)})
+        whole = presence.all(dim=-1)                                   # (B, T)
+        losses = {}
+        if self.avr is not None:
+            losses["ave"] = self.avr.loss(features.audio, features.visual, whole)
+        pseudo = None if self.rmm is None else self.rmm(features, presence)
+        if pseudo is not None:
+            losses["rmmr"] = self.rmm.loss(features, pseudo, whole)
+        states = [without(presence, AUDIO), without(presence, VISUAL)]
+        pairs = concatenate([self.recall(blank_features(features, s), s, None, pseudo) for s in states])
+        no_audio, no_visual = self.refine(pairs, torch.cat(states), None).split(presence.shape[0])
+        complete = features
+        if not bool(whole.all()):      # what the data lack is completed as in the view that lacks the same
+            complete = merge(features, no_audio, ~whole, ~whole)
+        return Views({"complete": complete, "audio_missing": no_audio, "visual_missing": no_visual}, losses)
+
+    def recall(self, features: Features, presence: Tensor, question_id: Tensor | None, pseudo=None) -> Features:
+        """The pair before refinement: pseudo features (or noise, without RMM) in the absent entries."""
+        if self.rmm is not None:
+            pseudo = pseudo or self.rmm(features, presence)
+            audio, visual = pseudo.audio, pseudo.visual
+        elif self.avr is not None:
+            audio, visual = self.avr.restore(
+                gaussian_like(features.audio, question_id, stream=1), gaussian_like(features.visual, question_id, stream=2)
+            )
+        else:
+            return self.fill(features, presence, question_id)
+        stand_in = features.with_(audio=audio.to(features.audio.dtype), visual=visual.to(features.visual.dtype))
+        return merge(features, stand_in, ~presence[..., AUDIO], ~presence[..., VISUAL])
+
+    def refine(self, pair: Features, presence: Tensor, question_id: Tensor | None) -> Features:
+        """The reverse process of AVR on every segment that lacks a modality; the others stay as they are."""
+        if self.avr is None:
+            return pair
+        audio, visual = self.avr.refine(pair.audio, pair.visual, question_id)
+        refined = pair.with_(audio=audio, visual=visual)
+        if self.refine_both:
+            lacking = ~presence.all(dim=-1)                            # (B, T)
+            return refined if bool(lacking.all()) else merge(pair, refined, lacking, lacking)
+        return merge(pair, refined, ~presence[..., AUDIO], ~presence[..., VISUAL])
+
+
+def merge(base: Features, other: Features, audio: Tensor, visual: Tensor) -> Features:
+    """`base` with the segments that the masks `audio`, `visual` (B, T) select taken from `other`."""
+    return base.with_(
+        audio=torch.where(audio[..., None], other.audio, base.audio),
+        visual=torch.where(visual[..., None, None], other.visual, base.visual),
+    )
+
+
+def build_section(module: type, shape: FeatureShape, options: dict):
+    """The module of one section, or None where its `enabled` switch is off."""
+    options = dict(options)
+    return module(shape, **options) if options.pop("enabled", True) else None

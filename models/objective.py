@@ -1,0 +1,35 @@
+"""The total loss as one pure function of named terms (Eq. 8)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class NonFiniteLoss(RuntimeError):
+    """A loss term is NaN or infinite; the message names it."""
+
+
+def answer_loss(logits: Tensor, answer: Tensor) -> Tensor:
+    """L_ce of Eq. 8: mean cross entropy of `logits` (B, A) against `answer` (B,) int64; -1 is left out."""
+    known = (answer >= 0).sum().clamp_min(1)
+    return F.cross_entropy(logits.float(), answer, ignore_index=-1, reduction="sum") / known
+
+
+def total_loss(terms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
+    """The weighted sum of all terms. A view's term `match_audio_missing` takes the weight of `match`.
+
+    Every term must find its weight and every weight a known name, so that a misspelt weight cannot go unnoticed.
+    """
+    total = torch.zeros((), device=next(iter(terms.values())).device)
+    for name, value in terms.items():
+        total = total + weights[name if name in weights else name.split("_", 1)[0]] * value
+    return total
+
+
+def check_finite(values: dict[str, float]) -> None:
+    """Stop at the first term that is not finite, by name."""
+    for name, value in values.items():
+        if not torch.isfinite(torch.tensor(value)):
+            raise NonFiniteLoss(f"the loss term '{name}' is {value}")

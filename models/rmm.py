@@ -1,0 +1,118 @@
+"""The Relation-aware Missing Modal (RMM) generator, section 3.1, Eq. 1-4 of the paper.
+
+Fidelity:
+- Eq. 1-2 as printed, per segment, each addressed with its own question (the released code pairs questions with
+  other samples' segments when the batch is larger than one; this does not);
+- the visual slots have the size of a whole flattened map, w*h*c;
+- `loss_reduction: mean` departs from the letter of Eq. 3, which sums over elements: with lambda1 = 1 the sum over
+  100,352 elements would drown the answer losses; `sum` is selectable;
+- where both modalities are absent, Eq. 2 is undefined; the question alone addresses the slots.
+The outer softmax of Eq. 2 acts on products of probabilities in [0, 1], so no slot can weigh more than e times
+another and the pseudo feature stays close to the mean of the slots. `addressing: product_of_experts` is ours:
+softmax(s^v + s^t), the normalised product of the two addressings.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dataset.types import AUDIO, VISUAL
+from models.features import FeatureShape, Features
+
+
+@dataclass
+class Pseudo:
+    """The pseudo features, audio (B, T, D) and visual (B, T, N, D), and who addressed them, (B, T, K) each."""
+
+    audio: Tensor
+    visual: Tensor
+    audio_addressing: Tensor
+    visual_addressing: Tensor
+
+
+class RMM(nn.Module):
+    """Three banks of K slots; the present modality and the question address the slots of the absent one.
+
+    `slots` K, the paper's L (75). `similarity`: Eq. 1's scaled inner product, or `cosine` as released. `scale`:
+    Eq. 1 divides by sqrt(c) also for the flattened map (`channels`); `length` divides by the root of the vector's
+    own length. `temperature` divides every score (1 in the paper). `loss_reduction`, `detach_target`: of Eq. 3.
+    `init_std`: the slots start from N(0, init_std^2).
+    """
+
+    def __init__(
+        self,
+        shape: FeatureShape,
+        *,
+        slots: Annotated[int, Field(ge=1)] = 75,
+        addressing: Literal["paper", "product_of_experts"] = "paper",
+        similarity: Literal["scaled_dot", "cosine"] = "scaled_dot",
+        scale: Literal["channels", "length"] = "channels",
+        temperature: Annotated[float, Field(gt=0)] = 1.0,
+        loss_reduction: Literal["mean", "sum"] = "mean",
+        detach_target: bool = False,
+        init_std: Annotated[float, Field(gt=0)] = 1.0,
+    ) -> None:
+        super().__init__()
+        self.shape = shape
+        self.addressing = addressing
+        self.similarity = similarity
+        self.scale = scale
+        self.temperature = temperature
+        self.loss_reduction = loss_reduction
+        self.detach_target = detach_target
+        D, N = shape.channels, shape.tokens
+        self.audio_slots = nn.Parameter(torch.randn(slots, D) * init_std)
+        self.visual_slots = nn.Parameter(torch.randn(slots, D * N) * init_std)     # channel-major, like the maps
+        self.text_slots = nn.Parameter(torch.randn(slots, D) * init_std)
+
+    def score(self, vector: Tensor, slots: Tensor) -> Tensor:
+        """s of Eq. 1: `vector` (..., C) against `slots` (K, C) -> (..., K)."""
+        if self.similarity == "cosine":
+            return F.linear(F.normalize(vector, dim=-1), F.normalize(slots, dim=-1)) / self.temperature
+        length = self.shape.channels if self.scale == "channels" else slots.shape[-1]
+        return F.linear(vector, slots) / (math.sqrt(length) * self.temperature)
+
+    def address(self, modal: Tensor, text: Tensor, present: Tensor) -> Tensor:
+        """The addressing vector of Eq. 2, (B, T, K), from the scores `modal` (B, T, K) and `text` (B, K).
+
+        `present` (B, T): where the addressing modality is itself absent the question addresses alone.
+        """
+        text = text.unsqueeze(1)                                                    # (B, 1, K)
+        if self.addressing == "paper":
+            joint = torch.softmax(torch.softmax(modal, dim=-1) * torch.softmax(text, dim=-1), dim=-1)
+        else:
+            joint = torch.softmax(modal + text, dim=-1)
+        return torch.where(present.unsqueeze(-1), joint, torch.softmax(text, dim=-1))
+
+    def forward(self, features: Features, presence: Tensor) -> Pseudo:
+        """Recall both modalities everywhere (Eq. 2); `presence` (B, T, 2) says who may address.
+
+        Scores are taken in float32: a flattened map sums 100,352 products.
+        """
+        B, T, N, D = features.visual.shape
+        flat = features.visual.transpose(2, 3).reshape(B, T, D * N)                 # a view of (B, T, D, H*W) maps
+        text = self.score(features.question, self.text_slots).float()               # (B, K)
+        from_visual = self.score(flat, self.visual_slots).float()                   # (B, T, K)
+        from_audio = self.score(features.audio, self.audio_slots).float()           # (B, T, K)
+        a_vt = self.address(from_visual, text, presence[..., VISUAL])               # addresses the audio slots
+        a_at = self.address(from_audio, text, presence[..., AUDIO])                 # addresses the visual slots
+        audio = a_vt.to(features.audio.dtype) @ self.audio_slots.to(features.audio.dtype)       # (B, T, D)
+        visual = a_at.to(features.visual.dtype) @ self.visual_slots.to(features.visual.dtype)   # (B, T, D*N)
+        return Pseudo(audio, visual.reshape(B, T, D, N).transpose(2, 3), a_vt, a_at)
+
+    def loss(self, features: Features, pseudo: Pseudo, valid: Tensor) -> Tensor:
+        """L_rmmr = L_a + L_v, Eq. 3-4, over the segments where both modalities are real; `valid` (B, T) bool."""
+        terms = []
+        for real, recalled in ((features.audio, pseudo.audio), (features.visual, pseudo.visual)):
+            target = real.detach() if self.detach_target else real
+            error = (target.float() - recalled.float()).square().flatten(2)         # (B, T, C)
+            error = error.sum(-1) if self.loss_reduction == "sum" else error.mean(-1)
+            terms.append((error * valid).sum() / valid.sum().clamp_min(1))
+        return terms[0] + terms[1]

@@ -1,0 +1,226 @@
+"""Time a training step, inference or the loader on random features of the configured shapes; needs no data.
+
+The default shapes are those of MUSIC-AVQA: batch 4, T = 10, audio 128, visual 512 x 14 x 14. Prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from dataset import build_dataset  # noqa: E402
+from dataset.types import AUDIO, Batch, DataSpec  # noqa: E402
+from engine import runtime  # noqa: E402
+from engine.config import compose  # noqa: E402
+from engine.errors import UsageError, run_guarded  # noqa: E402
+from models import build_model  # noqa: E402
+from models.objective import total_loss  # noqa: E402
+
+# The official release: rows 0, 6, ... 54 of VGGish and ResNet-18 features, 93 words, 42 answers, 14 words a question.
+MUSIC_AVQA = DataSpec(segments=10, audio_channels=128, visual_channels=512, grid=(14, 14), words=14, vocabulary=93,
+                      answers=42)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("train-step", "inference", "loader"))
+    parser.add_argument("arguments", nargs="*", metavar="[CONFIG.yaml] [key=value ...]",
+                        help="as for main_train.py; dataset=music_avqa unless named")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--batch-size", type=int, default=4, help="questions per step (default 4, the paper's)")
+    parser.add_argument("--steps", type=int, default=5, help="counted steps, after one or two that are not (default 5)")
+    parser.add_argument("--videos", type=int, default=8, help="loader: random videos to write and read (default 8)")
+    parser.add_argument("--whole-files", action="store_true",
+                        help="loader: read the 11 whole files per question that the official loader reads")
+    parser.add_argument("--json", action="store_true", help="one line instead of an indented object")
+    return parser.parse_args()
+
+
+def configure(options: argparse.Namespace) -> tuple[dict[str, Any], DataSpec]:
+    """The configuration and the shapes: the published ones for music_avqa, else those of the data set's files."""
+    arguments = list(options.arguments)
+    file = arguments.pop(0) if arguments and "=" not in arguments[0] else None
+    named = any(a.startswith("dataset=") for a in arguments) or file is not None
+    config = compose(file, [*([] if named else ["dataset=music_avqa"]), *arguments,
+                            f"runtime.device={options.device}"])
+    if config["dataset"]["name"] == "music_avqa":
+        return config, MUSIC_AVQA
+    data = build_dataset(config["dataset"])
+    return config, data.spec(data.vocabulary())
+
+
+def random_batch(spec: DataSpec, size: int, device: torch.device) -> Batch:
+    """Non-negative random features, as after the ReLU of VGGish and ResNet-18."""
+    def shape(*sizes: int) -> torch.Tensor:
+        return torch.randn(size, spec.segments, *sizes, device=device).relu()
+
+    return Batch(
+        audio=shape(spec.audio_channels), visual=shape(spec.visual_channels, *spec.grid),
+        words=torch.randint(1, spec.vocabulary, (size, spec.words), device=device),
+        answer=torch.randint(0, spec.answers, (size,), device=device),
+        presence=torch.ones(size, spec.segments, 2, dtype=torch.bool, device=device),
+        question_id=torch.arange(size, device=device), row=torch.arange(size, device=device),
+        video=torch.arange(size, device=device),
+    )
+
+
+def steps_of(options: argparse.Namespace, config: dict[str, Any], spec: DataSpec, accelerator):
+    """A function that runs one step, for `train-step` or `inference` (audio missing, the costly case)."""
+    torch.manual_seed(0)
+    model = build_model(spec, config["backbone"], config["method"]).to(accelerator.device)
+    batch = random_batch(spec, options.batch_size, accelerator.device)
+    if config["runtime"]["compile"]:
+        model.method.compile_hot_path()
+    if options.what == "inference":
+        batch.presence[..., AUDIO] = False
+        model.eval()
+
+        def infer() -> None:
+            with torch.no_grad(), accelerator.autocast():
+                model(batch)
+        return infer
+    optimiser = torch.optim.Adam(model.parameters(), lr=config["train"]["learning_rate"])
+    model.train()
+
+    def train() -> None:
+        with accelerator.autocast():
+            terms = model(batch).terms
+        optimiser.zero_grad(set_to_none=True)
+        total_loss(terms, model.loss_weights).backward()
+        optimiser.step()
+    return train
+
+
+def timed(step, device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    step()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations per second of a large matrix product here, the limit that a step is compared with."""
+    size = 8192 if device.type == "cuda" else 2048
+    a = torch.randn(size, size, device=device, dtype=dtype)
+    seconds = statistics.median(timed(lambda: a @ a, device) for _ in range(7))
+    return 2 * size ** 3 / seconds
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2 ** 20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def bench_model(options: argparse.Namespace) -> dict[str, Any]:
+    config, spec = configure(options)
+    accelerator = runtime.make_accelerator(config["runtime"])
+    device = accelerator.device
+    step = steps_of(options, config, spec, accelerator)
+    flops = None
+    if config["runtime"]["compile"]:      # counted on eager operations only; a compiled step hides them
+        timed(step, device)
+    else:
+        with FlopCounterMode(display=False) as counter:
+            step()
+        flops = counter.get_total_flops()
+    timed(step, device)
+    seconds = [timed(step, device) for _ in range(options.steps)]
+    memory = peak_memory_mb(device)
+    rate = matrix_rate(device, torch.bfloat16 if config["runtime"]["bf16"] else torch.float32)
+    median = statistics.median(seconds)
+    return {
+        "what": options.what, "backbone": config["backbone"]["name"], "method": config["method"]["name"],
+        "bf16": config["runtime"]["bf16"], "compiled": config["runtime"]["compile"],
+        "batch_size": options.batch_size, "seconds_per_step": median, "all_seconds": seconds,
+        "samples_per_second": options.batch_size / median, "peak_memory_mb": memory, "flops_per_step": flops,
+        "matrix_flops_per_second": rate, "share_of_matrix_rate": flops and flops / median / rate,
+        "bytes_read_per_sample": spec.segments * 4 * (spec.audio_channels + spec.visual_channels * spec.tokens),
+        **surroundings(device),
+    }
+
+
+def surroundings(device: torch.device) -> dict[str, Any]:
+    libraries = ("torch", "numpy", "denoising-diffusion-pytorch", "accelerate")
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return {"threads": torch.get_num_threads(), "device": name, "versions": {n: version(n) for n in libraries}}
+
+
+def write_videos(root: Path, count: int) -> list[str]:
+    """Random feature files of the real shapes and one question per video, in the MUSIC-AVQA layout."""
+    rng = np.random.default_rng(0)
+    names = [f"{i:08d}" for i in range(count)]
+    for folder, shape in (("vggish", (60, 128)), ("res18_14x14", (60, 512, 14, 14))):
+        (root / "feats" / folder).mkdir(parents=True)
+        for name in names:
+            np.save(root / "feats" / folder / f"{name}.npy", rng.random(shape, dtype=np.float32))
+    record = {"type": '["Visual", "Location"]', "question_content": "Where is the performance?", "templ_values": "[]",
+              "question_deleted": 0, "anser": "indoor"}
+    records = [{"video_id": name, "question_id": i, **record} for i, name in enumerate(names)]
+    (root / "json_update").mkdir()
+    for split in ("train", "val", "test"):
+        (root / "json_update" / f"avqa-{split}.json").write_text(json.dumps(records))
+    return names
+
+
+def read_whole_files(root: Path, names: list[str], question: int) -> int:
+    """What the official loader reads for one question: its video and one whole file per negative segment."""
+    size = 0
+    for i in range(11):
+        array = np.load(root / "feats" / "res18_14x14" / f"{names[(question + i) % len(names)]}.npy")
+        size += array.nbytes
+    return size + np.load(root / "feats" / "vggish" / f"{names[question]}.npy").nbytes
+
+
+def bench_loader(options: argparse.Namespace) -> dict[str, Any]:
+    """Questions per second of the loader in this process, files warm in the page cache."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        names = write_videos(root, options.videos)
+        config = compose(None, ["dataset=music_avqa", f"dataset.root={root}"])
+        data = build_dataset(config["dataset"])
+        questions = data.question_set("train", data.vocabulary(), cache=False)
+
+        def one_pass() -> int:
+            if options.whole_files:
+                return sum(read_whole_files(root, names, q) for q in range(len(names)))
+            items = [questions[q] for q in range(len(names))]
+            return sum(item.audio.nbytes + item.visual.nbytes for item in items)
+
+        read = one_pass() / len(names)
+        cpu = torch.device("cpu")
+        seconds = [timed(one_pass, cpu) / len(names) for _ in range(options.steps)]
+    median = statistics.median(seconds)
+    return {"what": "loader", "whole_files": options.whole_files, "seconds_per_step": median, "all_seconds": seconds,
+            "samples_per_second": 1 / median, "peak_memory_mb": peak_memory_mb(cpu), "flops_per_step": 0,
+            "bytes_read_per_sample": read, **surroundings(cpu)}
+
+
+def main() -> None:
+    options = parse()
+    if min(options.batch_size, options.steps, options.videos) < 1:
+        raise UsageError("--batch-size, --steps and --videos must be at least 1")
+    result = bench_loader(options) if options.what == "loader" else bench_model(options)
+    print(json.dumps(result, indent=None if options.json else 2))
+
+
+if __name__ == "__main__":
+    run_guarded(main)

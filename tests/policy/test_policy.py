@@ -1,0 +1,89 @@
+"""Rules of the code base as tests: import direction, registries and YAML, commands and files the README names."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from dataset import DATASETS
+from engine.config import compose
+from models import BACKBONES, METHODS, resolve
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = [p for folder in ("dataset", "models", "engine", "scripts") for p in (ROOT / folder).rglob("*.py")]
+SOURCES += [ROOT / "main_train.py", ROOT / "main_test.py"]
+ALLOWED = {
+    "dataset": {"dataset"},
+    "models": {"models", "dataset"},
+    "engine": {"engine", "models", "dataset"},
+    "scripts": {"engine", "models", "dataset"},
+    "main_train": {"engine", "models", "dataset"},
+    "main_test": {"engine", "models", "dataset"},
+}
+OURS = {"dataset", "models", "engine", "scripts", "main_train", "main_test"}
+REGISTRIES = {"dataset": DATASETS, "backbone": BACKBONES, "method": METHODS}
+
+
+def imported(path: Path) -> set[str]:
+    modules = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            modules.add(node.module)
+    return modules
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_one_way(path):
+    package = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    ours = {m for m in imported(path) if m.split(".")[0] in OURS}
+    assert {m.split(".")[0] for m in ours} <= ALLOWED[package]
+    relative = str(path.relative_to(ROOT))
+    if relative.startswith("models/backbones"):
+        assert not any(m.startswith("models.methods") for m in ours)
+        assert {m for m in ours if m.startswith("dataset")} <= {"dataset.types"}
+    if relative.startswith("models/methods"):
+        assert not any(m.startswith("models.backbones") for m in ours)
+
+
+@pytest.mark.parametrize("kind", REGISTRIES)
+def test_every_registered_name_has_a_class_and_a_yaml_that_composes(kind):
+    for name, path in REGISTRIES[kind].items():
+        assert resolve(path).__doc__
+        assert compose(None, [f"{kind}={name}"])[kind]["name"] == name
+        assert (ROOT / "configs" / kind / f"{name}.yaml").read_text().startswith("#")
+    assert {p.stem for p in (ROOT / "configs" / kind).glob("*.yaml")} == set(REGISTRIES[kind])
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("ablation/*.yaml")) + sorted(
+    (ROOT / "configs").glob("embedded*.yaml")), ids=lambda p: p.name)
+def test_every_run_configuration_composes_and_names_its_command(path):
+    assert compose(str(path), [])["run"] is not None
+    assert f"configs/{path.relative_to(ROOT / 'configs')}" in path.read_text() or "bash train.sh" in path.read_text()
+
+
+def test_files_and_commands_of_the_readme_exist():
+    text = (ROOT / "README.md").read_text()
+    named = re.findall(r"(?:python|bash) ((?:scripts/|configs/)?[\w/]+\.(?:py|sh))", text)
+    named += re.findall(r"configs/[\w/]+\.yaml", text)
+    assert named
+    assert [name for name in named if not (ROOT / name).is_file()] == []
+
+
+def test_functions_fit_on_a_screen_and_files_have_one_job():
+    long = []
+    for path in SOURCES:
+        text = path.read_text()
+        if len(text.splitlines()) > 400:
+            long.append(str(path))
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno > 60:
+                long.append(f"{path}:{node.name}")
+    assert long == []
+
+
+def test_tracked_text_names_no_machine_path():
+    for path in SOURCES:
+        assert not re.search(r"[\"'](/home/|/root/|/work/|/tmp/)", path.read_text()), path

@@ -1,0 +1,115 @@
+"""The real commands, shrunk to seconds, on a data set of other shapes, another T and other words."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest_runs import ROOT, command
+
+METHODS = ("plain", "modality_dropout", "rmm_avr")
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_users_own_data_set_trains_and_evaluates(small, tmp_path, in_process, method):
+    arguments = [a for a in small if method == "rmm_avr" or not a.startswith(("rmm.", "avr."))]
+    code, out, err = in_process("main_train.py", *arguments, f"method={method}")
+    assert code == 0, err
+    folder = tmp_path / "runs" / "r"
+    results = json.loads((folder / "results.json").read_text())
+    assert set(results["scenarios"]) == {"complete", "audio_missing", "visual_missing"}
+    records = lines(folder / "predictions.jsonl")
+    for name, scenario in results["scenarios"].items():
+        mine = [r for r in records if r["scenario"] == name]
+        assert len(mine) == scenario["n"] == 24
+        assert scenario["overall"] == pytest.approx(100 * sum(r["prediction"] == r["answer"] for r in mine) / 24)
+        assert sum(cell["n"] for cell in scenario["by_type"].values()) == 24
+    entries = lines(folder / "metrics.jsonl")
+    assert [e["epoch"] for e in entries] == [1, 2]
+    assert {"answer_complete", "match_complete", "total"} <= set(entries[0]["loss"])
+    assert list(folder.glob("events.out.tfevents.*")) and (folder / "environment.json").is_file()
+    assert "All Avg" in out and "visual_missing" in out
+
+
+def test_two_and_two_epochs_equal_four(small, tmp_path, in_process):
+    whole, parts = [*small, "train.epochs=4", "run.name=whole"], [*small, "run.name=parts"]
+    assert in_process("main_train.py", *whole)[0] == 0
+    assert in_process("main_train.py", *parts, "train.epochs=2")[0] == 0
+    code, out, _ = in_process("main_train.py", *parts, "train.epochs=4")
+    assert code == 0 and "continuing" in out
+    a, b = (torch.load(tmp_path / "runs" / n / "last.pt", weights_only=True) for n in ("whole", "parts"))
+    assert a["epoch"] == b["epoch"] == 4
+    for name, tensor in a["model"].items():
+        assert torch.equal(tensor, b["model"][name]), name
+    assert [e["loss"] for e in a["history"]] == [e["loss"] for e in b["history"]]
+    results = [json.loads((tmp_path / "runs" / n / "results.json").read_text())["scenarios"] for n in ("whole", "parts")]
+    assert results[0] == results[1]
+
+
+def test_kill_9_loses_at_most_the_current_epoch(small, tmp_path):
+    folder = tmp_path / "runs" / "r"
+    arguments = [sys.executable, str(ROOT / "main_train.py"), *small, "train.epochs=500"]
+    process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.time() + 120
+    while time.time() < deadline and not ((folder / "metrics.jsonl").is_file() and len(lines(folder / "metrics.jsonl")) > 2):
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    logged = len(lines(folder / "metrics.jsonl"))
+    saved = torch.load(folder / "last.pt", weights_only=True)["epoch"]
+    assert logged <= saved <= logged + 1
+    done = command("main_train.py", *small, f"train.epochs={saved + 1}")
+    assert done.returncode == 0 and f"after epoch {saved}" in done.stdout
+    assert [e["epoch"] for e in lines(folder / "metrics.jsonl")] == list(range(1, saved + 2))
+
+
+def test_evaluation_ignores_batch_size_and_repeats(small, tmp_path, in_process):
+    assert in_process("main_train.py", *small)[0] == 0
+    folder, found = tmp_path / "runs" / "r", []
+    for size in (1, 5, 24):
+        code, out, err = in_process("main_test.py", "--checkpoint", folder, "--missing", "all",
+                                    f"evaluate.batch_size={size}")
+        assert code == 0, err
+        found.append(json.loads((folder / "results.json").read_text())["scenarios"])
+    assert found[0] == found[1] == found[2] and len(found[0]) == 4
+
+
+def test_ratio_zero_is_complete_and_ratio_one_is_missing(small, tmp_path, in_process):
+    assert in_process("main_train.py", *small)[0] == 0
+    folder = tmp_path / "runs" / "r"
+    for ratio in ("0", "1"):
+        assert in_process("main_test.py", "--checkpoint", folder, "--missing", "audio", "--ratio", ratio)[0] == 0
+    scenarios = json.loads((folder / "results.json").read_text())["scenarios"]
+    assert scenarios["audio_missing-ratio0"]["by_type"] == scenarios["complete"]["by_type"]
+
+
+def test_torchrun_gives_the_numbers_of_one_process(small, tmp_path):
+    assert command("main_train.py", *small).returncode == 0
+    folder, found = tmp_path / "runs" / "r", []
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29571"]
+    for prefix in ([sys.executable], launcher):
+        done = subprocess.run([*prefix, str(ROOT / "main_test.py"), "--checkpoint", str(folder), "--missing", "all"],
+                              cwd=ROOT, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-2000:]
+        found.append(json.loads((folder / "results.json").read_text())["scenarios"])
+    assert found[0] == found[1]
+    done = subprocess.run([*launcher, str(ROOT / "main_train.py"), *small, "run.name=two"], cwd=ROOT,
+                          capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads((tmp_path / "runs" / "two" / "results.json").read_text())["scenarios"]["complete"]["n"] == 24
+
+
+def test_a_second_stage_starts_from_the_first(small, tmp_path, in_process):
+    plain = [a for a in small if not a.startswith(("rmm.", "avr."))]
+    assert in_process("main_train.py", *plain, "method=plain", "run.name=first")[0] == 0
+    init = f"train.init={tmp_path / 'runs' / 'first' / 'best.pt'}"
+    code, out, _ = in_process("main_train.py", *small, init, "train.max_steps=1")
+    assert code == 0 and "of the method start fresh" in out
