@@ -11,7 +11,7 @@ from dataset.presence import SCENARIOS, Scenario
 from dataset.vocabulary import Vocabulary
 
 DATASETS = {
-    "synthetic": "dataset.embedded.Embedded",
+    "synthetic": "dataset.synthetic.Synthetic",
     "music_avqa": "dataset.music_avqa.MusicAVQA",
 }
 

@@ -28,7 +28,7 @@ def predict(model, data, split: str, scenario: Scenario, vocabulary: Vocabulary,
     net = accelerator.unwrap_model(model)
     net.eval()
     records = []
-    bar = tqdm(loader, desc=f"{split} {scenario.name}", leave=False, disable=not accelerator.is_local_main_process)
+    bar = tqdm(loader, desc=f"{split} {scenario.name}", leave=False, disable=None if accelerator.is_main_process else True)
     for batch in bar:
         with accelerator.autocast():
             logits = net(batch.to(accelerator.device)).logits["complete"]          # (B, A)

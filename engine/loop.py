@@ -127,7 +127,7 @@ class Trainer:
                              epoch=self.epoch, workers=self.config["runtime"]["workers"],
                              rank=self.accelerator.process_index, world_size=self.accelerator.num_processes)
         self.model.train()
-        bar = tqdm(loader, desc=f"epoch {self.epoch + 1}", leave=False, disable=not self.main)
+        bar = tqdm(loader, desc=f"epoch {self.epoch + 1}", leave=False, disable=None if self.main else True)
         for batch in bar:
             if train["max_steps"] and self.step >= train["max_steps"]:
                 break

@@ -1,0 +1,178 @@
+"""The embedded benchmark: scenes of `dataset/world.py` as features and questions, in the layout of MUSIC-AVQA.
+
+Made in seconds from a seed, with disjoint scenes in train, val and test. Feature maps [T, C, 2, 3] hold, at each seen
+source's cell, a prototype of its kind in its column (a real map carries position through its padding; AVST pools it
+away unless a token itself tells) and, from the onset of its motion on, codes of motion and tempo. Sound [T, 128] holds
+from each onset on the kind with its loudness and rhythm, the voice-over and the reverberation. Gaussian noise on both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from dataset import world
+from dataset.music_avqa import MusicAVQA
+from dataset.oracle import oracle_correct
+from dataset.presence import Scenario
+from dataset.templates import ANSWERS, ASKABLE
+from dataset.types import DataError
+from dataset.world import COLUMNS, KINDS, ROWS, SEGMENTS, Scenes
+
+VERSION = 1                  # raise when the files of the same settings change
+AUDIO_CHANNELS = 128
+SPLITS = ("train", "val", "test")
+
+
+class Synthetic(MusicAVQA):
+    """The embedded benchmark at `root`, generated when it is not there.
+
+    `train_videos` and so on: scenes per split; `questions_per_video`: drawn per scene, repeats left out. `channels`: of
+    the visual map. `noise`: standard deviation. `data_seed`: of the scenes; the training seed does not touch them.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str = "data/synthetic",
+        train_videos: Annotated[int, Field(ge=1)] = 3600,
+        val_videos: Annotated[int, Field(ge=1)] = 400,
+        test_videos: Annotated[int, Field(ge=1)] = 500,
+        questions_per_video: Annotated[int, Field(ge=1)] = 8,
+        channels: Annotated[int, Field(ge=8)] = 96,
+        noise: Annotated[float, Field(ge=0)] = 0.3,
+        data_seed: Annotated[int, Field(ge=0)] = 0,
+    ) -> None:
+        self.settings = {
+            "version": VERSION, "train_videos": train_videos, "val_videos": val_videos, "test_videos": test_videos,
+            "questions_per_video": questions_per_video, "channels": channels, "noise": noise, "data_seed": data_seed,
+        }
+        prepare(Path(root), self.settings)
+        super().__init__(root=root, stride=1)
+
+    def oracle(self, split: str, scenario: Scenario) -> dict[int, bool] | None:
+        """Per row, whether the Bayes oracle is right; kept in a file, made in half a minute. None for partial absence."""
+        if scenario.ratio < 1 or scenario.segments is not None:
+            return None
+        path = self.root / f"oracle-{split}-{scenario.name}.json"
+        if not path.is_file():
+            scenes, asked = make_split(split, self.settings)
+            correct = oracle_correct(scenes, asked, scenario.name)
+            temporary = path.with_suffix(".tmp")
+            temporary.write_text(json.dumps(correct))
+            temporary.replace(path)
+        return dict(enumerate(json.loads(path.read_text())))
+
+
+def prepare(root: Path, settings: dict[str, Any]) -> None:
+    """Generate into a temporary folder and rename it, so that a benchmark is whole or not there."""
+    manifest = root / "manifest.json"
+    if manifest.is_file():
+        if json.loads(manifest.read_text()) == settings:
+            return
+        raise DataError(f"{root} holds an embedded benchmark of other settings; delete it, or choose another folder with "
+                        "dataset.root=DIR")
+    if root.exists() and any(root.iterdir()):
+        raise DataError(f"{root} is not empty and no embedded benchmark; choose another folder with dataset.root=DIR")
+    temporary = root.with_name(root.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    for split in SPLITS:
+        write_split(temporary, split, settings)
+    (temporary / "manifest.json").write_text(json.dumps(settings, indent=2))
+    if root.exists():
+        root.rmdir()
+    temporary.rename(root)
+
+
+def make_split(split: str, settings: dict[str, Any]) -> tuple[Scenes, list[dict[str, Any]]]:
+    """The scenes of a split and its questions; `scene`, `template` (of ASKABLE) and `choice` are positions."""
+    rng = np.random.default_rng([settings["data_seed"], SPLITS.index(split)])
+    scenes = world.sample(settings[f"{split}_videos"], rng)
+    tables = []
+    for template in ASKABLE:
+        asked = [template.ask(scenes, *values) for values in template.choices]
+        tables.append((np.stack([w for w, _ in asked]), np.stack([a for _, a in asked])))
+    questions = []
+    for scene in range(len(scenes)):
+        drawn = set()
+        for template in rng.integers(len(ASKABLE), size=settings["questions_per_video"]):
+            weights, answers = tables[template][0][:, scene], tables[template][1][:, scene]
+            if weights.sum() == 0:
+                continue
+            choice = int(rng.choice(len(weights), p=weights / weights.sum()))
+            if (template, choice) not in drawn:
+                drawn.add((template, choice))
+                questions.append({"scene": scene, "template": int(template), "choice": choice,
+                                  "answer": ANSWERS[answers[choice]]})
+    return scenes, questions
+
+
+def write_split(root: Path, split: str, settings: dict[str, Any]) -> None:
+    """Annotations and features of one split."""
+    scenes, questions = make_split(split, settings)
+    folders = [root / "feats" / name for name in ("vggish", "res18_14x14")]
+    for folder in (*folders, root / "json_update"):
+        folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng([settings["data_seed"], 10 + SPLITS.index(split)])
+    names = [f"{split}{i:06d}" for i in range(len(scenes))]
+    streams = audio_features(scenes, settings, rng), visual_features(scenes, settings, rng)
+    for folder, values in zip(folders, streams, strict=True):
+        for name, video in zip(names, values, strict=True):
+            np.save(folder / f"{name}.npy", video)
+    first = SPLITS.index(split) * 1_000_000          # question ids are unique over the splits
+    records = [to_record(q, names[q["scene"]], first + i) for i, q in enumerate(questions)]
+    (root / "json_update" / f"avqa-{split}.json").write_text(json.dumps(records))
+
+
+def to_record(question: dict[str, Any], video: str, number: int) -> dict[str, Any]:
+    """One annotation with exactly the keys of the release."""
+    template = ASKABLE[question["template"]]
+    return {
+        "video_id": video, "question_id": number, "type": json.dumps(template.type.split("/")),
+        "question_content": template.text, "templ_values": json.dumps(template.choices[question["choice"]]),
+        "question_deleted": 0, "anser": question["answer"],
+    }
+
+
+def codes(name: str, *shape: int) -> np.ndarray:
+    """Fixed N(0, 1) vectors of one property, the same in every benchmark of these shapes."""
+    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def after(onset: np.ndarray) -> np.ndarray:
+    """(S, T, K): whether a source with that onset (S, K) has started in a segment."""
+    return onset[:, None, :] <= np.arange(SEGMENTS)[None, :, None]
+
+
+def audio_features(scenes: Scenes, settings: dict[str, Any], rng: np.random.Generator) -> np.ndarray:
+    """(S, T, 128) float32."""
+    C = AUDIO_CHANNELS
+    source = codes("sound", len(KINDS), C)                                                         # (K, C)
+    source = source + codes("loudness", len(KINDS), C) * scenes.loudness[..., None]                # (S, K, C)
+    source = source + codes("rhythm", len(KINDS), C) * scenes.rhythm[..., None]
+    active = scenes.heard[:, None] & after(scenes.onset)                                           # (S, T, K)
+    sound = np.einsum("stk,skc->stc", active, source)
+    sound += (scenes.voice[:, None] * codes("voice", C) + scenes.reverb[:, None] * codes("reverb", C))[:, None]
+    return (sound + settings["noise"] * rng.standard_normal(sound.shape)).astype(np.float32)
+
+
+def visual_features(scenes: Scenes, settings: dict[str, Any], rng: np.random.Generator) -> np.ndarray:
+    """(S, T, C, 2, 3) float32."""
+    C, kinds = settings["channels"], np.arange(len(KINDS))
+    still = codes("kind", len(KINDS), C) + codes("kind in column", len(KINDS), len(COLUMNS), C)[kinds, scenes.column]
+    moving = codes("playing", len(KINDS), C) + codes("motion", len(KINDS), C) * scenes.motion[..., None]
+    moving = moving + codes("tempo", len(KINDS), C) * scenes.tempo[..., None]                      # (S, K, C)
+    active = scenes.moving[:, None] & after(scenes.seen_onset)                                     # (S, T, K)
+    source = (still[:, None] + active[..., None] * moving[:, None]) * scenes.seen[:, None, :, None]     # (S, T, K, C)
+    cell = np.eye(ROWS * len(COLUMNS))[scenes.row * len(COLUMNS) + scenes.column]                  # (S, K, N)
+    maps = np.einsum("stkc,skn->stcn", source, cell)
+    maps += (scenes.indoor[:, None] * codes("indoor", C))[:, None, :, None]
+    maps += settings["noise"] * rng.standard_normal(maps.shape)
+    return maps.reshape(*maps.shape[:3], ROWS, len(COLUMNS)).astype(np.float32)
