@@ -156,12 +156,25 @@ def compose(config_file: str | None, overrides: list[str]) -> dict[str, Any]:
     names = choose_names([default, *asked])
     named = [load_yaml(CONFIGS / kind / f"{name}.yaml") for kind, name in names.items()]
     sections = getattr(resolve(METHODS[names["method"]]), "sections", {})
-    layers = [under_method(layer, sections) for layer in [default, *named, *asked]]
+    layers = [under_method(for_these(layer, names), sections) for layer in [default, *named, *asked]]
     try:
         merged = OmegaConf.to_container(OmegaConf.merge(*layers), resolve=True)
     except OmegaConfBaseException as error:
         raise UsageError(f"the configuration cannot be merged: {str(error).splitlines()[0]}") from error
     return validate(merged, names)
+
+
+def for_these(layer: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    """The layer without the options it gives to a component that a later layer has exchanged for another."""
+    kept = dict(layer)
+    for kind, name in names.items():
+        written_for = (layer.get(kind) or {}).get("name", name)
+        if written_for != name:
+            del kept[kind]
+            if kind == "method":
+                for section in getattr(resolve(METHODS.get(written_for, METHODS[name])), "sections", {}):
+                    kept.pop(section, None)
+    return kept
 
 
 def under_method(layer: dict[str, Any], sections: dict[str, type]) -> dict[str, Any]:

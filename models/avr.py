@@ -18,11 +18,11 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import torch
-from denoising_diffusion_pytorch import Unet1D
 from pydantic import Field
 from torch import Tensor, nn
 
 from models.features import FeatureShape
+from models.layers.denoiser import make_denoiser
 from models.layers.diffusion import FeatureDiffusion, Schedule
 from models.layers.noise import gaussian_like
 
@@ -92,7 +92,7 @@ class AVR(nn.Module):
         factor = 2 ** (len(multipliers) - 1)                           # the U-Net halves the length that often
         self.padding = -length % factor
         self.audio_scale, self.visual_scale = Standardiser(D), Standardiser(D)
-        denoiser = Unet1D(width, channels=channels, dim_mults=multipliers)
+        denoiser = make_denoiser(width, channels, multipliers)
         self.diffusion = FeatureDiffusion(denoiser, length + self.padding, steps, schedule, objective)
 
     def loss(self, audio: Tensor, visual: Tensor, present: Tensor) -> Tensor:
