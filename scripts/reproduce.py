@@ -106,8 +106,7 @@ def main() -> None:
     report = Path("runs") / f"table-{options.table}"
     with ThreadPoolExecutor(options.jobs) as pool, ThreadPoolExecutor(options.jobs) as starts:
         seeds = range(1, options.seeds + 1)
-        waiting = list(starts.map(lambda s: run_seed(table, rows, options.table, s, options, pool), seeds))
-        for jobs in waiting:
+        for jobs in starts.map(lambda s: run_seed(table, rows, options.table, s, options, pool), seeds):
             for row, job in jobs.items():
                 print(f"done: {job.result()} ({row})", flush=True)
                 found = collect(options.table, rows, options.seeds)
