@@ -50,7 +50,7 @@ class AVQAModel(nn.Module):
         size, count = len(batch), len(views.features)
         fused = self.backbone.fuse(concatenate(list(views.features.values())))
         logits = self.head(fused.vector, repeat_batch(batch, count)).split(size)    # count x (B, A)
-        output = Output(dict(zip(views.features, logits)), dict(views.losses))
+        output = Output(dict(zip(views.features, logits, strict=True)), dict(views.losses))
         for index, (name, view_logits) in enumerate(output.logits.items()):
             output.terms[f"answer_{name}"] = answer_loss(view_logits, batch.answer)
             for term, values in fused.losses.items():                               # (count * B,)

@@ -1,17 +1,4 @@
-"""The Audio-Visual Relation-aware (AVR) diffusion model, section 3.2, Eq. 5-7 of the paper.
-
-Fidelity:
-- the pair is concatenated and denoised by a T-step diffusion model; "concatenation" has two readings, `layout`:
-  `tokens`, per segment the sequence [audio; N visual tokens] of D channels, or `time`, per question the sequence over
-  segments of D + N*D channels;
-- Eq. 7 on real pairs, with the mean over elements in place of the squared norm;
-- refinement is the reverse process from the pair given, un-noised (Fig. 4b), through all steps, with gradient;
-- features are standardised per channel and modality before and restored after: Eq. 5 adds noise of unit scale, so
-  the data must have unit scale. The pair counts as given data there (`detach_input`);
-- the schedule is not in the paper; `sigmoid` is the default of the library version the released code carries.
-At the last step alpha-bar is about 4e-5, so an un-noised start is divided by its root: with `objective: noise`, the
-estimated clean feature starts 160 times too large, which `clip` (in standard deviations) bounds.
-"""
+"""The Audio-Visual Relation-aware (AVR) diffusion model, section 3.2, Eq. 5-7 of the paper."""
 
 from __future__ import annotations
 
@@ -21,50 +8,40 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from models.features import FeatureShape
-from models.layers.denoiser import make_denoiser
-from models.layers.diffusion import FeatureDiffusion, Schedule
+from models.features import FeatureShape, blank
+from models.layers.denoiser import Denoiser
+from models.layers.diffusion import FeatureDiffusion, Objective, Sampler, Schedule
 from models.layers.noise import gaussian_like
+from models.layers.standardise import Standardiser
 
-
-class Standardiser(nn.Module):
-    """Running mean and deviation per channel of one modality; exact on the first batch, then exponential."""
-
-    momentum = 0.01
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(channels))
-        self.register_buffer("std", torch.ones(channels))
-        self.register_buffer("seen", torch.zeros((), dtype=torch.bool))
-
-    @torch.no_grad()
-    def observe(self, values: Tensor, present: Tensor) -> None:
-        """`values` (B, T, ..., D); only where `present` (B, T)."""
-        chosen = values.detach()[present].float().flatten(0, -2)       # (P, D)
-        if chosen.shape[0] < 2:
-            return
-        std, mean = torch.std_mean(chosen, dim=0)
-        if bool(self.seen):
-            mean, std = torch.lerp(self.mean, mean, self.momentum), torch.lerp(self.std, std, self.momentum)
-        self.mean.copy_(mean)
-        self.std.copy_(std.clamp_min(1e-3))
-        self.seen.fill_(True)
-
-    def standardise(self, values: Tensor) -> Tensor:
-        return (values - self.mean) / self.std
-
-    def restore(self, values: Tensor) -> Tensor:
-        return values * self.std + self.mean
+NOISE_STREAM = 10            # step t of a question draws from stream 10 + t of its own noise
 
 
 class AVR(nn.Module):
-    """Refines a pair of audio (B, T, D) and visual (B, T, N, D) features.
+    """Learns the diffusion of real pairs of audio (B, T, D) and visual (B, T, N, D), and refines pseudo + real ones.
 
-    `width`, `multipliers`: of the U-Net. `steps` T, `schedule`, `objective`: of the diffusion. `clip`: bound of the
-    estimated clean feature in standard deviations, null for none. `start`: `given` takes the pair as the state at
-    step `start_step` (null: the last), `noised` adds that step's noise first. `detach_input`: L_ave does not train
-    the encoder.
+    `layout`: the sequences that are diffused (below). `width`, `multipliers`: of the U-Net. `steps`, `schedule`,
+    `objective`, `loss_weight`: of the diffusion; `snr` weighs x0 and v prediction so that they equal noise prediction.
+    `clip`: bound of the estimated clean feature, in standard deviations; null for none. `normalize`: `none` diffuses
+    the features on their own scale. `start`: `given` takes the pair itself as the state at step `start_step`
+    (counted from 0; null: the last), `noised` first adds that step's noise. `detach_input`: L_ave does not train the
+    encoders. `sampler`: `ddim` adds no noise in the reverse steps.
+
+    Fidelity:
+    - section 3.2 concatenates the pair and says no more. `tokens`: per segment the sequence [audio; N visual tokens]
+      of D channels; `time`: per question the sequence over segments of D + N*D channels. The released code folds both
+      into one map of D channels by a trained convolution, so that noise acts on a learned mixture; this does not;
+    - Eq. 5, 7: noise prediction on the real pair, one random step per sequence, no weight over steps; mean over
+      elements for the squared norm. The released code predicts v with weight snr / (snr + 1);
+    - Eq. 6: the variance is the fixed posterior one of DDPM, [7] of the paper, not a network output (so released);
+    - Fig. 4b: the pair given enters the reverse process un-noised, and all steps carry gradient (so released);
+    - features are standardised before and restored after, since Eq. 5 adds noise of unit scale. The paper is silent;
+      the released code clamps to [-1, 1] instead, which `normalize: none, clip: 1` does;
+    - the schedule is not in the paper; `sigmoid` is the one of the released code. `linear` needs 21 steps or more.
+
+    At the last of ten steps alpha-bar is 4e-5. Noise prediction divides an un-noised start by its root, 160: with
+    `clip: null` an untrained network returns a finite pair about 160 times too far from the mean, and gradients
+    grow alike. `clip`, `objective: x0` or `v`, or an earlier `start_step` keep the unit scale.
     """
 
     def __init__(
@@ -73,75 +50,86 @@ class AVR(nn.Module):
         *,
         layout: Literal["tokens", "time"] = "tokens",
         width: Annotated[int, Field(ge=8, multiple_of=8)] = 64,
-        multipliers: tuple[int, ...] = (1, 2),
+        multipliers: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 2),
         steps: Annotated[int, Field(ge=2)] = 10,
         schedule: Schedule = "sigmoid",
-        objective: Literal["noise", "x0", "v"] = "noise",
+        objective: Objective = "noise",
+        loss_weight: Literal["none", "snr"] = "none",
         clip: Annotated[float, Field(gt=0)] | None = None,
+        normalize: Literal["standardise", "none"] = "standardise",
         start: Literal["given", "noised"] = "given",
         start_step: Annotated[int, Field(ge=0)] | None = None,
         detach_input: bool = True,
+        sampler: Sampler = "ancestral",
     ) -> None:
         super().__init__()
-        self.shape, self.layout, self.clip, self.start, self.detach_input = shape, layout, clip, start, detach_input
         self.start_step = steps - 1 if start_step is None else start_step
         if self.start_step >= steps:
-            raise ValueError(f"avr.start_step={start_step} must be below avr.steps={steps}")
+            raise ValueError(f"avr.start_step={start_step} must be below avr.steps={steps}: steps count from 0")
+        self.shape, self.layout, self.clip, self.start = shape, layout, clip, start
+        self.loss_weight, self.normalize, self.detach_input = loss_weight, normalize, detach_input
         D, N = shape.channels, shape.tokens
         channels, length = (D, 1 + N) if layout == "tokens" else (D + N * D, shape.segments)
-        factor = 2 ** (len(multipliers) - 1)                           # the U-Net halves the length that often
-        self.padding = -length % factor
+        self.padding = -length % 2 ** (len(multipliers) - 1)           # the U-Net halves the length that often
         self.audio_scale, self.visual_scale = Standardiser(D), Standardiser(D)
-        denoiser = make_denoiser(width, channels, multipliers)
-        self.diffusion = FeatureDiffusion(denoiser, length + self.padding, steps, schedule, objective)
+        denoiser = Denoiser(width, channels, multipliers)
+        self.diffusion = FeatureDiffusion(denoiser, length + self.padding, steps, schedule, objective, sampler)
 
-    def loss(self, audio: Tensor, visual: Tensor, present: Tensor) -> Tensor:
-        """L_ave, Eq. 7, on the segments (questions for layout `time`) whose pair is real; `present` (B, T) bool."""
-        if self.training:
+    def loss(self, audio: Tensor, visual: Tensor, present: Tensor | None) -> Tensor:
+        """L_ave, Eq. 7, over the segments whose pair is real: `present` (B, T) bool, None for all; a scalar.
+
+        In training the running statistics are updated first. Absent entries may hold anything, NaN included.
+        """
+        if present is None:
+            present = torch.ones(audio.shape[:2], dtype=torch.bool, device=audio.device)
+        if self.detach_input:
+            audio, visual = audio.detach(), visual.detach()
+        audio, visual = blank(audio, present), blank(visual, present)
+        if self.training and self.normalize == "standardise":
             self.audio_scale.observe(audio, present)
             self.visual_scale.observe(visual, present)
-        pair = self.join(audio, visual)                                # (S, C, L)
-        if self.detach_input:
-            pair = pair.detach()
-        whole = present.flatten() if self.layout == "tokens" else present.all(dim=1)
-        t = self.diffusion.random_times(pair.shape[0])
-        error = self.diffusion.p_losses(pair, t, loss_reduction="none")    # (S,)
-        return torch.where(whole, error, 0).sum() / whole.sum().clamp_min(1)
+        error, weight = self.diffusion.training_error(self.join(audio, visual))    # (S, L), (S,)
+        if self.loss_weight == "snr":
+            error = error * weight.unsqueeze(1)
+        error = error[:, :error.shape[1] - self.padding]
+        error = error.reshape(*present.shape, -1).mean(dim=-1)                     # (B, T), both layouts
+        return (error * present).sum() / present.sum().clamp_min(1)
 
     def refine(self, audio: Tensor, visual: Tensor, question_id: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The reverse process (Eq. 6, Fig. 4b) from the pair given, through all steps, with gradient."""
-        x = self.join(audio, visual)                                   # (S, C, L)
-        if self.start == "noised":
-            steps = torch.full(x.shape[:1], self.start_step, device=x.device, dtype=torch.long)
-            x = self.diffusion.q_sample(x, steps, self.noise(x, audio.shape[0], question_id, self.start_step + 1))
-        for t in reversed(range(self.start_step + 1)):
-            x = self.diffusion.reverse_step(x, t, self.noise(x, audio.shape[0], question_id, t) if t else None, self.clip)
-        return self.separate(x, audio.shape[0])
+        """The reverse process (Eq. 6, Fig. 4b) from the pair given, with gradient; shapes and dtypes are kept.
 
-    def noise(self, x: Tensor, questions: int, question_id: Tensor | None, t: int) -> Tensor:
-        """Noise of the shape of `x` (S, C, L), drawn per question."""
-        return gaussian_like(x.reshape(questions, -1, *x.shape[1:]), question_id, stream=10 + t).reshape(x.shape)
+        `question_id` (B,) int64 seeds each question's noise (evaluation); None draws from the global generator.
+        """
+        state = self.join(audio, visual)                                           # (S, L, C)
+
+        def draw(step: int) -> Tensor:
+            per_question = state.detach().reshape(audio.shape[0], -1, state.shape[-1])
+            return gaussian_like(per_question, question_id, NOISE_STREAM + step).reshape(state.shape)
+
+        x, last = state, self.start_step
+        if self.start == "noised":
+            x = self.diffusion.q_sample(state, torch.full(state.shape[:1], last, device=state.device), draw(last + 1))
+        clean = self.diffusion.reverse(x, last, draw, self.clip)
+        refined_audio, refined_visual = self.restore(*self.separate(clean, audio.shape[0]))
+        return refined_audio.to(audio.dtype), refined_visual.to(visual.dtype)
 
     def join(self, audio: Tensor, visual: Tensor) -> Tensor:
-        """The standardised pair as sequences (S, C, L), padded at the end to what the U-Net can halve."""
+        """The standardised pair as float32 sequences (S, L, C), zeros at the end where the U-Net needs a multiple."""
         audio, visual = self.audio_scale.standardise(audio), self.visual_scale.standardise(visual)
         if self.layout == "tokens":
-            pair = torch.cat([audio.unsqueeze(2), visual], dim=2)      # (B, T, 1+N, D)
-            pair = pair.flatten(0, 1).transpose(1, 2)                  # (B*T, D, 1+N)
-        else:
-            pair = torch.cat([audio, visual.flatten(2)], dim=2).transpose(1, 2)    # (B, D+N*D, T)
-        return nn.functional.pad(pair, (0, self.padding))
+            pads = [audio.new_zeros(*audio.shape[:2], self.padding, audio.shape[2])] if self.padding else []
+            return torch.cat([audio.unsqueeze(2), visual, *pads], dim=2).flatten(0, 1)     # (B*T, 1+N, D)
+        pair = torch.cat([audio, visual.flatten(2)], dim=2)                        # (B, T, D+N*D)
+        return nn.functional.pad(pair, (0, 0, 0, self.padding))
 
     def separate(self, pair: Tensor, questions: int) -> tuple[Tensor, Tensor]:
-        """The inverse of `join`: audio (B, T, D) and visual (B, T, N, D) on their own scale."""
-        pair = pair[..., :pair.shape[-1] - self.padding].transpose(1, 2)           # (S, L, C)
+        """The parts of `join`, still standardised: audio (B, T, D), visual (B, T, N, D)."""
+        pair = pair[:, :pair.shape[1] - self.padding]
         D, N = self.shape.channels, self.shape.tokens
         if self.layout == "tokens":
-            pair = pair.unflatten(0, (questions, -1))                  # (B, T, 1+N, D)
-            audio, visual = pair[:, :, 0], pair[:, :, 1:]
-        else:
-            audio, visual = pair[..., :D], pair[..., D:].unflatten(-1, (N, D))
-        return self.restore(audio, visual)
+            pair = pair.unflatten(0, (questions, -1))                              # (B, T, 1+N, D)
+            return pair[:, :, 0], pair[:, :, 1:]
+        return pair[..., :D], pair[..., D:].unflatten(-1, (N, D))
 
     def restore(self, audio: Tensor, visual: Tensor) -> tuple[Tensor, Tensor]:
         """A standardised pair on the scale of the features."""

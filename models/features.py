@@ -39,18 +39,18 @@ class Features:
     negative: Tensor | None = None    # (B, T, N, D) visual of other videos, training only
     negative_valid: Tensor | None = None    # (B,) bool, False = no other video was at hand
 
-    def with_(self, **changes) -> "Features":
+    def with_(self, **changes) -> Features:
         return replace(self, **changes)
 
-    def rows(self, index: Tensor) -> "Features":
+    def rows(self, index: Tensor) -> Features:
         """The questions that `index` (bool mask or positions) selects."""
         return self._map(lambda t: t[index])
 
-    def split(self, size: int) -> list["Features"]:
+    def split(self, size: int) -> list[Features]:
         """Cut the batch into bundles of `size` questions; the inverse of `concatenate`."""
         return [self.rows(slice(i, i + size)) for i in range(0, self.audio.shape[0], size)]
 
-    def _map(self, change) -> "Features":
+    def _map(self, change) -> Features:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return replace(self, **{k: change(v) for k, v in values.items() if v is not None})
 

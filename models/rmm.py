@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dataset.types import AUDIO, VISUAL
-from models.features import FeatureShape, Features
+from models.features import Features, FeatureShape
 
 
 @dataclass

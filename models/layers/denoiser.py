@@ -1,84 +1,170 @@
-"""The library's `Unet1D` with its element-wise work fused: same weights, same values, less memory traffic.
+"""The denoiser of AVR: the library's `Unet1D`, run on sequences stored token by token.
 
-Refinement runs the U-Net ten times with gradient (Eq. 8), so what each block keeps for the backward pass decides the
-memory, and what it reads and writes between two convolutions half the time. Here a block keeps only the input and the
-output of its convolution; norm, scale-shift and SiLU are computed again in the backward pass from the latter.
+Refinement runs the U-Net ten times with gradient (Eq. 8), so what it reads, writes and keeps between two matrix
+products decides time and memory. Three things differ from the library's own forward pass, and no value does:
+- channels are the last axis, the order in which convolutions run as plain matrix products without reordering;
+- norm, scale-shift and SiLU are one function that keeps its input alone and computes the rest again in its backward
+  pass; linear attention is likewise computed again;
+- linear attention is linear in its values, so their projections act on its small matrices and not on every token.
 """
 
 from __future__ import annotations
 
 import torch
 from denoising_diffusion_pytorch import Unet1D
-from denoising_diffusion_pytorch.denoising_diffusion_pytorch_1d import Block, LinearAttention, RMSNorm
+from denoising_diffusion_pytorch.denoising_diffusion_pytorch_1d import Attention, LinearAttention, ResnetBlock
 from torch import Tensor, nn
 from torch.autograd import Function
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 EPSILON = 1e-12              # of the library's normalisation
 
 
-def inverse_rms(x: Tensor) -> Tensor:
-    """1 / root mean square over the channels of `x` (S, C, L), (S, 1, L)."""
-    norm = (x * x).sum(dim=1, keepdim=True).sqrt().clamp_min(EPSILON)
-    return x.shape[1] ** 0.5 / norm
-
-
 class NormAct(Function):
-    """SiLU(RMSNorm(x) * weight + bias), weight and bias (S or 1, C, 1); keeps only `x` and the two.
+    """u * weight + bias with u = x / rms(x) over the channels, then SiLU if `activate`; x (S, L, C).
 
-    With u = x * r, r = 1 / rms(x): dL/dx = r * (du - u * mean_c(du * u)).
+    `weight` and `bias` are (S, 1, C) or (1, 1, C). With r = 1 / rms(x): dL/dx = r * (du - u * mean_c(du * u)).
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        r = inverse_rms(x)
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, activate: bool) -> Tensor:
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(EPSILON)
+        r = x.shape[-1] ** 0.5 / norm                                              # (S, L, 1)
         ctx.save_for_backward(x, weight, bias, r)
-        return torch.nn.functional.silu(torch.addcmul(bias, x * r, weight), inplace=True)
+        ctx.activate = activate
+        y = torch.addcmul(bias, x * r, weight)
+        return F.silu(y, inplace=True) if activate else y
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, r = ctx.saved_tensors
-        u = x * r                                                                  # (S, C, L)
-        grad = torch.ops.aten.silu_backward(grad, torch.addcmul(bias, u, weight))
-        grad_bias = grad.sum(dim=-1, keepdim=True).sum_to_size(bias.shape)
-        grad_weight = (grad * u).sum(dim=-1, keepdim=True).sum_to_size(weight.shape)
-        grad = grad.mul_(weight)                                                   # du
-        shared = (grad * u).mean(dim=1, keepdim=True)
-        return grad.addcmul_(u, shared, value=-1).mul_(r), grad_weight, grad_bias
+        u = x * r
+        if ctx.activate:
+            grad = torch.ops.aten.silu_backward(grad, torch.addcmul(bias, u, weight))
+        product = grad * u
+        shared = product @ weight.transpose(1, 2) / x.shape[-1]                    # (S, L, 1), mean_c(du * u)
+        grad_weight = product.sum(dim=1, keepdim=True).sum_to_size(weight.shape)
+        grad_bias = grad.sum(dim=1, keepdim=True).sum_to_size(bias.shape)
+        return (grad * weight).addcmul_(u, shared, value=-1).mul_(r), grad_weight, grad_bias, None
 
 
-class FusedBlock(Block):
-    """Convolution, then `NormAct` in place of four separate operations."""
-
-    def forward(self, x: Tensor, scale_shift: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        weight, bias = self.norm.g, torch.zeros_like(self.norm.g)                  # (1, C, 1)
-        if scale_shift is not None:
-            scale, bias = scale_shift                                              # (S, C, 1)
-            weight = weight * (scale + 1)
-        x = self.proj(x)
-        return NormAct.apply(x, weight.to(x.dtype), bias.to(x.dtype))
-
-
-class FusedNorm(RMSNorm):
-    """The same norm with one reduction."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * inverse_rms(x) * self.g.to(x.dtype)
+def norm_act(x: Tensor, gain: Tensor, scale_shift: Tensor | None = None, activate: bool = True) -> Tensor:
+    """RMS norm with the library's `gain` (1, C, 1), then scale and shift, `scale_shift` (S, 2C), then SiLU."""
+    weight = gain.transpose(1, 2)                                                  # (1, 1, C)
+    if scale_shift is None:
+        bias = torch.zeros_like(weight)
+    else:
+        scale, bias = scale_shift.unsqueeze(1).chunk(2, dim=-1)                    # (S, 1, C)
+        weight = weight * (scale + 1)
+    return NormAct.apply(x, weight.to(x.dtype), bias.to(x.dtype), activate)
 
 
-class LeanAttention(LinearAttention):
-    """Keeps its input alone; queries, keys, values and both softmaxes are computed again in the backward pass."""
+def convolve(x: Tensor, layer: nn.Conv1d) -> Tensor:
+    """`layer` over the tokens of `x` (S, L, C)."""
+    weight = layer.weight.to(x.dtype)
+    bias = None if layer.bias is None else layer.bias.to(x.dtype)
+    if layer.kernel_size == (1,):
+        return F.linear(x, weight.squeeze(-1), bias)
+    image = x.transpose(1, 2).unsqueeze(2)                                         # (S, C, 1, L), channels_last
+    y = F.conv2d(image, weight.unsqueeze(2), bias, (1, *layer.stride), (0, *layer.padding))
+    return y.squeeze(2).transpose(1, 2).contiguous()                               # (S, L', C')
 
-    def forward(self, x: Tensor) -> Tensor:
-        return checkpoint(super().forward, x, use_reentrant=False, preserve_rng_state=False)
+
+def recomputed(function, *inputs):
+    """`function(*inputs)`, of which only the inputs are kept; what it saves is computed again in the backward pass.
+
+    A matrix product that ends `function` is not repeated. `torch.compile` chooses by itself what to compute again.
+    """
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return function(*inputs)
+    return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
 
 
-REPLACED = {Block: FusedBlock, RMSNorm: FusedNorm, LinearAttention: LeanAttention}
+def run_resnet(x: Tensor, block: ResnetBlock, time: Tensor) -> Tensor:
+    """Two convolution blocks, the first one conditioned on the step, and a residual.
+
+    `time` (S, 4 * width) is the embedding after the SiLU that every block would apply again.
+    """
+    first, second = block.block1, block.block2
+    h = convolve(x, first.proj)
+    h = recomputed(lambda y, t: convolve(norm_act(y, first.norm.g, t), second.proj), h, block.mlp[1](time))
+    return norm_act(h, second.norm.g) + (x if isinstance(block.res_conv, nn.Identity) else convolve(x, block.res_conv))
 
 
-def make_denoiser(width: int, channels: int, multipliers: tuple[int, ...]) -> nn.Module:
-    """`Unet1D` as the library builds it, with the classes of its parts exchanged; the state dict is the library's."""
-    net = Unet1D(width, channels=channels, dim_mults=tuple(multipliers))
-    for part in net.modules():
-        part.__class__ = REPLACED.get(type(part), type(part))
-    return net
+def linear_attention(x: Tensor, layer: LinearAttention, gain: Tensor) -> Tensor:
+    """Pre-norm linear attention with residual.
+
+    Per head the library computes softmax(q) (softmax(k)^T v) W_o with v = x W_v. Regrouped as
+    softmax(q) ((softmax(k)^T x) (W_v W_o)), the values and the heads' outputs never exist per token.
+    """
+    h = layer.heads
+    project, out = layer.to_qkv.weight.to(x.dtype).squeeze(-1), layer.to_out[0]
+    to_qk, to_v = project.split([2 * project.shape[0] // 3, project.shape[0] // 3])
+    y = norm_act(x, gain, activate=False)
+    q, k = F.linear(y, to_qk).chunk(2, dim=-1)                                     # (S, L, h*d)
+    q = q.unflatten(-1, (h, -1)).softmax(dim=-1).flatten(2)
+    context = (k.softmax(dim=1).transpose(1, 2) @ y).unflatten(1, (h, -1))         # (S, h, d, C)
+    to_out = out.weight.to(x.dtype).squeeze(-1).t().unflatten(0, (h, -1))          # (h, d, C)
+    value = to_v.unflatten(0, (h, -1)).transpose(1, 2) @ to_out                    # (h, C, C), W_v W_o
+    mixing = (context @ value).flatten(1, 2) * layer.scale                         # (S, h*d, C)
+    y = q @ mixing + out.bias.to(x.dtype)                                          # (S, L, C)
+    return x + norm_act(y, layer.to_out[1].g, activate=False)
+
+
+def full_attention(x: Tensor, layer: Attention, gain: Tensor) -> Tensor:
+    """Pre-norm attention with residual."""
+    qkv = convolve(norm_act(x, gain, activate=False), layer.to_qkv)                # (S, L, 3*h*d)
+    q, k, v = qkv.unflatten(-1, (3, layer.heads, -1)).permute(2, 0, 3, 1, 4)       # (S, h, L, d)
+    y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)         # (S, L, h*d)
+    return x + convolve(y, layer.to_out)
+
+
+def attend(x: Tensor, residual: nn.Module, attention) -> Tensor:
+    """`attention` with the weights of the library's residual and pre-norm wrappers around it."""
+    return recomputed(attention, x, residual.fn.fn, residual.fn.norm.g)
+
+
+class Denoiser(Unet1D):
+    """The library's network, weights and values; `forward` takes and returns (S, L, C) where the library has (S, C, L).
+
+    L must be a multiple of 2 ** (number of multipliers - 1). Under autocast all of it runs in the lower precision.
+    """
+
+    def __init__(self, width: int, channels: int, multipliers: tuple[int, ...]) -> None:
+        super().__init__(width, channels=channels, dim_mults=tuple(multipliers))
+
+    def forward(self, x: Tensor, step: Tensor) -> Tensor:
+        """`x` (S, L, C) at the diffusion steps `step` (S,) -> the prediction (S, L, C)."""
+        device = x.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        with torch.autocast(device, enabled=False):
+            time = F.silu(self.time_mlp(step))                                     # (S, 4 * width)
+            return self.run(x.to(dtype), time)
+
+    def run(self, x: Tensor, time: Tensor) -> Tensor:
+        x = first = convolve(x, self.init_conv)                                    # (S, L, width)
+        x = self.level(0, x, time)
+        x = run_resnet(torch.cat([x, first], dim=-1), self.final_res_block, time)
+        return convolve(x, self.final_conv)
+
+    def level(self, depth: int, x: Tensor, time: Tensor) -> Tensor:
+        """Down, all that lies deeper, and up again; past the deepest level the middle of the U.
+
+        What lies below the first level is a third of the arithmetic and nearly half of what would be kept.
+        """
+        if depth == len(self.downs):
+            x = run_resnet(x, self.mid_block1, time)
+            return run_resnet(attend(x, self.mid_attn, full_attention), self.mid_block2, time)
+        block1, block2, attention, down = self.downs[depth]
+        x = skip1 = run_resnet(x, block1, time)
+        x = skip2 = attend(run_resnet(x, block2, time), attention, linear_attention)
+        x = convolve(x, down)
+        x = recomputed(self.level, 1, x, time) if depth == 0 else self.level(depth + 1, x, time)
+        block1, block2, attention, up = self.ups[len(self.ups) - 1 - depth]
+        x = run_resnet(torch.cat([x, skip2], dim=-1), block1, time)
+        x = run_resnet(torch.cat([x, skip1], dim=-1), block2, time)
+        x = attend(x, attention, linear_attention)
+        if isinstance(up, nn.Sequential):
+            x, up = x.repeat_interleave(2, dim=1), up[1]                           # nearest upsampling
+        return convolve(x, up)

@@ -7,34 +7,42 @@ from typing import Literal
 import torch
 from denoising_diffusion_pytorch import GaussianDiffusion1D
 from denoising_diffusion_pytorch.denoising_diffusion_pytorch import sigmoid_beta_schedule
-from denoising_diffusion_pytorch.denoising_diffusion_pytorch_1d import linear_beta_schedule
+from denoising_diffusion_pytorch.denoising_diffusion_pytorch_1d import cosine_beta_schedule, linear_beta_schedule
 from torch import Tensor, nn
 
 Schedule = Literal["sigmoid", "cosine", "linear"]
+Objective = Literal["noise", "x0", "v"]
+Sampler = Literal["ancestral", "ddim"]
+
+SCHEDULES = {"sigmoid": sigmoid_beta_schedule, "cosine": cosine_beta_schedule, "linear": linear_beta_schedule}
 OBJECTIVES = {"noise": "pred_noise", "x0": "pred_x0", "v": "pred_v"}
 
 
 class FeatureDiffusion(GaussianDiffusion1D):
-    """The library's 1D process with the sigmoid schedule of its 2D one and reverse steps that carry a gradient.
+    """The library's 1D process, with the sigmoid schedule of its 2D one, and reverse steps that carry a gradient.
 
     The library samples without gradient and clamps in place; training through refinement (Eq. 8) needs neither.
+    Sequences are (S, L, C), steps count from 0 (least noise) to `steps` - 1.
     """
 
-    def __init__(self, denoiser: nn.Module, length: int, steps: int, schedule: Schedule, objective: str) -> None:
-        if schedule == "linear" and float(linear_beta_schedule(steps).max()) >= 1:
-            raise ValueError(f"avr.schedule=linear gives beta > 1 with avr.steps={steps}; use at least 21 steps, or "
-                             "sigmoid or cosine")
+    def __init__(
+        self, denoiser: nn.Module, length: int, steps: int, schedule: Schedule, objective: Objective, sampler: Sampler
+    ) -> None:
+        betas = SCHEDULES[schedule](steps)
+        if float(betas.max()) >= 1:
+            raise ValueError(f"avr.schedule={schedule} gives beta_T = {float(betas.max()):.2f}, not below 1, with "
+                             f"avr.steps={steps}; use at least 21 steps, or the schedule sigmoid or cosine")
         super().__init__(denoiser, seq_length=length, timesteps=steps, objective=OBJECTIVES[objective],
-                         beta_schedule="linear" if schedule == "linear" else "cosine", auto_normalize=False)
-        if schedule == "sigmoid":
-            self.set_betas(sigmoid_beta_schedule(steps))
+                         auto_normalize=False, channel_first=False)
+        self.sampler = sampler
+        self.set_betas(betas)
 
     def set_betas(self, betas: Tensor) -> None:
-        """Every schedule quantity that the process uses, from beta_t (Eq. 5; Ho et al., 2020, Eq. 4 and 7)."""
-        alphas = 1 - betas
-        bar = torch.cumprod(alphas, dim=0)
+        """Every schedule quantity of the process, from beta_t (Eq. 5; Ho et al., 2020, Eq. 4 and 7)."""
+        bar = torch.cumprod(1 - betas, dim=0)
         before = torch.cat([torch.ones_like(bar[:1]), bar[:-1]])
         variance = betas * (1 - before) / (1 - bar)
+        snr = bar / (1 - bar)
         values = {
             "betas": betas, "alphas_cumprod": bar, "alphas_cumprod_prev": before,
             "sqrt_alphas_cumprod": bar.sqrt(), "sqrt_one_minus_alphas_cumprod": (1 - bar).sqrt(),
@@ -42,33 +50,63 @@ class FeatureDiffusion(GaussianDiffusion1D):
             "sqrt_recip_alphas_cumprod": (1 / bar).sqrt(), "sqrt_recipm1_alphas_cumprod": (1 / bar - 1).sqrt(),
             "posterior_variance": variance, "posterior_log_variance_clipped": variance.clamp_min(1e-20).log(),
             "posterior_mean_coef1": betas * before.sqrt() / (1 - bar),
-            "posterior_mean_coef2": (1 - before) * alphas.sqrt() / (1 - bar),
+            "posterior_mean_coef2": (1 - before) * (1 - betas).sqrt() / (1 - bar),
+            "loss_weight": {"pred_noise": torch.ones_like(snr), "pred_x0": snr, "pred_v": bar}[self.objective],
         }
         for name, value in values.items():
             getattr(self, name).copy_(value)
-        snr = bar / (1 - bar)
-        weight = {"pred_noise": torch.ones_like(snr), "pred_x0": snr, "pred_v": bar}[self.objective]
-        self.loss_weight.copy_(weight)
 
-    def clean_coefficients(self, t: int) -> tuple[float, float]:
-        """The estimated clean feature is the first times x_t plus the second times the denoiser's answer."""
-        bar = float(self.alphas_cumprod[t])
-        signal, noise = bar ** 0.5, (1 - bar) ** 0.5
-        return {"pred_noise": (1 / signal, -noise / signal), "pred_x0": (0.0, 1.0), "pred_v": (signal, -noise)}[
-            self.objective]
+    def training_error(self, clean: Tensor) -> tuple[Tensor, Tensor]:
+        """Squared error of the prediction (Eq. 7) at one random step per sequence, averaged over the channels.
 
-    def reverse_step(self, x: Tensor, t: int, noise: Tensor | None, clip: float | None) -> Tensor:
-        """One step of Eq. 6: x_{t-1} from `x` = x_t (S, C, L); `noise` None at the last step, t = 0.
-
-        Without clipping the step is linear in x_t, the denoiser's answer and the noise, so the three coefficients of
-        the library's `model_predictions` and `q_posterior` are multiplied out and the sequence is read once.
+        `clean` (S, L, C) -> error (S, L), and the drawn steps' weight (S,) that makes each objective equal to noise
+        prediction: 1 for noise, the signal-to-noise ratio for x0, alpha-bar for v.
         """
-        answer = self.model(x, torch.full(x.shape[:1], t, device=x.device, dtype=torch.long)).to(x.dtype)
-        of_x, of_answer = self.clean_coefficients(t)
-        of_clean, keep = float(self.posterior_mean_coef1[t]), float(self.posterior_mean_coef2[t])
-        if clip is None:
-            mean = torch.add((of_clean * of_x + keep) * x, answer, alpha=of_clean * of_answer)
+        step = torch.randint(0, self.num_timesteps, clean.shape[:1], device=clean.device)
+        noise = torch.randn_like(clean)
+        prediction = self.model(self.q_sample(clean, step, noise), step)
+        if self.objective == "pred_noise":
+            target = noise
+        elif self.objective == "pred_x0":
+            target = clean
         else:
-            clean = torch.add(of_x * x, answer, alpha=of_answer).clamp(-clip, clip)
-            mean = torch.add(keep * x, clean, alpha=of_clean)
-        return mean if noise is None else mean.add_(noise, alpha=float(self.posterior_variance[t]) ** 0.5)
+            target = self.predict_v(clean, step, noise)
+        return (prediction.float() - target).square().mean(dim=-1), self.loss_weight[step]
+
+    def reverse_table(self) -> list[tuple[float, float, float, float, float]]:
+        """Per step the five numbers of a reverse step: x0 = a x + b f(x) and x_{t-1} = c x0 + d x + s z.
+
+        f is the denoiser, z unit noise. `ancestral` draws from the posterior of Ho et al. (2020, Eq. 7); `ddim` is
+        Song et al. (2021, Eq. 12) with sigma = 0.
+        """
+        root, root1 = self.sqrt_recip_alphas_cumprod, self.sqrt_recipm1_alphas_cumprod
+        zero = torch.zeros_like(root)
+        a, b = {
+            "pred_noise": (root, -root1),
+            "pred_x0": (zero, zero + 1),
+            "pred_v": (self.sqrt_alphas_cumprod, -self.sqrt_one_minus_alphas_cumprod),
+        }[self.objective]
+        if self.sampler == "ddim":
+            d = (1 - self.alphas_cumprod_prev).sqrt() * root / root1
+            c, s = self.alphas_cumprod_prev.sqrt() - d / root, zero
+        else:
+            c, d, s = self.posterior_mean_coef1, self.posterior_mean_coef2, self.posterior_variance.sqrt()
+        return torch.stack([a, b, c, d, s], dim=1).tolist()
+
+    def reverse(self, x: Tensor, start: int, draw, clip: float | None) -> Tensor:
+        """The reverse process (Eq. 6) from `x` (S, L, C) at step `start` down to the clean feature, with gradient.
+
+        `draw(step)` gives unit noise of the shape of `x`; `clip` bounds the estimate of the clean feature.
+        """
+        table = self.reverse_table()
+        for step in reversed(range(start + 1)):
+            a, b, c, d, s = table[step]
+            prediction = self.model(x, torch.full(x.shape[:1], step, device=x.device))
+            if clip is None:
+                x = (x * (a * c + d)).add_(prediction, alpha=b * c)
+            else:
+                clean = (x * a).add_(prediction, alpha=b).clamp(-clip, clip)
+                x = (x * d).add_(clean, alpha=c)
+            if s > 0:
+                x = x.add_(draw(step), alpha=s)
+        return x

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dataset.types import AUDIO, VISUAL
-from models.features import FeatureShape, Features
+from models.features import Features, FeatureShape
 from models.layers.noise import gaussian_like
 
 FillMode = Literal["zeros", "noise", "mean"]

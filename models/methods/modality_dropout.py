@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dataset.types import AUDIO, VISUAL
-from models.features import FeatureShape, Features, blank_features
+from models.features import Features, FeatureShape, blank_features
 from models.layers.fill import Fill, FillMode
 from models.methods.base import Method, Views, without
 

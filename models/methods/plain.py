@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from models.features import FeatureShape, Features
+from models.features import Features, FeatureShape
 from models.layers.fill import Fill, FillMode
 from models.methods.base import Method, Views
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from dataset.types import AUDIO, VISUAL
 from models.avr import AVR
-from models.features import FeatureShape, Features, blank_features, concatenate
+from models.features import Features, FeatureShape, blank_features, concatenate
 from models.layers.fill import Fill, FillMode
 from models.layers.noise import gaussian_like
 from models.methods.base import Method, Views, without

@@ -1,0 +1,97 @@
+"""The switches of Table 4, and that each module changes what is answered on."""
+
+import pytest
+import torch
+from toy import SHAPE, random_features
+
+from dataset.types import AUDIO, VISUAL
+from models.features import blank_features
+from models.methods.modality_dropout import ModalityDropout
+from models.methods.plain import Plain
+from models.methods.rmm_avr import RMMAVR
+
+
+def method(rmm: bool = True, avr: bool = True, **options) -> RMMAVR:
+    torch.manual_seed(0)
+    return RMMAVR(SHAPE, rmm={"enabled": rmm, "slots": 5}, avr={"enabled": avr, "width": 8, "steps": 3}, **options)
+
+
+def missing(modality: int, size: int = 3):
+    presence = torch.ones(size, 4, 2, dtype=torch.bool)
+    presence[..., modality] = False
+    return blank_features(random_features(size), presence), presence
+
+
+@pytest.mark.parametrize("fill", ["zeros", "noise", "mean"])
+def test_both_off_is_the_plain_backbone(fill):
+    features, presence = missing(AUDIO)
+    ours, plain = method(False, False, fill=fill), Plain(SHAPE, fill=fill)
+    whole = random_features(3)
+    for module in (ours, plain):
+        assert list(module.views(whole, torch.ones_like(presence)).features) == ["complete"]
+    assert torch.equal(ours.complete(features, presence).audio, plain.complete(features, presence).audio)
+
+
+@pytest.mark.parametrize("modality", [AUDIO, VISUAL])
+def test_every_switch_changes_the_completion(modality):
+    features, presence = missing(modality)
+    found = []
+    for rmm, avr in ((False, False), (True, False), (False, True), (True, True)):
+        completed = method(rmm, avr).eval().complete(features, presence)
+        found.append(torch.cat([completed.audio.flatten(), completed.visual.flatten()]).detach())
+    for i in range(4):
+        assert not any(torch.allclose(found[i], other) for other in found[i + 1:])
+
+
+def test_rmm_alone_leaves_the_present_modality_as_it_is():
+    features, presence = missing(AUDIO)
+    completed = method(avr=False).eval().complete(features, presence)
+    assert torch.equal(completed.visual, features.visual) and completed.audio.abs().sum() > 0
+
+
+@pytest.mark.parametrize("refine,same", [("both", False), ("missing_only", True)])
+def test_which_side_of_the_pair_is_refined(refine, same):
+    features, presence = missing(AUDIO)
+    completed = method(refine=refine).eval().complete(features, presence)
+    assert torch.equal(completed.visual, features.visual) == same
+
+
+def test_the_views_of_equation_8():
+    features, presence = random_features(3), torch.ones(3, 4, 2, dtype=torch.bool)
+    views = method().views(features, presence)
+    assert list(views.features) == ["complete", "audio_missing", "visual_missing"] and set(views.losses) == {"rmmr", "ave"}
+    assert torch.equal(views.features["complete"].visual, features.visual)
+
+
+def test_only_the_segments_that_lack_something_are_completed():
+    features = random_features(2)
+    presence = torch.ones(2, 4, 2, dtype=torch.bool)
+    presence[0, 1, AUDIO] = False
+    blanked = blank_features(features, presence)
+    completed = method().eval().complete(blanked, presence)
+    kept = presence.all(-1)
+    assert torch.equal(completed.audio[kept], features.audio[kept])
+    assert torch.equal(completed.visual[kept], features.visual[kept])
+    assert not torch.equal(completed.audio[0, 1], blanked.audio[0, 1])
+
+
+def test_mean_fill_is_the_running_mean_of_what_was_present():
+    features = random_features(3)
+    presence = torch.ones(3, 4, 2, dtype=torch.bool)
+    presence[1, :, AUDIO] = False
+    blanked = blank_features(features, presence)
+    dropout = ModalityDropout(SHAPE, fill="mean")
+    dropout.views(blanked, presence)
+    completed = dropout.complete(blanked, presence)
+    mean = features.audio[[0, 2]].mean(dim=(0, 1))
+    torch.testing.assert_close(completed.audio[1], mean.expand(4, -1))
+
+
+def test_sampled_dropout_draws_all_three_states():
+    features, presence = random_features(60), torch.ones(60, 4, 2, dtype=torch.bool)
+    torch.manual_seed(0)
+    view = ModalityDropout(SHAPE, views="sampled").views(features, presence).features["sampled"]
+    no_audio, no_visual = view.audio.flatten(1).eq(0).all(1), view.visual.flatten(1).eq(0).all(1)
+    assert not (no_audio & no_visual).any()
+    counts = [int(no_audio.sum()), int(no_visual.sum()), int((~no_audio & ~no_visual).sum())]
+    assert min(counts) >= 10
