@@ -100,10 +100,21 @@ class EpochSampler(Sampler[int]):
         return len(self.order)
 
 
+class QuestionLoader(DataLoader):
+    """A DataLoader whose worker processes report a DataError as plainly as this process would."""
+
+    def __iter__(self):
+        try:
+            yield from super().__iter__()
+        except DataError as error:      # a worker's error arrives with its whole traceback, and ours at the end of it
+            marker = f"{DataError.__module__}.{DataError.__name__}: "
+            raise DataError(str(error).rpartition(marker)[2].strip()) from error
+
+
 def make_loader(questions: QuestionSet, *, batch_size: int, shuffle: bool, seed: int = 0, epoch: int = 0,
-                workers: int = 0, rank: int = 0, world_size: int = 1) -> DataLoader:
+                workers: int = 0, rank: int = 0, world_size: int = 1) -> QuestionLoader:
     """Batches of one epoch for one process."""
     sampler = EpochSampler(len(questions), shuffle, seed, epoch, rank, world_size)
-    return DataLoader(questions, batch_size=batch_size, sampler=sampler, num_workers=workers, collate_fn=collate,
-                      generator=torch.Generator().manual_seed(seed),
-                      prefetch_factor=4 if workers else None, pin_memory=torch.cuda.is_available())
+    return QuestionLoader(questions, batch_size=batch_size, sampler=sampler, num_workers=workers, collate_fn=collate,
+                          generator=torch.Generator().manual_seed(seed),
+                          prefetch_factor=4 if workers else None, pin_memory=torch.cuda.is_available())

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from dataset.loader import QuestionSet
-from dataset.presence import SCENARIOS, Scenario
+from dataset.presence import COLUMNS, SCENARIOS, Scenario
 from dataset.questions import read_questions
 from dataset.store import FeatureStore
 from dataset.types import AUDIO, VISUAL, DataError, DataSpec, Question
@@ -47,7 +47,7 @@ class MusicAVQA:
         self._questions: dict[str, list[Question]] = {}
         self._segments: dict[tuple[str, int], np.ndarray] = {}
         if not self.root.is_dir():
-            raise DataError(f"no data set at dataset.root={root}: expected a folder with {annotations}/{train_file} and "
+            raise DataError(f"no data set at dataset.root={root}: expected a folder with {annotations}/{train_file}, "
                             f"{audio_folder}/, {visual_folder}/ as the README describes")
 
     @cached_property
@@ -87,10 +87,11 @@ class MusicAVQA:
         )
 
     def question_set(self, split: str, vocabulary: Vocabulary, scenario: Scenario = SCENARIOS["complete"], *,
-                     negatives: str = "none", seed: int = 0, epoch: int = 0) -> QuestionSet:
-        """`split` under `scenario`; `seed` and `epoch` draw the negatives."""
+                     negatives: str = "none", seed: int = 0, epoch: int = 0, cache: bool = True) -> QuestionSet:
+        """`split` under `scenario`; `seed` and `epoch` draw the negatives; `cache` keeps what fits in memory."""
         questions = self.questions(split)
-        read = self.read_cached if self.fits_in_memory(split) else self.read
+        self.check_files(split, scenario)
+        read = self.read_cached if cache and self.fits_in_memory(split) else self.read
         return QuestionSet(questions, self.stores[AUDIO], self.stores[VISUAL], vocabulary, scenario, read,
                            negatives, seed, epoch)
 
@@ -104,6 +105,19 @@ class MusicAVQA:
             self._segments[key] = self.read(video_id, modality)
         return self._segments[key]
 
+    def check_files(self, split: str, scenario: Scenario) -> None:
+        """That every file `scenario` may read is there: better said at once than after hours of training."""
+        videos = sorted({q.video_id for q in self.questions(split)})
+        whole = scenario.ratio == 1 and scenario.segments is None
+        for modality, store in self.stores.items():
+            if whole and modality in COLUMNS[scenario.missing]:
+                continue
+            lacking = [video for video in videos if not store.has(video)]
+            if lacking:
+                raise DataError(f"feature file {store.folder / lacking[0]}.npy does not exist ({len(lacking)} of "
+                                f"{len(videos)} videos of {split} have none there); extract or download them, or set "
+                                "dataset.skip_missing=true")
+
     def fits_in_memory(self, split: str) -> bool:
         """Whether the used segments of a split are small enough to be kept after the first reading."""
         videos = len({q.video_id for q in self.questions(split)})
@@ -116,8 +130,8 @@ class MusicAVQA:
         here = (audio.segments, audio.shape, visual.shape)
         wanted = (spec.segments, (spec.audio_channels,), (spec.visual_channels, *spec.grid))
         if here != wanted:
-            raise DataError(f"the features in {self.root} have segments, audio and visual shapes {here}; the checkpoint "
-                            f"was trained on {wanted}. Set dataset.root or dataset.stride to matching data")
+            raise DataError(f"the features in {self.root} have segments, audio and visual shapes {here}; the "
+                            f"checkpoint was trained on {wanted}. Set dataset.root or dataset.stride to matching data")
 
     def oracle(self, split: str, scenario: Scenario) -> dict[int, bool] | None:
         """Per row, whether the best possible answer is right; unknown for real data."""

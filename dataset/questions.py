@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from dataset.types import DataError, Question
+from dataset.types import QUESTION_TYPES, DataError, Question
 
 PLACEHOLDER = re.compile(r"<\w+>")
 
@@ -25,26 +26,47 @@ def json_list(value: object) -> object:
         raise ValueError("must be a string that holds a JSON list")
     try:
         return json.loads(value)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"must hold a JSON list, got {value!r}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"must hold a JSON list, got {value[:80]!r}") from error
 
 
 JSONList = Annotated[list[str], BeforeValidator(json_list)]
 
 
 class Annotation(BaseModel):
-    """One record as released."""
+    """One record as released; other keys are ignored."""
+
+    model_config = ConfigDict(strict=True)
 
     video_id: Annotated[str, Field(min_length=1, pattern=r"^[\w.-]+$")]
-    question_id: int
+    question_id: Annotated[int, Field(ge=0, lt=2**63)]      # batches carry it as int64
     type: Annotated[JSONList, Field(min_length=2, max_length=2)]
     question_content: Annotated[str, Field(min_length=2)]
     templ_values: JSONList
     anser: Annotated[str, Field(min_length=1)]
 
+    @field_validator("type")
+    @classmethod
+    def is_known(cls, value: list[str]) -> list[str]:
+        if "/".join(value) not in QUESTION_TYPES:
+            raise ValueError(f"must be one of {', '.join(QUESTION_TYPES)} as a list of its two parts, got {value}")
+        return value
+
+    @field_validator("question_content")
+    @classmethod
+    def ends_in_punctuation(cls, value: str) -> str:
+        """The last character is always cut off, which must not cost a word its last letter."""
+        text = value.rstrip()
+        if not text or not unicodedata.category(text[-1]).startswith("P") or not text[:-1].split():
+            raise ValueError(f"must be words that end in a question mark, got {value!r}")
+        return value
+
     @model_validator(mode="after")
     def values_fill_the_placeholders(self) -> Annotation:
+        slots = [word for word in self.question_content.split() if "<" in word]
         wanted = len(PLACEHOLDER.findall(self.question_content))
+        if wanted != len(slots) or not all(PLACEHOLDER.search(word) for word in slots):
+            raise ValueError(f"a placeholder must be one word such as <Object>, got {self.question_content!r}")
         if wanted != len(self.templ_values):
             raise ValueError(f"templ_values has {len(self.templ_values)} values for {wanted} placeholders in "
                              f"{self.question_content!r}")
@@ -56,9 +78,9 @@ def fill(template: str, values: list[str]) -> tuple[str, ...]:
 
     The punctuation is cut before the values are put in; a placeholder in last place would else lose a letter.
     """
-    words = template.rstrip()[:-1].split(" ")
+    words = template.rstrip()[:-1].split()
     remaining = iter(values)
-    return tuple(next(remaining) if "<" in word else word for word in words if word)
+    return tuple(next(remaining) if "<" in word else word for word in words)
 
 
 def read_questions(path: Path) -> list[Question]:
@@ -67,8 +89,10 @@ def read_questions(path: Path) -> list[Question]:
         records = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DataError(f"annotation file {path} does not exist; the README says where the files belong") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"annotation file {path} is not JSON ({error}); download it again") from error
+    except OSError as error:
+        raise DataError(f"annotation file {path} cannot be read ({error.strerror}); it must be a file") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"annotation file {path} is not JSON in UTF-8 ({error}); download it again") from error
     if not isinstance(records, list) or not records:
         raise DataError(f"annotation file {path} must hold a JSON list of questions, with at least one")
     return [to_question(record, row, path) for row, record in enumerate(records)]
@@ -80,8 +104,10 @@ def to_question(record: object, row: int, path: Path) -> Question:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "record"
-        raise DataError(f"annotation file {path}, record {row}, field '{field}': {first['msg']}; correct the record or "
-                        "download the file again") from error
+        problem = first["msg"].removeprefix("Value error, ")
+        number = record.get("question_id") if isinstance(record, dict) else None
+        raise DataError(f"annotation file {path}, record {row} (question_id {number!r}), field '{field}': "
+                        f"{problem}; correct the record or download the file again") from error
     return Question(
         row=row, question_id=item.question_id, video_id=item.video_id, type="/".join(item.type),
         template=item.question_content, words=fill(item.question_content, item.templ_values), answer=item.anser,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -26,16 +28,21 @@ class FeatureStore:
             raise DataError(f"feature folder {folder} holds no .npy file; it must hold one VIDEO_ID.npy per video")
         array = self.open(first)
         if array.ndim != 1 + dimensions or not array.size:
-            raise DataError(f"feature file {first} has shape {list(array.shape)}; expected {1 + dimensions} dimensions, "
-                            f"one row per second{' of channels x height x width' if dimensions == 3 else ''}")
+            axes = "seconds x channels" + " x height x width" * (dimensions == 3)
+            raise DataError(f"feature file {first} has shape {list(array.shape)}; expected {axes}, none of them 0")
         self.rows, self.shape = array.shape[0], array.shape[1:]
 
     @property
     def segments(self) -> int:
         return -(-self.rows // self.stride)
 
+    @cached_property
+    def files(self) -> frozenset[str]:
+        """Names in the folder, listed once: asking for thousands of videos one by one is slow on a network disk."""
+        return frozenset(os.listdir(self.folder))
+
     def has(self, video_id: str) -> bool:
-        return (self.folder / f"{video_id}.npy").is_file()
+        return f"{video_id}.npy" in self.files
 
     def open(self, path: Path) -> np.ndarray:
         """The file as a memory map, its header checked; nothing is unpickled."""
@@ -44,8 +51,8 @@ class FeatureStore:
         except FileNotFoundError as error:
             raise DataError(f"feature file {path} does not exist; extract or download the features of this "
                             "video") from error
-        except (ValueError, OSError, EOFError) as error:
-            raise DataError(f"feature file {path} is truncated or not a .npy array ({error}); extract or download it "
+        except Exception as error:      # a damaged header makes numpy raise nearly anything, tokenizer errors included
+            raise DataError(f"feature file {path} is truncated or not an .npy array of numbers; extract or download it "
                             "again") from error
         if not isinstance(array, np.ndarray) or array.dtype not in FLOATS:
             found = getattr(array, "dtype", "an archive")
@@ -60,9 +67,11 @@ class FeatureStore:
             raise DataError(f"feature file {path} has shape {list(array.shape)}; expected "
                             f"{[self.rows, *self.shape]} like the others in its folder")
         values = np.array(array[rows], dtype=np.float32)
-        if not np.isfinite(values).all():
-            raise DataError(f"feature file {path} holds NaN or infinity; extract it again, or remove the file's modality "
-                            "from the data if it is absent")
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = values.sum()        # any NaN or infinity shows in the sum; far cheaper than a mask of the map
+        if not np.isfinite(total) and not np.isfinite(values).all():
+            raise DataError(f"feature file {path} holds NaN or infinity; extract it again, or leave it out "
+                            "with dataset.skip_missing=true after deleting the file")
         return values
 
     def read_segments(self, video_id: str) -> np.ndarray:

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,30 +66,46 @@ class Synthetic(MusicAVQA):
         if not path.is_file():
             scenes, asked = make_split(split, self.settings)
             correct = oracle_correct(scenes, asked, scenario.name)
-            temporary = path.with_suffix(".tmp")
+            temporary = path.with_suffix(f".{os.getpid()}.tmp")
             temporary.write_text(json.dumps(correct))
             temporary.replace(path)
         return dict(enumerate(json.loads(path.read_text())))
 
 
 def prepare(root: Path, settings: dict[str, Any]) -> None:
-    """Generate into a temporary folder and rename it, so that a benchmark is whole or not there."""
-    manifest = root / "manifest.json"
-    if manifest.is_file():
-        if json.loads(manifest.read_text()) == settings:
-            return
-        raise DataError(f"{root} holds an embedded benchmark of other settings; delete it, or choose another folder with "
-                        "dataset.root=DIR")
+    """Generate into a temporary folder and rename it, so that a benchmark is whole or not there.
+
+    Several processes may do so at once (torchrun, a sweep): each writes its own folder, one rename wins.
+    """
+    if is_current(root, settings):
+        return
     if root.exists() and any(root.iterdir()):
         raise DataError(f"{root} is not empty and no embedded benchmark; choose another folder with dataset.root=DIR")
-    temporary = root.with_name(root.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    for split in SPLITS:
-        write_split(temporary, split, settings)
-    (temporary / "manifest.json").write_text(json.dumps(settings, indent=2))
-    if root.exists():
-        root.rmdir()
-    temporary.rename(root)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
+    try:
+        for split in SPLITS:
+            write_split(temporary, split, settings)
+        (temporary / "manifest.json").write_text(json.dumps(settings, indent=2))
+        temporary.chmod(0o755)
+        try:
+            temporary.rename(root)           # onto nothing or an empty folder; fails when another process was first
+        except OSError:
+            if not is_current(root, settings):
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def is_current(root: Path, settings: dict[str, Any]) -> bool:
+    """Whether `root` holds the benchmark of these settings; DataError when it holds another."""
+    manifest = root / "manifest.json"
+    if not manifest.is_file():
+        return False
+    if json.loads(manifest.read_text()) == settings:
+        return True
+    raise DataError(f"{root} holds an embedded benchmark of other settings; delete it, or choose another folder with "
+                    "dataset.root=DIR")
 
 
 def make_split(split: str, settings: dict[str, Any]) -> tuple[Scenes, list[dict[str, Any]]]:

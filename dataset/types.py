@@ -71,13 +71,17 @@ class Batch:
     video: Tensor            # (B,) int64, equal for questions on the same video
     negative_visual: Tensor | None = None   # (B, T, C, H, W), segments of other videos
 
-    def map(self, change) -> "Batch":
+    def map(self, change) -> Batch:
         """The same batch with `change` applied to every tensor."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return replace(self, **{k: change(v) for k, v in values.items() if v is not None})
 
-    def to(self, device: torch.device | str) -> "Batch":
+    def to(self, device: torch.device | str) -> Batch:
         return self.map(lambda t: t.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """Called by a DataLoader that pins; without it a batch stays pageable and the copy to the GPU blocks."""
+        return self.map(Tensor.pin_memory)
 
     def __len__(self) -> int:
         return self.words.shape[0]
