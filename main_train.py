@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from dataset import build_dataset
+from dataset import SCENARIOS, build_dataset
 from engine.config import compose, run_folder, to_yaml
 from engine.errors import run_guarded
 from engine.loop import Trainer
@@ -27,6 +27,8 @@ def main() -> None:
     config = compose(file, arguments)
     folder = run_folder(config)
     data = build_dataset(config["dataset"])
+    for split in ("train", "val", "test"):       # a missing file is told now, not after hours of training
+        data.check_files(split, SCENARIOS["complete"])
     vocabulary = data.vocabulary()
     trainer = Trainer(config, folder, data, vocabulary, data.spec(vocabulary))
     trainer.say(f"{to_yaml(config)}run folder: {folder}")

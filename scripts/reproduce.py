@@ -14,6 +14,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Semaphore
 from typing import Any
 
 import yaml
@@ -36,7 +37,7 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def train(name: str, arguments: list[str], threads: int | None) -> Path:
+def train(name: str, arguments: list[str], threads: int | None, slots: Semaphore) -> Path:
     """One run as a process of its own, skipped when its results are there; returns its folder."""
     folder = Path("runs") / name
     if (folder / "results.json").is_file():
@@ -44,7 +45,7 @@ def train(name: str, arguments: list[str], threads: int | None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     environment = dict(os.environ, **({"OMP_NUM_THREADS": str(threads)} if threads else {}))
     command = [sys.executable, str(ROOT / "main_train.py"), *arguments, f"run.name={name}"]
-    with open(folder / "log.txt", "a") as log:
+    with slots, open(folder / "log.txt", "a") as log:
         code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment).returncode
     if code:
         print(f"failed ({code}): {' '.join(command)}; see {folder / 'log.txt'}", file=sys.stderr, flush=True)
@@ -52,12 +53,13 @@ def train(name: str, arguments: list[str], threads: int | None) -> Path:
 
 
 def run_seed(table: dict[str, Any], rows: dict[str, list[str]], name: str, seed: int, options: argparse.Namespace,
-             pool: ThreadPoolExecutor) -> dict[str, Any]:
+             pool: ThreadPoolExecutor, slots: Semaphore) -> dict[str, Any]:
     """Start the rows of one seed once their common start is trained."""
     threads = 1 if options.jobs > 1 else None
-    start = train(f"{name}-start-s{seed}", [table["start"], f"train.seed={seed}", *options.overrides], threads)
+    start = train(f"{name}-start-s{seed}", [table["start"], f"train.seed={seed}", *options.overrides], threads, slots)
     common = [table["rows_from"], f"train.seed={seed}", f"train.init={start}/best.pt", *options.overrides]
-    return {row: pool.submit(train, f"{name}-{row}-s{seed}", [*common, *extra], threads) for row, extra in rows.items()}
+    return {row: pool.submit(train, f"{name}-{row}-s{seed}", [*common, *extra], threads, slots)
+            for row, extra in rows.items()}
 
 
 def collect(name: str, rows: dict[str, list[str]], seeds: int) -> dict[str, dict[str, dict[str, Any]]]:
@@ -105,8 +107,8 @@ def main() -> None:
     command = f"python scripts/reproduce.py {' '.join(sys.argv[1:])}"
     report = Path("runs") / f"table-{options.table}"
     with ThreadPoolExecutor(options.jobs) as pool, ThreadPoolExecutor(options.jobs) as starts:
-        seeds = range(1, options.seeds + 1)
-        for jobs in starts.map(lambda s: run_seed(table, rows, options.table, s, options, pool), seeds):
+        seeds, slots = range(1, options.seeds + 1), Semaphore(options.jobs)
+        for jobs in starts.map(lambda s: run_seed(table, rows, options.table, s, options, pool, slots), seeds):
             for row, job in jobs.items():
                 print(f"done: {job.result()} ({row})", flush=True)
                 found = collect(options.table, rows, options.seeds)

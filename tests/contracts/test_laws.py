@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import SPEC, random_batch
+from toy import SPEC, random_batch
 
 from dataset.types import AUDIO, VISUAL
 from engine.config import compose

@@ -1,3 +1,3 @@
-"""Fixtures of the run tests; the helpers themselves live in conftest_runs.py, which tests import by name."""
+"""Fixtures of the run tests; the helpers themselves live in tests/commands.py, which tests import by name."""
 
-from conftest_runs import in_process, own_data, small  # noqa: F401
+from commands import in_process, own_data, small  # noqa: F401

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest_runs import command, write_dataset
+from commands import command, write_dataset
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest_runs import ROOT, command
+from commands import ROOT, command
 
 METHODS = ("plain", "modality_dropout", "rmm_avr")
 

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from conftest import SPEC, random_batch
 from torch.nn import functional as F
+from toy import SPEC, random_batch
 
 from models.backbones.avst import AVST, SpatialGrounding, TemporalGrounding, other_video
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from conftest import SHAPE, random_features
+from toy import SHAPE, random_features
 
 from models.features import Features, FeatureShape
 from models.rmm import RMM

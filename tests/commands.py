@@ -1,0 +1,85 @@
+"""A user's own tiny data set in the MUSIC-AVQA layout, with other shapes, another T and other words."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = [
+    "dataset=music_avqa", "dataset.stride=2", "train.epochs=2", "train.batch_size=8", "train.learning_rate=1e-3",
+    "train.log_every=2", "runtime.workers=0", "runtime.device=cpu", "rmm.slots=5", "avr.steps=3", "avr.width=8",
+]
+KINDS = ("theremin", "kazoo", "lute")
+
+
+def write_dataset(root: Path, videos: int = 8, seconds: int = 6, audio: int = 5, visual: int = 16, grid=(2, 2)) -> Path:
+    """Every video shows and sounds one of three kinds; three questions per video in each split."""
+    rng = np.random.default_rng(0)
+    codes = rng.random((3, audio + visual)).astype(np.float32)
+    for folder in ("vggish", "res18_14x14"):
+        (root / "feats" / folder).mkdir(parents=True)
+    (root / "json_update").mkdir()
+    number = 0
+    for split in ("train", "val", "test"):
+        records = []
+        for v in range(videos):
+            kind, name = v % 3, f"{split}{v:04d}"
+            noise = rng.random((seconds, audio)).astype(np.float32) * 0.1
+            np.save(root / "feats/vggish" / f"{name}.npy", codes[kind, :audio] + noise)
+            cells = codes[kind, audio:, None, None] + rng.random((seconds, visual, *grid)).astype(np.float32) * 0.1
+            np.save(root / "feats/res18_14x14" / f"{name}.npy", cells)
+            for text, values, answer, type_ in (
+                ("Is there a <Object> sound?", [KINDS[kind]], "yes", ["Audio", "Counting"]),
+                ("What kind of musical instrument is it?", [], KINDS[kind], ["Visual", "Location"]),
+                ("Where is the loudest <Object>?", [KINDS[kind]], "stage", ["Audio-Visual", "Location"]),
+            ):
+                number += 1
+                records.append({"video_id": name, "question_id": number, "type": json.dumps(type_),
+                                "question_content": text, "templ_values": json.dumps(values), "question_deleted": 0,
+                                "anser": answer})
+        (root / "json_update" / f"avqa-{split}.json").write_text(json.dumps(records))
+    return root
+
+
+@pytest.fixture(scope="session")
+def own_data(tmp_path_factory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("own") / "data")
+
+
+@pytest.fixture
+def small(own_data, tmp_path) -> list[str]:
+    """Overrides of a run of seconds on that data set, into a folder of its own."""
+    return [*SMALL, f"dataset.root={own_data}", f"run.root={tmp_path / 'runs'}", "run.name=r"]
+
+
+def command(script: str, *arguments: str, **options) -> subprocess.CompletedProcess:
+    """The real command in a process of its own."""
+    return subprocess.run([sys.executable, str(ROOT / script), *map(str, arguments)], capture_output=True, text=True,
+                          cwd=ROOT, timeout=300, **options)
+
+
+@pytest.fixture
+def in_process(monkeypatch, capsys):
+    """The same commands inside the test process, which saves the start-up; returns exit code, stdout, stderr."""
+    import main_test
+    import main_train
+    from engine.errors import run_guarded
+    modules = {"main_train.py": main_train, "main_test.py": main_test}
+
+    def call(script: str, *arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        code = 0
+        try:
+            run_guarded(modules[script].main)
+        except SystemExit as stop:
+            code = stop.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call

@@ -1,0 +1,38 @@
+"""Toy-sized inputs shared by the tests."""
+
+from __future__ import annotations
+
+import torch
+
+from dataset.types import Batch, DataSpec
+from models.features import Features, FeatureShape
+
+SPEC = DataSpec(segments=4, audio_channels=6, visual_channels=16, grid=(2, 3), words=5, vocabulary=11, answers=7)
+SHAPE = FeatureShape(segments=4, grid=(2, 3), channels=16)
+
+
+def random_batch(size: int, seed: int = 0, spec: DataSpec = SPEC) -> Batch:
+    g = torch.Generator().manual_seed(seed)
+    height, width = spec.grid
+    return Batch(
+        audio=torch.rand(size, spec.segments, spec.audio_channels, generator=g),
+        visual=torch.rand(size, spec.segments, spec.visual_channels, height, width, generator=g),
+        words=torch.randint(0, spec.vocabulary, (size, spec.words), generator=g),
+        answer=torch.randint(0, spec.answers, (size,), generator=g),
+        presence=torch.ones(size, spec.segments, 2, dtype=torch.bool),
+        question_id=torch.arange(100, 100 + size),
+        row=torch.arange(size),
+        video=torch.arange(size),
+    )
+
+
+def random_features(size: int, seed: int = 0, shape: FeatureShape = SHAPE) -> Features:
+    g = torch.Generator().manual_seed(seed)
+    return Features(
+        audio=torch.randn(size, shape.segments, shape.channels, generator=g),
+        visual=torch.rand(size, shape.segments, shape.tokens, shape.channels, generator=g),
+        words=torch.randn(size, 5, shape.channels, generator=g),
+        word_mask=torch.ones(size, 5, dtype=torch.bool),
+        question=torch.randn(size, shape.channels, generator=g),
+        question_id=torch.arange(100, 100 + size),
+    )

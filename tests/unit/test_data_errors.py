@@ -1,0 +1,110 @@
+"""Damaged input ends in one clear DataError wherever it is met: any record, any header, any worker process."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from commands import write_dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toy import random_batch
+
+from dataset import SCENARIOS, make_loader
+from dataset.music_avqa import MusicAVQA
+from dataset.questions import read_questions
+from dataset.store import FeatureStore
+from dataset.types import Batch, DataError
+
+RECORD = {"video_id": "v", "question_id": 7, "type": '["Audio", "Counting"]', "question_content": "Is <Object> on?",
+          "templ_values": '["a"]', "question_deleted": 0, "anser": "yes"}
+
+
+@pytest.mark.parametrize("change,named", [
+    ({"question_content": "Is a < b?", "templ_values": "[]"}, "placeholder"),
+    ({"question_content": "Is <a b> on?"}, "placeholder"),
+    ({"question_content": "Is <A><B> on?", "templ_values": '["x", "y"]'}, "placeholder"),
+    ({"question_content": "Is <Object> on"}, "question_content"),          # the cut would cost its last letter
+    ({"question_content": " ?", "templ_values": "[]"}, "question_content"),
+    ({"type": '["Audio", "Countin"]'}, "Audio/Counting"),
+    ({"question_id": "7"}, "question_id"), ({"question_id": True}, "question_id"), ({"question_id": 2**70}, "less than"),
+    ({"templ_values": "[" * 100_000}, "templ_values"), ({"anser": "\ud800"}, "anser"),
+])
+def test_a_bad_record_names_the_question(tmp_path, change, named):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([RECORD, {**RECORD, **change}]))
+    with pytest.raises(DataError, match="a.json, record 1 .question_id") as error:
+        read_questions(path)
+    assert named in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"[" + b"1" * 5000 + b"]", b"\xff\xfe", b"{}", b"[]"])
+def test_a_file_that_is_no_list_of_questions(tmp_path, content):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(DataError, match="a.json"):
+        read_questions(tmp_path / "a.json")
+    with pytest.raises(DataError, match="must be a file"):
+        read_questions(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("store")
+    np.save(folder / "a.npy", np.ones((4, 2), np.float32))
+    return folder
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 127), st.integers(0, 255)), max_size=4))
+def test_any_damage_to_a_header_is_an_error_or_harmless(folder, changes):
+    content = bytearray((folder / "a.npy").read_bytes())
+    for position, value in changes:
+        content[position] = value
+    (folder / "b.npy").write_bytes(content)
+    try:
+        values = FeatureStore(folder, stride=2, dimensions=1).read_segments("b")
+    except DataError as error:
+        assert "b.npy" in str(error)
+    else:
+        assert values.shape == (2, 2)
+
+
+@given(st.lists(st.floats(width=32), min_size=8, max_size=8))
+def test_only_finite_features_pass_however_large(folder, values):
+    array = np.array(values, np.float32).reshape(4, 2)
+    np.save(folder / "c.npy", array)
+    store = FeatureStore(folder, stride=1, dimensions=1)
+    if np.isfinite(array).all():
+        np.testing.assert_array_equal(store.read_segments("c"), array)
+    else:
+        with pytest.raises(DataError, match="c.npy"):
+            store.read_segments("c")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_worker_tells_an_error_as_plainly_as_the_main_process(tmp_path, workers):
+    root = write_dataset(tmp_path / "data")
+    path = root / "feats/vggish/train0003.npy"
+    path.write_bytes(path.read_bytes()[:100])
+    data = MusicAVQA(root=str(root), stride=2)
+    loader = make_loader(data.question_set("train", data.vocabulary()), batch_size=4, shuffle=True, workers=workers)
+    with pytest.raises(DataError) as error:
+        list(loader)
+    assert str(error.value).startswith("feature file") and "Traceback" not in str(error.value)
+
+
+def test_missing_files_are_reported_before_the_first_batch_and_only_where_they_are_needed(tmp_path):
+    root = write_dataset(tmp_path / "data")
+    (root / "feats/vggish/test0003.npy").unlink()
+    data = MusicAVQA(root=str(root), stride=2)
+    with pytest.raises(DataError, match="test0003.npy.*1 of 8 videos of test"):
+        data.question_set("test", data.vocabulary())
+    assert len(data.question_set("test", data.vocabulary(), SCENARIOS["audio_missing"])) == 24
+    assert len(MusicAVQA(root=str(root), stride=2, skip_missing=True).questions("test")) == 21
+
+
+def test_the_pinning_of_a_loader_finds_the_tensors_of_a_batch(monkeypatch):
+    batch = random_batch(2)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor + 0)
+    pinned = torch.utils.data._utils.pin_memory.pin_memory(batch)
+    assert isinstance(pinned, Batch) and pinned.visual is not batch.visual

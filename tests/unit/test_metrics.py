@@ -1,0 +1,32 @@
+"""Accuracy per type, modality and overall from records, by hand."""
+
+from engine.metrics import Record, summarise, table
+
+
+def record(row: int, type_: str, right: bool) -> Record:
+    return Record(row, row, "v", type_, "complete", "yes" if right else "no", "yes")
+
+
+RECORDS = [record(0, "Audio/Counting", True), record(1, "Audio/Counting", False), record(2, "Audio/Comparative", True),
+           record(3, "Visual/Location", False)]
+FLOOR = {0: False, 1: False, 2: True, 3: True}
+
+
+def test_averages_are_over_questions_not_over_types():
+    result = summarise(RECORDS, FLOOR, {0: True, 1: True, 2: True, 3: False})
+    assert (result["overall"], result["n"]) == (50.0, 4)
+    assert result["by_type"]["Audio/Counting"] == {"accuracy": 50.0, "n": 2}
+    assert result["by_modality"]["Audio"] == {"accuracy": 100 * 2 / 3, "n": 3}
+    assert (result["question_only_floor"], result["oracle"]) == (50.0, 75.0)
+
+
+def test_order_of_records_does_not_matter():
+    assert summarise(RECORDS[::-1], FLOOR, None) == summarise(RECORDS, FLOOR, None)
+
+
+def test_the_table_puts_every_figure_under_its_name():
+    header, _, model, floor = table({"complete": summarise(RECORDS, FLOOR, None)}).splitlines()
+    columns = {name: header.index(name) + len(name) for name in ("A Cnt", "A Avg", "V Loc", "AV Loc", "All Avg")}
+    cell = {name: model[:end].split()[-1] for name, end in columns.items()}
+    assert cell == {"A Cnt": "50.0", "A Avg": "66.7", "V Loc": "0.0", "AV Loc": "-", "All Avg": "50.0"}
+    assert "floor" in floor

@@ -1,0 +1,75 @@
+"""The embedded benchmark on disk: complete, repeatable, disjoint, readable by the ordinary data path."""
+
+import numpy as np
+import pytest
+
+from dataset import SCENARIOS, build_dataset, question_only_floor
+from dataset.synthetic import audio_features, codes, make_split
+from dataset.types import DataError
+from dataset.world import KINDS, sample
+
+TINY = {"train_videos": 60, "val_videos": 20, "test_videos": 40, "channels": 16}
+
+
+def build(root, **changes):
+    return build_dataset({"name": "synthetic", "root": str(root), **TINY, **changes})
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("synthetic") / "data")
+
+
+def test_the_same_seed_gives_the_same_files_and_another_seed_others(data, tmp_path):
+    again, other = build(tmp_path / "again"), build(tmp_path / "other", data_seed=1)
+    assert data.questions("test") == again.questions("test") != other.questions("test")
+    for modality in (0, 1):
+        np.testing.assert_array_equal(data.read("train000003", modality), again.read("train000003", modality))
+        assert not np.array_equal(data.read("train000003", modality), other.read("train000003", modality))
+
+
+def test_splits_share_no_scene(data):
+    videos = [{q.video_id for q in data.questions(s)} for s in ("train", "val", "test")]
+    assert not (videos[0] & videos[1] or videos[0] & videos[2] or videos[1] & videos[2])
+    features = [data.read(v, 0).tobytes() for split in videos for v in sorted(split)]
+    assert len(set(features)) == len(features)
+
+
+def test_other_settings_are_not_mixed_with_what_is_there(data):
+    with pytest.raises(DataError, match="other settings"):
+        build(data.root, data_seed=5)
+    build(data.root)
+
+
+def test_a_generation_that_was_cut_off_is_not_taken_for_a_whole_one(tmp_path):
+    (tmp_path / "data" / "feats").mkdir(parents=True)
+    with pytest.raises(DataError, match="not empty"):
+        build(tmp_path / "data")
+
+
+def test_oracle_stands_above_the_floor_and_below_complete(data):
+    questions = data.questions("test")
+    floor = np.mean(question_only_floor(data.questions("train"), questions))
+    best = {name: np.mean(list(data.oracle("test", s).values())) for name, s in SCENARIOS.items()}
+    assert best["complete"] == 1
+    assert min(best["audio_missing"], best["visual_missing"]) > max(best["both_missing"], floor) + 0.15
+    assert len(data.oracle("test", SCENARIOS["audio_missing"])) == len(questions)
+
+
+def test_questions_of_a_split_are_those_of_the_oracle(data):
+    _, asked = make_split("test", data.settings)
+    assert [q["answer"] for q in asked] == [q.answer for q in data.questions("test")]
+
+
+def test_what_sounds_can_be_read_off_the_features():
+    """The oracle conditions on clean observations; least squares on the known codes recovers loudness and rhythm."""
+    scenes = sample(300, np.random.default_rng(0))
+    features = audio_features(scenes, {"noise": 0.3}, np.random.default_rng(1))[:, 3:].mean(axis=1)    # all have begun
+    basis = np.concatenate([codes(n, len(KINDS), 128) for n in ("sound", "loudness", "rhythm")]
+                           + [codes("voice", 128)[None], codes("reverb", 128)[None]])
+    found = np.linalg.lstsq(basis.T, features.T, rcond=None)[0].T                  # (S, 3K + 2)
+    heard, loudness, rhythm = (found[:, i * len(KINDS):(i + 1) * len(KINDS)] for i in range(3))
+    assert ((heard > 0.5) == scenes.heard).mean() > 0.999
+    assert (np.abs(loudness - scenes.loudness)[scenes.heard] < 0.5).mean() > 0.999
+    assert (np.abs(rhythm - scenes.rhythm)[scenes.heard] < 0.5).mean() > 0.999
+    assert ((found[:, -2] > 0.5) == scenes.voice).mean() > 0.999
