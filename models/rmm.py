@@ -94,7 +94,7 @@ class RMM(nn.Module):
     def forward(self, features: Features, presence: Tensor) -> Pseudo:
         """Recall both modalities everywhere (Eq. 2); `presence` (B, T, 2) says who may address.
 
-        Scores are taken in float32: a flattened map sums 100,352 products.
+        The softmaxes are taken in float32 under any precision.
         """
         B, T, N, D = features.visual.shape
         flat = features.visual.transpose(2, 3).reshape(B, T, D * N)                 # a view of (B, T, D, H*W) maps
