@@ -94,7 +94,7 @@ def test_ratio_zero_is_complete_and_ratio_one_is_missing(small, tmp_path, in_pro
 def test_torchrun_gives_the_numbers_of_one_process(small, tmp_path):
     assert command("main_train.py", *small).returncode == 0
     folder, found = tmp_path / "runs" / "r", []
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29571"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     for prefix in ([sys.executable], launcher):
         done = subprocess.run([*prefix, str(ROOT / "main_test.py"), "--checkpoint", str(folder), "--missing", "all"],
                               cwd=ROOT, capture_output=True, text=True, timeout=300)
