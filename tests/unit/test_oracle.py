@@ -1,6 +1,5 @@
 """The oracle against exact enumeration of every scene that fits what is left, and what it takes for granted."""
 
-from dataclasses import fields
 from itertools import combinations, product
 
 import numpy as np
@@ -118,14 +117,12 @@ def test_what_is_seen_and_heard_settles_every_answer():
     """Complete input is worth 100: what neither stream shows is changed at random, and no weight or answer moves."""
     other = sample(len(POOL), np.random.default_rng(4))
     changed = POOL[:]
-    loose = ~(POOL.seen | POOL.heard)
-    for f in fields(Scenes):
-        mine, theirs = getattr(POOL, f.name), getattr(other, f.name)
-        if mine.ndim == 2:
-            hidden = {"exists": loose & False, "in_view": ~POOL.exists, "playing": ~POOL.seen,
-                      "sounding": ~POOL.exists, "column": ~POOL.seen, "row": ~POOL.seen, "motion": ~POOL.moving,
-                      "tempo": ~POOL.moving, "seen_onset": ~POOL.moving}.get(f.name, ~POOL.heard)
-            setattr(changed, f.name, np.where(hidden, theirs, mine))
+    hidden = dict.fromkeys(("in_view", "sounding"), ~POOL.exists)
+    hidden |= dict.fromkeys(("column", "row", "playing"), ~POOL.seen)
+    hidden |= dict.fromkeys(("motion", "tempo", "seen_onset"), ~POOL.moving)
+    hidden |= dict.fromkeys(("loudness", "rhythm", "onset"), ~POOL.heard)
+    for name, where in hidden.items():
+        setattr(changed, name, np.where(where, getattr(other, name), getattr(POOL, name)))
     for template in ASKABLE:
         weights, answers = choice_weights(template, POOL)
         changed_weights, changed_answers = choice_weights(template, changed)

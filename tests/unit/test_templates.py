@@ -37,6 +37,13 @@ def test_each_choice_fills_every_placeholder_with_a_value_of_its_kind():
             assert len(values) == len(slots) and all(v in FILLS[s] for s, v in zip(slots, values, strict=True))
 
 
+def test_the_odd_endings_of_the_release_are_kept():
+    """Two texts end in a blank and one in a full-width question mark; a tidied text would no longer match real data."""
+    ends = {t.text[-2:] for t in TEMPLATES if not t.text.endswith("?")}
+    assert ends == {"? ", "o\uff1f"} and sum(t.text.endswith("? ") for t in TEMPLATES) == 2
+    assert not any("  " in t.text for t in TEMPLATES)
+
+
 def test_only_the_template_that_needs_two_of_a_kind_cannot_be_asked():
     assert [t.text for t in TEMPLATES if t.ask is None] == ["Which <Object> makes the sound <FL>?"]
 
