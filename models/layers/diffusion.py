@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -9,6 +10,8 @@ from denoising_diffusion_pytorch import GaussianDiffusion1D
 from denoising_diffusion_pytorch.denoising_diffusion_pytorch import sigmoid_beta_schedule
 from denoising_diffusion_pytorch.denoising_diffusion_pytorch_1d import cosine_beta_schedule, linear_beta_schedule
 from torch import Tensor, nn
+
+from models.layers.denoiser import Denoiser
 
 Schedule = Literal["sigmoid", "cosine", "linear"]
 Objective = Literal["noise", "x0", "v"]
@@ -98,15 +101,45 @@ class FeatureDiffusion(GaussianDiffusion1D):
 
         `draw(step)` gives unit noise of the shape of `x`; `clip` bounds the estimate of the clean feature.
         """
+        if clip is None and isinstance(self.model, Denoiser):
+            return self.reverse_narrow(x, start, draw)
         table = self.reverse_table()
         for step in reversed(range(start + 1)):
             a, b, c, d, s = table[step]
             prediction = self.model(x, torch.full(x.shape[:1], step, device=x.device))
-            if clip is None:
-                x = (x * (a * c + d)).add_(prediction, alpha=b * c)
-            else:
-                clean = (x * a).add_(prediction, alpha=b).clamp(-clip, clip)
-                x = (x * d).add_(clean, alpha=c)
+            clean = (x * a).add_(prediction, alpha=b)
+            if clip is not None:
+                clean = clean.clamp(-clip, clip)
+            x = (x * d).add_(clean, alpha=c)
             if s > 0:
                 x = x.add_(draw(step), alpha=s)
         return x
+
+    def reverse_narrow(self, x: Tensor, start: int, draw) -> Tensor:
+        """`reverse` without a clip, in the `width` channels of the denoiser instead of the C of the sequence.
+
+        A step x' = (a c + d) x + b c f(x) + s z is linear but for the inside of f = write . between . read. So
+        read(x') follows from read(x), the inner output h and read(z), and the clean feature is a weighted sum of x,
+        of all h (written once) and of all z. The gradient never passes through a sequence of C channels but the
+        first, and the first convolution reads the noise of all steps at once.
+        """
+        keep, add, spread = zip(*((a * c + d, b * c, s) for a, b, c, d, s in self.reverse_table()), strict=True)
+        later = [math.prod(keep[:step]) for step in range(start + 2)]      # what the steps below `step` multiply by
+        noisy = [step for step in reversed(range(start + 1)) if spread[step] > 0]
+
+        clean, noise_read = x * later[start + 1], {}
+        if noisy:
+            noise = torch.stack([draw(step) for step in noisy])                    # (n, S, L, C)
+            weight = noise.new_tensor([spread[step] * later[step] for step in noisy])
+            clean = clean + torch.tensordot(weight, noise, dims=1)
+            reading = self.model.read(noise.flatten(0, 1)).unflatten(0, noise.shape[:2])
+            noise_read = dict(zip(noisy, reading.unbind(), strict=True))
+        y, hidden, reread = self.model.read(x), 0, self.model.reread(x.shape[1])
+        for step in reversed(range(start + 1)):
+            h = self.model(y, torch.full(x.shape[:1], step, device=x.device), inner=True)          # (S, L, width)
+            hidden = hidden + h * (add[step] * later[step])
+            y = y * keep[step] + reread(h) * add[step]
+            if step in noise_read:
+                y = y + noise_read[step] * spread[step]
+        bias = self.model.final_conv.bias * sum(add[step] * later[step] for step in range(start + 1))
+        return clean + self.model.write(hidden) + bias

@@ -281,3 +281,19 @@ def test_bfloat16_autocast_stays_close_and_keeps_dtypes(layout):
     assert avr.audio_scale.mean.dtype == torch.float32
     assert all(p.grad.dtype == torch.float32 for p in avr.parameters())
     torch.testing.assert_close(rough[0], exact[0], atol=0.1, rtol=0.1)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("sampler", ["ancestral", "ddim"])
+@pytest.mark.parametrize("objective", ["noise", "x0", "v"])
+def test_reverse_in_few_channels_is_the_reverse_process(layout, sampler, objective):
+    """The clip at infinity takes the plain loop: the same values, and the same gradient of everything."""
+    results = []
+    for clip in (None, math.inf):
+        avr = make(layout=layout, sampler=sampler, objective=objective, clip=clip)
+        audio, visual = (value.requires_grad_() for value in pair())
+        refined = avr.refine(audio, visual, torch.tensor([3, 4]))
+        sum((r * r.detach().sin()).sum() for r in refined).backward()
+        results.append([*refined, audio.grad, visual.grad, *(p.grad for p in avr.parameters())])
+    for narrow, plain in zip(*results, strict=True):
+        torch.testing.assert_close(narrow, plain, rtol=1e-3, atol=1e-3 * float(plain.abs().max()))
