@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from dataset.presence import Scenario
+from dataset.presence import Recorded, Scenario
 from dataset.store import FeatureStore
 from dataset.types import AUDIO, VISUAL, Batch, DataError, Question
 from dataset.vocabulary import Vocabulary
@@ -18,19 +18,23 @@ class QuestionSet(Dataset):
     """Every item is a Batch of one question.
 
     `negatives="other_video"` adds, per segment, a row drawn from another video of the split, anew every `epoch`.
-    `read` fetches a video's segments and may be cached by the caller.
+    `read` fetches a video's segments and may be cached by the caller. `recorded` says what the data themselves lack;
+    `scenario` takes from the rest. `train`: whether this is the training split.
     """
 
     def __init__(self, questions: list[Question], audio: FeatureStore, visual: FeatureStore, vocabulary: Vocabulary,
-                 scenario: Scenario, read: Callable[[str, int], np.ndarray], negatives: str = "none",
-                 seed: int = 0, epoch: int = 0) -> None:
+                 scenario: Scenario, read: Callable[[str, int], np.ndarray], recorded: Recorded, *,
+                 train: bool, negatives: str = "none", seed: int = 0, epoch: int = 0) -> None:
         self.questions, self.audio, self.visual = questions, audio, visual
         self.vocabulary, self.scenario, self.read = vocabulary, scenario, read
+        self.recorded, self.train = recorded, train
         self.negatives, self.seed, self.epoch = negatives, seed, epoch
         self.videos = sorted({q.video_id for q in questions})
         self.video_index = {video: i for i, video in enumerate(self.videos)}
-        if negatives == "other_video" and len(self.videos) < 2:
-            raise DataError("backbone.negatives=other_video needs at least two videos in the training split")
+        self.seen = [video for video in self.videos if not recorded.lacks(video, VISUAL)]
+        self.seen_index = {video: i for i, video in enumerate(self.seen)}
+        if negatives == "other_video" and len(self.seen) < 2:
+            raise DataError("backbone.negatives=other_video needs at least two videos with a picture in the training split")
 
     def __len__(self) -> int:
         return len(self.questions)
@@ -38,6 +42,7 @@ class QuestionSet(Dataset):
     def __getitem__(self, index: int) -> Batch:
         question = self.questions[index]
         presence = self.scenario.presence(question.row, self.audio.segments)
+        presence &= self.recorded.presence(question.video_id, self.audio.segments, self.audio.stride, self.train)
         return Batch(
             audio=self.stream(question, presence, AUDIO),
             visual=self.stream(question, presence, VISUAL),
@@ -65,12 +70,14 @@ class QuestionSet(Dataset):
     def negative(self, question: Question) -> torch.Tensor:
         """(1, T, C, H, W): each segment from a uniformly drawn row of a uniformly drawn other video."""
         rng = np.random.default_rng([self.seed, self.epoch, question.row])
-        own = self.video_index[question.video_id]
+        own = self.seen_index.get(question.video_id, len(self.seen))
+        others = len(self.seen) - (own < len(self.seen))
         rows = []
         for _ in range(self.visual.segments):
-            other = int(rng.integers(len(self.videos) - 1))
-            video = self.videos[other + (other >= own)]
-            rows.append(self.visual.read(video, int(rng.integers(self.visual.rows))))
+            other = int(rng.integers(others))
+            video = self.seen[other + (other >= own)]
+            present = self.recorded.rows.get(video, (0, self.visual.rows))[VISUAL]
+            rows.append(self.visual.read(video, int(rng.integers(present))))
         return torch.from_numpy(np.stack(rows))[None]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from dataset.loader import QuestionSet
-from dataset.presence import COLUMNS, SCENARIOS, Scenario
+from dataset.presence import COLUMNS, SCENARIOS, Scenario, read_recorded
 from dataset.questions import read_questions
 from dataset.store import FeatureStore
 from dataset.types import AUDIO, VISUAL, DataError, DataSpec, Question
@@ -24,7 +24,9 @@ class MusicAVQA:
 
     `annotations`: the folder of the corrected release (`json_update`) or of the first (`json`). `train_file` and so
     on: file names inside it. `stride`: seconds between two segments (60 rows at 6 are the T = 10 of AVST).
-    `skip_missing`: leave out questions whose video has no feature files, instead of stopping.
+    `skip_missing`: leave out questions whose video has no feature files, instead of stopping. `train_missing_ratio`:
+    share of the training videos that lose one modality for good, as if it had never been recorded. What feats/presence.json
+    records as lacking (see docs/data.md) is absent in training and test.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class MusicAVQA:
         visual_folder: str = "feats/res18_14x14",
         stride: Annotated[int, Field(ge=1)] = 6,
         skip_missing: bool = False,
+        train_missing_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0,
     ) -> None:
         self.root = Path(root)
         self.files = {"train": train_file, "val": val_file, "test": test_file}
@@ -49,6 +52,7 @@ class MusicAVQA:
         if not self.root.is_dir():
             raise DataError(f"no data set at dataset.root={root}: expected a folder with {annotations}/{train_file}, "
                             f"{audio_folder}/, {visual_folder}/ as the README describes")
+        self.recorded = read_recorded(self.root / "feats", train_missing_ratio)
 
     @cached_property
     def stores(self) -> dict[int, FeatureStore]:
@@ -64,7 +68,7 @@ class MusicAVQA:
         """All questions of `train`, `val` or `test`."""
         if split not in self._questions:
             found = read_questions(self.root / self.annotations / self.files[split])
-            kept = [q for q in found if not self.skip_missing or all(s.has(q.video_id) for s in self.stores.values())]
+            kept = [q for q in found if not self.skip_missing or all(self.at_hand(q.video_id, m) for m in self.stores)]
             if not kept:
                 raise DataError(f"no video of {self.root / self.annotations / self.files[split]} has feature files in "
                                 f"{self.root}")
@@ -72,6 +76,10 @@ class MusicAVQA:
                 print(f"{split}: {len(kept)} of {len(found)} questions kept, the others' videos have no feature files")
             self._questions[split] = kept
         return self._questions[split]
+
+    def at_hand(self, video_id: str, modality: int) -> bool:
+        """Whether a video has its feature file, or needs none because the modality was never there."""
+        return self.stores[modality].has(video_id) or self.recorded.lacks(video_id, modality)
 
     def vocabulary(self) -> Vocabulary:
         return Vocabulary.build(self.questions("train"))
@@ -92,8 +100,8 @@ class MusicAVQA:
         questions = self.questions(split)
         self.check_files(split, scenario)
         read = self.read_cached if cache and self.fits_in_memory(split) else self.read
-        return QuestionSet(questions, self.stores[AUDIO], self.stores[VISUAL], vocabulary, scenario, read,
-                           negatives, seed, epoch)
+        return QuestionSet(questions, self.stores[AUDIO], self.stores[VISUAL], vocabulary, scenario, read, self.recorded,
+                           train=split == "train", negatives=negatives, seed=seed, epoch=epoch)
 
     def read(self, video_id: str, modality: int) -> np.ndarray:
         """The segments of one video, (T, C) or (T, C, H, W) float32."""
@@ -112,7 +120,7 @@ class MusicAVQA:
         for modality, store in self.stores.items():
             if whole and modality in COLUMNS[scenario.missing]:
                 continue
-            lacking = [video for video in videos if not store.has(video)]
+            lacking = [video for video in videos if not self.at_hand(video, modality)]
             if lacking:
                 raise DataError(f"feature file {store.folder / lacking[0]}.npy does not exist ({len(lacking)} of "
                                 f"{len(videos)} videos of {split} have none there); extract or download them, or set "

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import zlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from dataset.types import AUDIO, VISUAL
+from dataset.types import AUDIO, MODALITIES, VISUAL, DataError
 
+RECORD = "presence.json"      # in the feature root: {video: {"audio": rows, "visual": rows}} of videos that lack some
 COLUMNS = {"none": [], "audio": [AUDIO], "visual": [VISUAL], "both": [AUDIO, VISUAL]}
 
 
@@ -50,3 +54,46 @@ SCENARIOS = {s.name: s for s in (
     Scenario("visual_missing", "visual"),
     Scenario("both_missing", "both"),
 )}
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What the data themselves lack, by video; everything else is there.
+
+    `rows`: of a video its present rows of audio and of visual, counted from the start (feature extraction writes them
+    to presence.json). `train_missing_ratio`: share of the videos that are treated, in training, as if one modality,
+    each equally often, had never been recorded; which ones depends on the name of the video alone.
+    """
+
+    rows: dict[str, tuple[int, int]]
+    train_missing_ratio: float = 0.0
+
+    def presence(self, video_id: str, segments: int, stride: int, train: bool) -> np.ndarray:
+        """(T, 2) bool."""
+        present = np.ones((segments, 2), dtype=bool)
+        if video_id in self.rows:
+            present = np.arange(segments)[:, None] * stride < np.array(self.rows[video_id])
+        if train and self.train_missing_ratio:
+            draw = zlib.crc32(video_id.encode()) / 2 ** 32
+            if draw < self.train_missing_ratio:
+                present[:, AUDIO if draw < self.train_missing_ratio / 2 else VISUAL] = False
+        return present
+
+    def lacks(self, video_id: str, modality: int) -> bool:
+        """Whether the video has nothing at all of the modality, and so no feature file."""
+        return video_id in self.rows and not self.rows[video_id][modality]
+
+
+def read_recorded(root: Path, train_missing_ratio: float) -> Recorded:
+    """`Recorded` of the feature folder `root`; without a presence.json all that has a file is present."""
+    path = root / RECORD
+    if not path.is_file():
+        return Recorded({}, train_missing_ratio)
+    try:
+        rows = {video: tuple(counts[m] for m in MODALITIES) for video, counts in json.loads(path.read_text()).items()}
+        if not all(isinstance(n, int) and n >= 0 for counts in rows.values() for n in counts):
+            raise ValueError("a count is not a whole number of rows")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(f'{path} must hold {{"VIDEO_ID": {{"audio": ROWS, "visual": ROWS}}, ...}} ({error}); extract again, '
+                        "or remove the file if every video is complete") from error
+    return Recorded(rows, train_missing_ratio)

@@ -59,19 +59,23 @@ class FeatureStore:
             raise DataError(f"feature file {path} holds {found}; expected an array of float32 or float16")
         return array
 
-    def read(self, video_id: str, rows: slice | int) -> np.ndarray:
-        """The rows asked for, float32 and finite."""
+    def check(self, video_id: str) -> np.ndarray:
+        """The file of a video as a memory map, its shape that of the others."""
         path = self.folder / f"{video_id}.npy"
         array = self.open(path)
         if array.shape != (self.rows, *self.shape):
             raise DataError(f"feature file {path} has shape {list(array.shape)}; expected "
                             f"{[self.rows, *self.shape]} like the others in its folder")
-        values = np.array(array[rows], dtype=np.float32)
+        return array
+
+    def read(self, video_id: str, rows: slice | int) -> np.ndarray:
+        """The rows asked for, float32 and finite."""
+        values = np.array(self.check(video_id)[rows], dtype=np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
             total = values.sum()        # any NaN or infinity shows in the sum; far cheaper than a mask of the map
         if not np.isfinite(total) and not np.isfinite(values).all():
-            raise DataError(f"feature file {path} holds NaN or infinity; extract it again, or leave it out "
-                            "with dataset.skip_missing=true after deleting the file")
+            raise DataError(f"feature file {self.folder / video_id}.npy holds NaN or infinity; extract it again, or leave "
+                            "it out with dataset.skip_missing=true after deleting the file")
         return values
 
     def read_segments(self, video_id: str) -> np.ndarray:

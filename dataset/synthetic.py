@@ -37,6 +37,7 @@ class Synthetic(MusicAVQA):
 
     `train_videos` and so on: scenes per split; `questions_per_video`: drawn per scene, repeats left out. `channels`: of
     the visual map. `noise`: standard deviation. `data_seed`: of the scenes; the training seed does not touch them.
+    `train_missing_ratio`: see MusicAVQA.
     """
 
     def __init__(
@@ -50,13 +51,14 @@ class Synthetic(MusicAVQA):
         channels: Annotated[int, Field(ge=8)] = 96,
         noise: Annotated[float, Field(ge=0)] = 0.3,
         data_seed: Annotated[int, Field(ge=0)] = 0,
+        train_missing_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0,
     ) -> None:
         self.settings = {
             "version": VERSION, "train_videos": train_videos, "val_videos": val_videos, "test_videos": test_videos,
             "questions_per_video": questions_per_video, "channels": channels, "noise": noise, "data_seed": data_seed,
         }
         prepare(Path(root), self.settings)
-        super().__init__(root=root, stride=1)
+        super().__init__(root=root, stride=1, train_missing_ratio=train_missing_ratio)
 
     def oracle(self, split: str, scenario: Scenario) -> dict[int, bool] | None:
         """Per row, whether the Bayes oracle is right; kept in a file, made in half a minute. None for partial absence."""

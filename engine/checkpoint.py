@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from dataset.files import write_whole
 from engine.errors import UsageError
-from engine.files import write_whole
 
 FORMAT = 1
 REQUIRED = ("format", "config", "vocabulary", "spec", "model", "epoch")

@@ -13,7 +13,7 @@ from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from dataset import Scenario, Vocabulary, make_loader, question_only_floor
-from engine.files import write_json, write_jsonl
+from dataset.files import write_json, write_jsonl
 from engine.metrics import Record, summarise
 
 

@@ -12,13 +12,13 @@ from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from dataset import SCENARIOS, Vocabulary, make_loader
+from dataset.files import write_json, write_jsonl, write_text
 from dataset.types import DataSpec
 from engine import runtime
 from engine.checkpoint import load_checkpoint, load_weights, save_checkpoint, start_from
 from engine.config import to_yaml
 from engine.errors import UsageError
 from engine.evaluation import evaluate, report, unknown_answers
-from engine.files import write_json, write_jsonl, write_text
 from engine.logger import LossLog, environment
 from engine.metrics import table
 from models import build_model

@@ -23,8 +23,8 @@ from tabulate import tabulate
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from dataset.files import write_json, write_text  # noqa: E402
 from engine.errors import UsageError, run_guarded  # noqa: E402
-from engine.files import write_json, write_text  # noqa: E402
 
 
 def parse() -> argparse.Namespace:

@@ -1,0 +1,70 @@
+"""CLIP features (Radford et al., ICML 2021) for PSTP-Net, through transformers: frames, patches and words in one space.
+
+The final normalisation and the projection are applied to all visual tokens and to all text positions, not only to the
+two that CLIP was trained to compare: that is what token-level files need.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import CLIPModel, CLIPTokenizerFast
+
+from dataset.extract.media import Clip
+from dataset.types import DataError
+
+MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+NAME = "openai/clip-vit-base-patch32"
+
+
+def load(part: type, source: str | None):
+    """`source`: a local folder as saved by transformers; None downloads ViT-B/32 once."""
+    try:
+        return part.from_pretrained(source or NAME, **({"use_safetensors": True} if part is CLIPModel else {}))
+    except (OSError, ValueError) as error:
+        raise DataError(f"CLIP cannot be loaded from {source or NAME} ({str(error).splitlines()[0][:200]}); give a folder "
+                        "with its safetensors weights, configuration and tokenizer") from error
+
+
+class ClipFrames:
+    """Frames of a clip to `clip_vit_b32` rows: token 0 is the frame, tokens 1..49 its patches."""
+
+    folder, modality, shape = "clip_vit_b32", "visual", (50, 512)
+
+    def __init__(self, weights: str | None, device: torch.device, batch_size: int = 32) -> None:
+        self.device, self.batch_size = device, batch_size
+        self.network = load(CLIPModel, weights).to(device).eval()
+        vision = self.network.config.vision_config
+        self.shape = ((vision.image_size // vision.patch_size) ** 2 + 1, self.network.config.projection_dim)
+
+    @torch.inference_mode()
+    def __call__(self, clip: Clip) -> np.ndarray:
+        """(n, 50, 512) float32, a row per present second."""
+        parts = [clip.frames[i:i + self.batch_size] for i in range(0, len(clip.frames), self.batch_size)]
+        return np.concatenate([self.tokens(p).cpu().numpy() for p in parts])
+
+    def tokens(self, frames: np.ndarray) -> Tensor:
+        pixels = torch.from_numpy(frames).to(self.device).permute(0, 3, 1, 2).float() / 255
+        pixels = (pixels - pixels.new_tensor(MEAN).view(3, 1, 1)) / pixels.new_tensor(DEVIATION).view(3, 1, 1)
+        vision = self.network.vision_model
+        states = vision(pixels).last_hidden_state                                  # (n, 50, width)
+        return self.network.visual_projection(vision.post_layernorm(states))       # (n, 50, 512)
+
+
+class ClipWords:
+    """Questions to all 77 projected text positions and the one at the end-of-text token."""
+
+    def __init__(self, weights: str | None, device: torch.device) -> None:
+        self.device, self.network = device, load(CLIPModel, weights).to(device).eval()
+        self.tokenizer = load(CLIPTokenizerFast, weights)
+
+    @torch.inference_mode()
+    def __call__(self, questions: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """-> words (n, 77, 512) and question (n, 512), float32."""
+        length = self.network.config.text_config.max_position_embeddings
+        tokens = self.tokenizer(questions, padding="max_length", truncation=True, max_length=length, return_tensors="pt")
+        tokens = tokens.to(self.device)
+        output = self.network.text_model(**tokens)
+        words = self.network.text_projection(output.last_hidden_state)             # (n, 77, 512)
+        return words.cpu().numpy(), self.network.text_projection(output.pooler_output).cpu().numpy()

@@ -1,0 +1,134 @@
+"""Ask one question about one video: python scripts/answer.py --checkpoint RUN --video clip.mp4 --question "..."
+
+Prints the most probable answers and which modality was missing. A clip without a sound track or without a picture is
+answered too; --mute and --blank take one away from a clip that has both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from dataset import Vocabulary  # noqa: E402
+from dataset.extract import EXTRACTORS, build_extractor  # noqa: E402
+from dataset.extract.media import Clip, MediaError, read_clip  # noqa: E402
+from dataset.types import AUDIO, MODALITIES, VISUAL, Batch, DataSpec  # noqa: E402
+from engine import runtime  # noqa: E402
+from engine.checkpoint import load_checkpoint, load_weights  # noqa: E402
+from engine.errors import UsageError, run_guarded  # noqa: E402
+from models import build_model  # noqa: E402
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, required=True, help="run folder or checkpoint")
+    parser.add_argument("--video", type=Path, required=True)
+    parser.add_argument("--question", required=True)
+    parser.add_argument("--mute", action="store_true", help="as if the clip had no sound")
+    parser.add_argument("--blank", action="store_true", help="as if the clip had no picture")
+    parser.add_argument("--weights", nargs="+", default=[], metavar="NAME=PATH",
+                        help="local weights of the extractors, as for extract_features.py")
+    parser.add_argument("--top", type=int, default=5, help="answers to print (default 5)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    return parser.parse_args()
+
+
+def extractor_names(config: dict[str, Any]) -> dict[int, str]:
+    """The extractor behind each feature folder of the data set that the checkpoint was trained on."""
+    names = {}
+    for modality, key in ((AUDIO, "audio_folder"), (VISUAL, "visual_folder")):
+        folder = Path(config["dataset"].get(key, "")).name
+        if folder not in EXTRACTORS:
+            raise UsageError(f"the checkpoint was trained on dataset={config['dataset']['name']}, whose "
+                             f"{MODALITIES[modality]} features cannot be made from a video; train on features of "
+                             f"scripts/extract_features.py ({', '.join(EXTRACTORS)})")
+        names[modality] = folder
+    return names
+
+
+def encode_question(text: str, vocabulary: Vocabulary) -> torch.Tensor:
+    """(1, L); words that training never saw are named, with the nearest known one."""
+    words = text.strip().rstrip("?.!？").split()
+    unknown = [word for word in words if word not in vocabulary.word_index]
+    for word in unknown:
+        near = difflib.get_close_matches(word, vocabulary.words[1:], n=1, cutoff=0.6)
+        print(f"note: '{word}' is outside the vocabulary and is ignored" + (f"; did you mean '{near[0]}'?" if near else ""))
+    if len(unknown) == len(words):
+        raise UsageError("--question holds no word of the vocabulary the checkpoint was trained on; such words are, for "
+                         f"example: {', '.join(vocabulary.words[1:9])}")
+    if len(words) > vocabulary.length:
+        print(f"note: only the first {vocabulary.length} words are read, the longest question of the training data")
+    return torch.tensor([vocabulary.encode_words(tuple(words))])
+
+
+def features_of(clip: Clip, config: dict[str, Any], spec: DataSpec, weights: dict[str, Path],
+                device: torch.device) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """[audio (1, T, Ca), visual (1, T, C, H, W)], zeros where absent, and presence (1, T, 2)."""
+    wanted = {AUDIO: (spec.audio_channels,), VISUAL: (spec.visual_channels, *spec.grid)}
+    presence, streams = torch.zeros(1, spec.segments, 2, dtype=torch.bool), []
+    for modality, name in extractor_names(config).items():
+        values = np.zeros((spec.segments, *wanted[modality]), dtype=np.float32)
+        count = len(clip.sound if modality == AUDIO else clip.frames)
+        if count:
+            extractor = build_extractor(name, weights.get(name), device)
+            if tuple(extractor.shape) != wanted[modality]:
+                raise UsageError(f"the checkpoint expects {MODALITIES[modality]} features of shape {wanted[modality]}, "
+                                 f"{name} gives {tuple(extractor.shape)}")
+            values[:count] = extractor(clip)
+            presence[0, :count, modality] = True
+        streams.append(torch.from_numpy(values)[None])
+    return streams, presence
+
+
+def tell_presence(presence: torch.Tensor, method: str) -> None:
+    for modality, name in enumerate(MODALITIES):
+        there, total = int(presence[..., modality].sum()), presence.shape[1]
+        if there < total:
+            print(f"{name}: {'missing' if not there else f'{there} of {total} segments present'}, "
+                  f"the rest is filled in by {method}")
+        else:
+            print(f"{name}: present")
+
+
+def main() -> None:
+    options = parse()
+    path = options.checkpoint / "best.pt" if options.checkpoint.is_dir() else options.checkpoint
+    state = load_checkpoint(path)
+    config, spec = state["config"], DataSpec(**state["spec"])
+    vocabulary = Vocabulary.from_dict(state["vocabulary"])
+    if spec.choices:
+        raise UsageError(f"checkpoint {path} answers multiple choice; this command asks open questions")
+    words = encode_question(options.question, vocabulary)
+    device = runtime.make_accelerator({"device": options.device, "bf16": False}).device
+    seconds = [i * config["dataset"].get("stride", 1) for i in range(spec.segments)]
+    try:
+        clip = read_clip(options.video, seconds)
+    except MediaError as error:
+        raise UsageError(f"video {options.video}: {error}") from error
+    clip = Clip(clip.frames[:0] if options.blank else clip.frames, clip.sound[:0] if options.mute else clip.sound)
+    weights = {name: Path(file) for name, _, file in (item.partition("=") for item in options.weights)}
+    (audio, visual), presence = features_of(clip, config, spec, weights, device)
+    model = build_model(spec, config["backbone"], config["method"])
+    load_weights(model, state["model"], path)
+    zero = torch.zeros(1, dtype=torch.int64)
+    batch = Batch(audio=audio, visual=visual, words=words, answer=zero, presence=presence, question_id=zero, row=zero,
+                  video=zero)
+    with torch.no_grad():
+        logits = model.to(device).eval()(batch.to(device)).logits["complete"][0]
+    tell_presence(presence, config["method"]["name"])
+    probabilities, indices = logits.softmax(dim=-1).topk(min(options.top, len(logits)))
+    for probability, index in zip(probabilities.tolist(), indices.tolist(), strict=True):
+        print(f"{100 * probability:5.1f} %  {vocabulary.answers[index]}")
+
+
+if __name__ == "__main__":
+    run_guarded(main)

@@ -1,0 +1,130 @@
+"""What a data set root has, lacks and can run: python scripts/check_dataset.py ROOT [key=value ...]
+
+Reads the annotations and the header of every feature file (with --values every value), prints the question-only floor
+per question type, and ends with what to do next. Exit code 0 when every split can be run, 1 when only some can, 2 when none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from tabulate import tabulate
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from dataset import build_dataset, question_only_floor  # noqa: E402
+from dataset.types import MODALITIES, DataError, Question  # noqa: E402
+from engine.config import compose  # noqa: E402
+from engine.errors import UsageError, run_guarded  # noqa: E402
+from engine.metrics import group  # noqa: E402
+
+SPLITS = ("train", "val", "test")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", type=Path)
+    parser.add_argument("overrides", nargs="*", metavar="key=value",
+                        help="as for main_train.py, such as dataset=avqa dataset.annotations=json")
+    parser.add_argument("--values", action="store_true", help="read every value too, to find NaN (slow)")
+    return parser.parse_args()
+
+
+def read_splits(data) -> dict[str, list[Question]]:
+    """The questions of every split that can be read; the others are told."""
+    found = {}
+    for split in SPLITS:
+        try:
+            found[split] = data.questions(split)
+        except DataError as error:
+            print(f"{split}: {error}")
+    return found
+
+
+def check_videos(data, videos: list[str], values: bool) -> dict[str, str]:
+    """Video -> what is wrong with it: a file that is not there, or one that is damaged."""
+    problems = {}
+    for video in tqdm(videos, desc="videos", disable=None):
+        for modality, store in data.stores.items():
+            if data.recorded.lacks(video, modality):
+                continue
+            if not store.has(video):
+                problems[video] = f"{MODALITIES[modality]}: no file in {store.folder}"
+                break
+            try:
+                store.read_segments(video) if values else store.check(video)
+            except DataError as error:
+                problems[video] = str(error)
+                break
+    return problems
+
+
+def tell_split(split: str, questions: list[Question], problems: dict[str, str]) -> bool:
+    videos = {q.video_id for q in questions}
+    bad = videos & set(problems)
+    usable = sum(q.video_id not in problems for q in questions)
+    print(f"{split}: {len(questions)} questions on {len(videos)} videos, {usable} questions can be used"
+          + (f"; {len(bad)} videos lack features" if bad else ""))
+    twice = contradictions(questions)
+    if twice:
+        print(f"  {twice} questions are listed more than once with different answers: at most {len(questions) - twice} of "
+              f"{len(questions)} can be answered right")
+    return not bad
+
+
+def contradictions(questions: list[Question]) -> int:
+    """Rows that no answer can get right beside an identical question with another answer."""
+    answers: dict[tuple, list[str]] = {}
+    for q in questions:
+        answers.setdefault((q.question_id, q.video_id, q.words), []).append(q.answer)
+    return sum(len(given) - max(given.count(a) for a in given) for given in answers.values())
+
+
+def tell_floor(train: list[Question], test: list[Question]) -> None:
+    result = group([q.type for q in test], question_only_floor(train, test))
+    rows = [(name, cell["n"], cell["accuracy"]) for name, cell in result["by_type"].items()]
+    print("\nquestion-only floor on test (majority training answer for the text of the question)")
+    print(tabulate([*rows, ("all", result["n"], result["overall"])], headers=["type", "questions", "percent"],
+                   floatfmt=".1f"))
+
+
+def main() -> None:
+    options = parse()
+    named = any(o.startswith("dataset=") for o in options.overrides)
+    arguments = [*([] if named else ["dataset=music_avqa"]), f"dataset.root={options.root}", *options.overrides]
+    data = build_dataset(compose(None, arguments)["dataset"])
+    found = read_splits(data)
+    if "train" in found and "test" in found:
+        tell_floor(found["train"], found["test"])
+    print()
+    try:
+        stores = data.stores
+    except DataError as error:
+        raise UsageError(f"the annotations can be read, the features cannot: {error}. See docs/data.md") from error
+    for modality, store in stores.items():
+        print(f"{MODALITIES[modality]}: {store.folder}, {store.rows} rows of shape {list(store.shape)}, "
+              f"{store.segments} segments used")
+    if data.recorded.rows:
+        print(f"{len(data.recorded.rows)} videos lack something themselves (presence.json) and are treated as such")
+    videos = sorted({q.video_id for questions in found.values() for q in questions})
+    problems = check_videos(data, videos, options.values)
+    for video, problem in list(problems.items())[:10]:
+        print(f"  {video}: {problem}")
+    if len(problems) > 10:
+        print(f"  ... and {len(problems) - 10} more")
+    whole = [split for split, questions in found.items() if tell_split(split, questions, problems)]
+    if len(whole) == len(SPLITS):
+        print(f"\neverything is there: bash train.sh {' '.join(arguments)}")
+        return
+    if not found or len(problems) == len(videos):
+        raise UsageError("no split can be run; see the lines above and docs/data.md")
+    print("\nnext: extract or download what is missing, or add dataset.skip_missing=true to use what is there")
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    run_guarded(main)

@@ -1,0 +1,78 @@
+"""Raw videos to feature files: python scripts/extract_features.py VIDEOS OUT
+
+VIDEOS is a folder with one file per video, named VIDEO_ID.mp4 (or another container). OUT, normally ROOT/feats of a data
+set, receives OUT/vggish/VIDEO_ID.npy and OUT/res18_14x14/VIDEO_ID.npy, a manifest with digests, and presence.json, which
+says what a video lacks. The same command continues after an interruption and retries the videos that failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from dataset.extract import EXTRACTORS, build_extractor  # noqa: E402
+from dataset.extract.pipeline import Settings, Summary, extract, find_videos  # noqa: E402
+from engine import runtime  # noqa: E402
+from engine.errors import UsageError, run_guarded  # noqa: E402
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("videos", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--features", nargs="+", choices=EXTRACTORS, default=["vggish", "res18_14x14"],
+                        help="default: vggish res18_14x14, those of AVST")
+    parser.add_argument("--weights", nargs="+", default=[], metavar="NAME=PATH",
+                        help="local weights, such as vggish=vggish-10086976.pth; without, they are downloaded once")
+    parser.add_argument("--seconds", type=int, default=60, help="length used of a video (default 60; AVQA: 10)")
+    parser.add_argument("--stride", type=int, default=1, help="keep every N-th second (default 1, as the official files; "
+                        "6 is all that AVST reads: then train with dataset.stride=1)")
+    parser.add_argument("--dtype", choices=("float16", "float32"), default="float16",
+                        help="float16 (default) takes half the disk; the official files are float32")
+    parser.add_argument("--workers", type=int, default=2, help="decoding processes (default 2)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    return parser.parse_args()
+
+
+def weights_of(options: argparse.Namespace) -> dict[str, Path]:
+    weights = {}
+    for item in options.weights:
+        name, separator, path = item.partition("=")
+        if name not in EXTRACTORS or not separator:
+            raise UsageError(f"--weights {item} is not of the form NAME=PATH with NAME one of {', '.join(EXTRACTORS)}")
+        weights[name] = Path(path)
+    return weights
+
+
+def tell(summary: Summary, total_rows: int) -> None:
+    print(f"{summary.done} videos extracted, {summary.skipped} were there already")
+    if summary.partly:
+        print(f"{len(summary.partly)} lack something and are recorded as absent in presence.json (rows of {total_rows}):")
+        for name, rows in sorted(summary.partly.items()):
+            print(f"  {name}: audio {rows['audio']}, visual {rows['visual']}")
+    if summary.failed:
+        print(f"{len(summary.failed)} could not be decoded and have no features:")
+        for name, reason in sorted(summary.failed.items()):
+            print(f"  {name}: {reason}")
+
+
+def main() -> None:
+    options = parse()
+    if min(options.seconds, options.stride) < 1 or options.workers < 0:
+        raise UsageError("--seconds and --stride must be at least 1, --workers at least 0")
+    videos, weights = find_videos(options.videos), weights_of(options)
+    device = runtime.make_accelerator({"device": options.device, "bf16": False}).device
+    extractors = [build_extractor(name, weights.get(name), device) for name in options.features]
+    settings = Settings(options.seconds, options.stride, options.dtype)
+    summary = extract(videos, options.out, extractors, settings, options.workers)
+    tell(summary, len(settings.chosen))
+    if not summary.done and not summary.skipped:
+        raise UsageError(f"none of the {len(videos)} videos in {options.videos} could be decoded")
+
+
+if __name__ == "__main__":
+    run_guarded(main)

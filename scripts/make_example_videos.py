@@ -1,0 +1,38 @@
+"""Render a small data set of real media files: python scripts/make_example_videos.py OUT
+
+OUT/videos holds short MP4 files (H.264, AAC) with drawn instruments and synthesised sound, and with --odd the cases that
+break pipelines (no sound, no picture, cut off, empty, ...); OUT/json_update holds questions on them in the MUSIC-AVQA
+format. docs/data.md goes from here to an answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from dataset.extract.example import write_example_dataset, write_odd  # noqa: E402
+from engine.errors import UsageError, run_guarded  # noqa: E402
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--videos", type=int, default=24, help="number of videos (default 24)")
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of each (default 10)")
+    parser.add_argument("--odd", action="store_true", help="also write the odd cases, to OUT/odd")
+    options = parser.parse_args()
+    if options.videos < 4 or options.seconds < 1:
+        raise UsageError("--videos must be at least 4 and --seconds at least 1")
+    write_example_dataset(options.out, options.videos, options.seconds)
+    if options.odd:
+        write_odd(options.out / "odd")
+    print(f"written: {options.out}/videos ({options.videos} files), {options.out}/json_update"
+          + (f", {options.out}/odd" if options.odd else ""))
+
+
+if __name__ == "__main__":
+    run_guarded(main)
