@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +18,8 @@ from dataset.types import AUDIO, VISUAL, DataError, DataSpec, Question
 from dataset.vocabulary import Vocabulary
 
 CACHE_LIMIT_MB = 512
+# Names of the release: real videos are eight digits, synthetic overlays have one of six prefixes.
+SOURCES = {"real": re.compile(r"\d{8}"), "synthetic": re.compile(r"(va|sa|vv|eva|esa|evv)\d+")}
 
 
 class MusicAVQA:
@@ -140,6 +143,11 @@ class MusicAVQA:
         if here != wanted:
             raise DataError(f"the features in {self.root} have segments, audio and visual shapes {here}; the "
                             f"checkpoint was trained on {wanted}. Set dataset.root or dataset.stride to matching data")
+
+    @staticmethod
+    def source(video_id: str) -> str | None:
+        """`real` or `synthetic` for the videos of the release, which are reported apart; None for others."""
+        return next((name for name, pattern in SOURCES.items() if pattern.fullmatch(video_id)), None)
 
     def oracle(self, split: str, scenario: Scenario) -> dict[int, bool] | None:
         """Per row, whether the best possible answer is right; unknown for real data."""

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from dataset import Scenario, Vocabulary, make_loader, question_only_floor
 from dataset.files import write_json, write_jsonl
-from engine.metrics import Record, summarise
+from engine.metrics import Record, by_source, summarise
 
 
 @torch.no_grad()
@@ -49,7 +49,7 @@ def evaluate(model, data, split: str, scenarios: list[Scenario], vocabulary: Voc
     for scenario in scenarios:
         found = predict(model, data, split, scenario, vocabulary, accelerator, batch_size, workers)
         oracle = data.oracle(split, scenario) if split == "test" else None
-        results[scenario.name] = summarise(found, floor, oracle)
+        results[scenario.name] = {**summarise(found, floor, oracle), "by_source": by_source(found, data.source)}
         records += found
     return results, records
 

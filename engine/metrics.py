@@ -3,7 +3,7 @@ number of processes cannot change a figure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -69,6 +69,16 @@ def summarise(records: list[Record], floor: dict[int, bool], oracle: dict[int, b
         best = group(types, [oracle[r.row] for r in records])
         result["oracle"], result["oracle_by_type"] = best["overall"], accuracies(best)
     return result
+
+
+def by_source(records: list[Record], source: Callable[[str], str | None]) -> dict[str, dict[str, Any]]:
+    """Accuracy of the questions on each source of videos (real, synthetic); empty where the data have but one."""
+    names = {r.row: source(r.video_id) for r in records}
+    cells = {}
+    for name in sorted({n for n in names.values() if n}):
+        kept = [r.correct for r in records if names[r.row] == name]
+        cells[name] = {"accuracy": percentage(kept), "n": len(kept)}
+    return cells
 
 
 def accuracies(result: dict[str, Any]) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """Accuracy per type, modality and overall from records, by hand."""
 
-from engine.metrics import Record, summarise, table
+from dataset.music_avqa import MusicAVQA
+from engine.metrics import Record, by_source, summarise, table
 
 
 def record(row: int, type_: str, right: bool) -> Record:
@@ -30,3 +31,13 @@ def test_the_table_puts_every_figure_under_its_name():
     cell = {name: model[:end].split()[-1] for name, end in columns.items()}
     assert cell == {"A Cnt": "50.0", "A Avg": "66.7", "V Loc": "0.0", "AV Loc": "-", "All Avg": "50.0"}
     assert "floor" in floor
+
+
+def test_real_and_synthetic_videos_are_counted_apart():
+    videos = {"00000093": True, "00009999": False, "va00003871": True, "esa00000001": True, "evv00000001": False,
+              "my_clip": False, "vacation01": True}
+    records = [Record(i, i, v, "Audio/Counting", "complete", "yes" if right else "no", "yes")
+               for i, (v, right) in enumerate(videos.items())]
+    found = by_source(records, MusicAVQA.source)
+    assert found == {"real": {"accuracy": 50.0, "n": 2}, "synthetic": {"accuracy": 100 * 2 / 3, "n": 3}}
+    assert by_source(records[5:], MusicAVQA.source) == {}
