@@ -1,4 +1,4 @@
-"""Time a training step, inference or the loader on random features of the configured shapes; needs no data.
+"""Time a training step, inference, the loader or feature extraction on made-up input of the real shapes; needs no data.
 
 The default shapes are those of MUSIC-AVQA: batch 4, T = 10, audio 128, visual 512 x 14 x 14. Prints one JSON object.
 """
@@ -19,11 +19,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models import resnet18
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from dataset import build_dataset  # noqa: E402
+from dataset.extract.example import Example, write_video  # noqa: E402
+from dataset.extract.media import read_clip  # noqa: E402
+from dataset.extract.resnet import maps_network, normalised  # noqa: E402
+from dataset.extract.vggish import VGGish, log_mel  # noqa: E402
 from dataset.types import AUDIO, Batch, DataSpec  # noqa: E402
 from engine import runtime  # noqa: E402
 from engine.config import compose  # noqa: E402
@@ -38,7 +43,7 @@ MUSIC_AVQA = DataSpec(segments=10, audio_channels=128, visual_channels=512, grid
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("train-step", "inference", "loader"))
+    parser.add_argument("what", choices=("train-step", "inference", "loader", "extract"))
     parser.add_argument("arguments", nargs="*", metavar="[CONFIG.yaml] [key=value ...]",
                         help="as for main_train.py; dataset=music_avqa unless named")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -214,11 +219,32 @@ def bench_loader(options: argparse.Namespace) -> dict[str, Any]:
             "bytes_read_per_sample": read, **surroundings(cpu)}
 
 
+def bench_extract(options: argparse.Namespace) -> dict[str, Any]:
+    """Decoding and the two networks (random weights) on a minute of 1280 x 720 at 30 frames per second, apart."""
+    device = runtime.make_accelerator({"device": options.device, "bf16": False}).device
+    extractors = {"vggish": VGGish().to(device).eval(), "resnet": maps_network(resnet18()).to(device).eval()}
+    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+        path = Path(folder) / "clip.mp4"
+        write_video(path, Example(seconds=60, fps=30, size=(1280, 720), rate=44_100))
+        cpu, clip = torch.device("cpu"), read_clip(path, list(range(60)))
+        decode = [timed(lambda: read_clip(path, list(range(60))), cpu) for _ in range(options.steps)]
+        sound, frames = torch.from_numpy(clip.sound).to(device), clip.frames
+        hear = [timed(lambda: extractors["vggish"](log_mel(sound)), device) for _ in range(options.steps)]
+        see = [timed(lambda: extractors["resnet"](normalised(frames, device)), device) for _ in range(options.steps)]
+    parts = {"decode": decode, "vggish": hear, "resnet": see}
+    seconds = {f"{name}_seconds": statistics.median(values) for name, values in parts.items()}
+    total = sum(seconds.values())
+    return {"what": "extract", **seconds, "seconds_per_step": total, "frames_per_second": 60 / seconds["resnet_seconds"],
+            "decoded_frames_per_second": 1800 / seconds["decode_seconds"],
+            "sound_seconds_per_second": 60 / seconds["vggish_seconds"],
+            "peak_memory_mb": peak_memory_mb(device), **surroundings(device)}
+
+
 def main() -> None:
     options = parse()
     if min(options.batch_size, options.steps, options.videos) < 1:
         raise UsageError("--batch-size, --steps and --videos must be at least 1")
-    result = bench_loader(options) if options.what == "loader" else bench_model(options)
+    result = {"loader": bench_loader, "extract": bench_extract}.get(options.what, bench_model)(options)
     print(json.dumps(result, indent=None if options.json else 2))
 
 

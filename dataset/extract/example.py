@@ -27,19 +27,20 @@ class Example:
     channels: int = 2
     picture: bool = True
     sound: bool = True
+    size: tuple[int, int] = (160, 120)
     variable: bool = False               # a variable frame rate: every second frame of every odd second is left out
     cut: float | None = None             # keep this share of the file's bytes
 
 
-def draw(example: Example, time: float, size: tuple[int, int] = (160, 120)) -> Image.Image:
+def draw(example: Example, time: float) -> Image.Image:
     """A body per instrument, with a bow that moves while it plays."""
-    image = Image.new("RGB", size, (20, 60, 30))
-    pen, width = ImageDraw.Draw(image), size[0] / len(example.sources)
+    image = Image.new("RGB", example.size, (20, 60, 30))
+    pen, width, height = ImageDraw.Draw(image), example.size[0] / len(example.sources), example.size[1]
     for i, kind in enumerate(example.sources):
         left, right = (i + 0.2) * width, (i + 0.8) * width
-        pen.ellipse((left, 30, right, 110), fill=COLOURS[kind])
-        sway = 0 if kind in example.silent else 15 * np.sin(2 * np.pi * 2 * time)
-        pen.line((left, 60 + sway, right, 70 - sway), fill=(255, 255, 255), width=4)
+        pen.ellipse((left, height / 4, right, 0.9 * height), fill=COLOURS[kind])
+        sway = 0 if kind in example.silent else height / 8 * np.sin(2 * np.pi * 2 * time)
+        pen.line((left, height / 2 + sway, right, 0.6 * height - sway), fill=(255, 255, 255), width=4)
     return image
 
 
@@ -60,7 +61,7 @@ def write_video(path: Path, example: Example) -> None:
         video = audio = None
         if example.picture:
             video = container.add_stream("libx264", rate=example.fps)
-            video.width, video.height, video.pix_fmt = 160, 120, "yuv420p"
+            (video.width, video.height), video.pix_fmt = example.size, "yuv420p"
             video.codec_context.time_base = Fraction(1, example.fps * 10)
         if example.sound:
             audio = container.add_stream("aac", rate=example.rate)

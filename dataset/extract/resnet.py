@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.models import ResNet18_Weights, resnet18
+from torchvision.models import ResNet, ResNet18_Weights, resnet18
 
 from dataset.extract.media import Clip
 from dataset.extract.weights import load_weights
@@ -19,9 +19,8 @@ from dataset.extract.weights import load_weights
 MEAN, DEVIATION = (0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989)
 
 
-def resnet_14x14(weights: Path | None) -> nn.Sequential:
-    """`weights`: torchvision's resnet18 state dict, None to download it."""
-    network = load_weights(resnet18(), weights, ResNet18_Weights.IMAGENET1K_V1.url)
+def maps_network(network: ResNet) -> nn.Sequential:
+    """A ResNet up to its last map, whose stage has stride 1."""
     first = network.layer4[0]
     first.conv1.stride = first.downsample[0].stride = (1, 1)
     return nn.Sequential(*list(network.children())[:-2])
@@ -39,8 +38,10 @@ class ResNetMaps:
     folder, modality, shape = "res18_14x14", "visual", (512, 14, 14)
 
     def __init__(self, weights: Path | None, device: torch.device, batch_size: int = 32) -> None:
+        """`weights`: torchvision's resnet18 state dict, None to download it."""
         self.device, self.batch_size = device, batch_size
-        self.network = resnet_14x14(weights).to(device).eval()
+        network = load_weights(resnet18(), weights, ResNet18_Weights.IMAGENET1K_V1.url)
+        self.network = maps_network(network).to(device).eval()
 
     @torch.inference_mode()
     def __call__(self, clip: Clip) -> np.ndarray:
