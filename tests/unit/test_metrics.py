@@ -30,3 +30,14 @@ def test_the_table_puts_every_figure_under_its_name():
     cell = {name: model[:end].split()[-1] for name, end in columns.items()}
     assert cell == {"A Cnt": "50.0", "A Avg": "66.7", "V Loc": "0.0", "AV Loc": "-", "All Avg": "50.0"}
     assert "floor" in floor
+
+
+def test_types_without_a_modality_have_columns_of_their_own():
+    records = [record(0, "Used For", True), record(1, "Which", True), record(2, "Which", False)]
+    result = summarise(records, dict.fromkeys(range(3), False), None)
+    assert result["by_modality"] == {} and result["question_only_floor_by_type"] == {"Used For": 0.0, "Which": 0.0}
+    header, _, model, _ = table({"complete": result}).splitlines()
+    names = ("Which", "Come From", "Happening", "Where", "Why", "Before Next", "When", "Used For", "All")
+    ends = [header.index(f" {name} ") + len(name) + 1 for name in names[:-1]] + [len(header)]
+    assert ends == sorted(ends)
+    assert [model[:end].split()[-1] for end in ends] == ["50.0", *["-"] * 6, "100.0", "66.7"]
