@@ -13,6 +13,7 @@ from dataset.vocabulary import Vocabulary
 DATASETS = {
     "synthetic": "dataset.synthetic.Synthetic",
     "music_avqa": "dataset.music_avqa.MusicAVQA",
+    "avqa": "dataset.avqa.AVQA",
 }
 
 

@@ -1,4 +1,4 @@
-"""The question-only floor: what the text of a question alone is worth."""
+"""The question-only floor: what the text of a question, and of its candidates, is worth without the media."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from dataset.types import Question
 
 
 def question_only_floor(train: list[Question], test: list[Question]) -> list[bool]:
-    """Whether the majority training answer is right, per question of `test`.
+    """Whether the best guess from text alone is right, per question of `test`."""
+    floor = multiple_choice_guesses if train[0].choices else majority_guesses
+    return [guess == question.answer for guess, question in zip(floor(train, test), test, strict=True)]
+
+
+def majority_guesses(train: list[Question], test: list[Question]) -> list[str]:
+    """The majority answer in training, per question of `test`.
 
     Asked of the same text with the same values; where training has none, of the template, then of the type, then of
     all. Ties go to the answer seen first.
@@ -20,8 +26,22 @@ def question_only_floor(train: list[Question], test: list[Question]) -> list[boo
         for question in train:
             counts[key(question)][question.answer] += 1
         tables.append((key, {k: c.most_common(1)[0][0] for k, c in counts.items()}))
-    return [guess(tables, question) == question.answer for question in test]
+    return [next(table[key(q)] for key, table in tables if key(q) in table) for q in test]
 
 
-def guess(tables, question: Question) -> str:
-    return next(table[key(question)] for key, table in tables if key(question) in table)
+def multiple_choice_guesses(train: list[Question], test: list[Question]) -> list[str]:
+    """The candidate that was right most often for the same text in training, per question of `test`.
+
+    Among equals the one with the largest share of times right when offered, then the first.
+    """
+    right_for_text: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
+    right, offered = Counter(), Counter()
+    for question in train:
+        right_for_text[question.words][question.answer] += 1
+        right[question.answer] += 1
+        offered.update(set(question.texts))
+
+    def worth(words: tuple[str, ...], text: str) -> tuple[int, float]:
+        return right_for_text[words][text], right[text] / max(offered[text], 1)
+
+    return [max(q.texts, key=lambda text, q=q: worth(q.words, text)) for q in test]

@@ -47,13 +47,20 @@ class QuestionSet(Dataset):
             audio=self.stream(question, presence, AUDIO),
             visual=self.stream(question, presence, VISUAL),
             words=torch.tensor([self.vocabulary.encode_words(question.words)]),
-            answer=torch.tensor([self.vocabulary.encode_answer(question.answer)]),
+            answer=torch.tensor([self.answer(question)]),
             presence=torch.from_numpy(presence)[None],
             question_id=torch.tensor([question.question_id]),
             row=torch.tensor([question.row]),
             video=torch.tensor([self.video_index[question.video_id]]),
+            choices=torch.tensor([self.vocabulary.encode_choices(question.choices)]) if question.choices else None,
             negative_visual=self.negative(question) if self.negatives == "other_video" else None,
         )
+
+    def answer(self, question: Question) -> int:
+        """Position among the question's candidates, or in the vocabulary where it has none."""
+        if question.choices:
+            return question.texts.index(question.answer)
+        return self.vocabulary.encode_answer(question.answer)
 
     def stream(self, question: Question, presence: np.ndarray, modality: int) -> torch.Tensor:
         """(1, T, ...) with zeros where absent; a wholly absent modality's file is not even opened."""

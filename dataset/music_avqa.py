@@ -67,14 +67,20 @@ class MusicAVQA:
                             "must have one row per second of the same clip")
         return {AUDIO: audio, VISUAL: visual}
 
+    def annotation_file(self, split: str) -> Path:
+        return self.root / self.annotations / self.files[split]
+
+    def read_split(self, split: str) -> list[Question]:
+        """The questions of a split as annotated."""
+        return read_questions(self.annotation_file(split))
+
     def questions(self, split: str) -> list[Question]:
         """All questions of `train`, `val` or `test`."""
         if split not in self._questions:
-            found = read_questions(self.root / self.annotations / self.files[split])
+            found = self.read_split(split)
             kept = [q for q in found if not self.skip_missing or all(self.at_hand(q.video_id, m) for m in self.stores)]
             if not kept:
-                raise DataError(f"no video of {self.root / self.annotations / self.files[split]} has feature files in "
-                                f"{self.root}")
+                raise DataError(f"no video of {self.annotation_file(split)} has feature files in {self.root}")
             if len(kept) < len(found):
                 print(f"{split}: {len(kept)} of {len(found)} questions kept, the others' videos have no feature files")
             self._questions[split] = kept
@@ -95,6 +101,7 @@ class MusicAVQA:
             visual_channels=channels, grid=(height, width),
             words=vocabulary.length,
             vocabulary=len(vocabulary.words), answers=len(vocabulary.answers),
+            choices=len(self.questions("train")[0].choices),
         )
 
     def question_set(self, split: str, vocabulary: Vocabulary, scenario: Scenario = SCENARIOS["complete"], *,

@@ -1,8 +1,8 @@
-"""MUSIC-AVQA annotation files to questions, with all their real quirks.
+"""Annotation files to questions, and the records of MUSIC-AVQA with all their real quirks.
 
-A file is one JSON list. `type` and `templ_values` are strings that hold JSON lists, the answer's key is `anser`, some
-templates end in a blank and one in a full-width question mark; the `json` files repeat some question ids with
-contradictory answers, so the row number is what identifies a question.
+A file is one JSON list. In MUSIC-AVQA `type` and `templ_values` are strings that hold JSON lists, the answer's key is
+`anser`, some templates end in a blank and one in a full-width question mark; the `json` files repeat some question ids
+with contradictory answers, so the row number is what identifies a question.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -31,15 +32,32 @@ def json_list(value: object) -> object:
 
 
 JSONList = Annotated[list[str], BeforeValidator(json_list)]
+VideoName = Annotated[str, Field(min_length=1, pattern=r"^[\w.-]+$")]      # it names the feature files
+QuestionNumber = Annotated[int, Field(ge=0, lt=2**63)]                     # batches carry it as int64
 
 
-class Annotation(BaseModel):
-    """One record as released; other keys are ignored."""
+def ends_in_punctuation(text: str) -> bool:
+    return unicodedata.category(text[-1]).startswith("P")
+
+
+class Record(BaseModel, ABC):
+    """The schema of one record of a data set as released; other keys are ignored."""
 
     model_config = ConfigDict(strict=True)
+    number_key: ClassVar[str]            # the key of the question's number, for messages
 
-    video_id: Annotated[str, Field(min_length=1, pattern=r"^[\w.-]+$")]
-    question_id: Annotated[int, Field(ge=0, lt=2**63)]      # batches carry it as int64
+    @abstractmethod
+    def to_question(self, row: int) -> Question:
+        """The record in position `row` of its file as a question."""
+
+
+class Annotation(Record):
+    """A record of MUSIC-AVQA."""
+
+    number_key = "question_id"
+
+    video_id: VideoName
+    question_id: QuestionNumber
     type: Annotated[JSONList, Field(min_length=2, max_length=2)]
     question_content: Annotated[str, Field(min_length=2)]
     templ_values: JSONList
@@ -54,10 +72,10 @@ class Annotation(BaseModel):
 
     @field_validator("question_content")
     @classmethod
-    def ends_in_punctuation(cls, value: str) -> str:
+    def is_asked(cls, value: str) -> str:
         """The last character is always cut off, which must not cost a word its last letter."""
         text = value.rstrip()
-        if not text or not unicodedata.category(text[-1]).startswith("P") or not text[:-1].split():
+        if not text or not ends_in_punctuation(text) or not text[:-1].split():
             raise ValueError(f"must be words that end in a question mark, got {value!r}")
         return value
 
@@ -72,6 +90,12 @@ class Annotation(BaseModel):
                              f"{self.question_content!r}")
         return self
 
+    def to_question(self, row: int) -> Question:
+        return Question(
+            row=row, question_id=self.question_id, video_id=self.video_id, type="/".join(self.type),
+            template=self.question_content, words=fill(self.question_content, self.templ_values), answer=self.anser,
+        )
+
 
 def fill(template: str, values: list[str]) -> tuple[str, ...]:
     """Words of a question: trailing blanks and the last character cut, then the values filled in left to right.
@@ -83,8 +107,8 @@ def fill(template: str, values: list[str]) -> tuple[str, ...]:
     return tuple(next(remaining) if "<" in word else word for word in words)
 
 
-def read_questions(path: Path) -> list[Question]:
-    """All questions of an annotation file; DataError names the file, the record, the field and what is wrong."""
+def read_questions(path: Path, schema: type[Record] = Annotation) -> list[Question]:
+    """All questions of an annotation file of `schema`; DataError names the file, the record, the field and what is wrong."""
     try:
         records = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -95,20 +119,16 @@ def read_questions(path: Path) -> list[Question]:
         raise DataError(f"annotation file {path} is not JSON in UTF-8 ({error}); download it again") from error
     if not isinstance(records, list) or not records:
         raise DataError(f"annotation file {path} must hold a JSON list of questions, with at least one")
-    return [to_question(record, row, path) for row, record in enumerate(records)]
+    return [validated(record, row, path, schema).to_question(row) for row, record in enumerate(records)]
 
 
-def to_question(record: object, row: int, path: Path) -> Question:
+def validated(record: object, row: int, path: Path, schema: type[Record]) -> Record:
     try:
-        item = Annotation.model_validate(record)
+        return schema.model_validate(record)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "record"
         problem = first["msg"].removeprefix("Value error, ")
-        number = record.get("question_id") if isinstance(record, dict) else None
-        raise DataError(f"annotation file {path}, record {row} (question_id {number!r}), field '{field}': "
+        number = record.get(schema.number_key) if isinstance(record, dict) else None
+        raise DataError(f"annotation file {path}, record {row} ({schema.number_key} {number!r}), field '{field}': "
                         f"{problem}; correct the record or download the file again") from error
-    return Question(
-        row=row, question_id=item.question_id, video_id=item.video_id, type="/".join(item.type),
-        template=item.question_content, words=fill(item.question_content, item.templ_values), answer=item.anser,
-    )

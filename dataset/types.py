@@ -21,6 +21,8 @@ QUESTION_TYPES = (
     "Audio-Visual/Existential", "Audio-Visual/Location", "Audio-Visual/Counting",
     "Audio-Visual/Comparative", "Audio-Visual/Temporal",
 )
+# The eight of AVQA (ACM MM 2022), in the order of the published result table.
+AVQA_TYPES = ("Which", "Come From", "Happening", "Where", "Why", "Before Next", "When", "Used For")
 
 
 class DataError(Exception):
@@ -34,10 +36,16 @@ class Question:
     row: int                 # position in the annotation file; unique where question ids repeat
     question_id: int
     video_id: str
-    type: str                # one of QUESTION_TYPES for MUSIC-AVQA
+    type: str                # one of QUESTION_TYPES for MUSIC-AVQA, of AVQA_TYPES for AVQA
     template: str            # the text with its placeholders, as annotated
     words: tuple[str, ...]
-    answer: str
+    answer: str              # with candidates, the text of the right one
+    choices: tuple[tuple[str, ...], ...] = ()    # the words of each candidate; empty for an open vocabulary
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The candidates as text, `answer` among them."""
+        return tuple(" ".join(words) for words in self.choices)
 
 
 @dataclass(frozen=True)
@@ -48,9 +56,10 @@ class DataSpec:
     audio_channels: int      # 128 for VGGish
     visual_channels: int     # 512 for ResNet-18
     grid: tuple[int, int]    # (H, W)
-    words: int               # L, the longest question in training
+    words: int               # L, the longest question or candidate in training
     vocabulary: int          # question words, padding and unknown included
     answers: int             # A
+    choices: int = 0         # M candidates per question, 0 = an open vocabulary
 
     @property
     def tokens(self) -> int:
@@ -64,11 +73,12 @@ class Batch:
     audio: Tensor            # (B, T, Ca) float
     visual: Tensor           # (B, T, C, H, W) float
     words: Tensor            # (B, L) int64, 0 = padding
-    answer: Tensor           # (B,) int64, -1 = not in the vocabulary
+    answer: Tensor           # (B,) int64, -1 = not in the vocabulary; with choices, which of them is right
     presence: Tensor         # (B, T, 2) bool, columns AUDIO, VISUAL
     question_id: Tensor      # (B,) int64, seeds the noise of evaluation
     row: Tensor              # (B,) int64, position in the annotation file
     video: Tensor            # (B,) int64, equal for questions on the same video
+    choices: Tensor | None = None           # (B, M, L) int64, the words of the candidates
     negative_visual: Tensor | None = None   # (B, T, C, H, W), segments of other videos
 
     def map(self, change) -> Batch:

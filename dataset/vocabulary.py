@@ -20,14 +20,15 @@ class Vocabulary:
     """
 
     words: list[str]
-    answers: list[str]
-    length: int              # L, the longest training question
+    answers: list[str]       # none where every question brings its own candidates
+    length: int              # L, the longest training question or candidate
 
     @classmethod
     def build(cls, questions: list[Question]) -> Vocabulary:
-        words = dict.fromkeys(word for q in questions for word in q.words)
-        answers = dict.fromkeys(q.answer for q in questions)
-        return cls([PAD, *words], list(answers), max(len(q.words) for q in questions))
+        texts = [text for q in questions for text in (q.words, *q.choices)]
+        words = dict.fromkeys(word for text in texts for word in text)
+        answers = dict.fromkeys(q.answer for q in questions if not q.choices)
+        return cls([PAD, *words], list(answers), max(map(len, texts)))
 
     @cached_property
     def word_index(self) -> dict[str, int]:
@@ -41,6 +42,10 @@ class Vocabulary:
         """`length` indices: words beyond it are cut, shorter questions padded."""
         indices = [self.word_index.get(word, 0) for word in words[:self.length]]
         return indices + [0] * (self.length - len(indices))
+
+    def encode_choices(self, choices: tuple[tuple[str, ...], ...]) -> list[list[int]]:
+        """M x `length` indices, each candidate encoded like a question."""
+        return [self.encode_words(words) for words in choices]
 
     def encode_answer(self, answer: str) -> int:
         """-1 for an answer that training never gave: it can be counted as wrong, not learnt."""

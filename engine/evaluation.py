@@ -31,11 +31,11 @@ def predict(model, data, split: str, scenario: Scenario, vocabulary: Vocabulary,
     bar = tqdm(loader, desc=f"{split} {scenario.name}", leave=False, disable=None if accelerator.is_main_process else True)
     for batch in bar:
         with accelerator.autocast():
-            logits = net(batch.to(accelerator.device)).logits["complete"]          # (B, A)
+            logits = net(batch.to(accelerator.device)).logits["complete"]          # (B, A) or (B, M)
         for row, index in zip(batch.row.tolist(), logits.argmax(dim=-1).tolist(), strict=True):
             q = by_row[row]
-            records.append(Record(row, q.question_id, q.video_id, q.type, scenario.name, vocabulary.answers[index],
-                                  q.answer))
+            prediction = (q.texts or vocabulary.answers)[index]
+            records.append(Record(row, q.question_id, q.video_id, q.type, scenario.name, prediction, q.answer))
     gathered = gather_object(records)
     return sorted(gathered, key=lambda r: r.row)
 
@@ -71,7 +71,12 @@ def report(folder: Path, header: dict[str, Any], results: dict[str, Any], record
 
 
 def unknown_answers(records: list[Record], vocabulary: Vocabulary) -> str:
-    """A note on questions whose answer is outside the vocabulary and so counted as wrong; empty if there are none."""
+    """A note on questions whose answer is outside the vocabulary and so counted as wrong; empty if there are none.
+
+    Where questions bring their own candidates there is no vocabulary of answers, and nothing to note.
+    """
+    if not vocabulary.answers:
+        return ""
     rows = {r.row: r.answer for r in records}
     unknown = {row: answer for row, answer in rows.items() if answer not in set(vocabulary.answers)}
     if not unknown:

@@ -9,7 +9,10 @@ from typing import Any
 
 from tabulate import tabulate
 
-# Columns of Tables 1 and 3, put under their right names (the printed tables exchange Loc and Cnt of Audio-Visual).
+from dataset.types import AVQA_TYPES
+
+# Columns of Tables 1 and 3 (MUSIC-AVQA), put under their right names (the printed tables exchange Loc and Cnt of
+# Audio-Visual).
 COLUMNS = {
     "Audio": {"Cnt": "Counting", "Comp": "Comparative"},
     "Visual": {"Cnt": "Counting", "Loc": "Location"},
@@ -25,7 +28,7 @@ class Record:
     row: int
     question_id: int
     video_id: str
-    type: str                # "Audio/Counting"
+    type: str                # "Audio/Counting", "Which"
     scenario: str
     prediction: str
     answer: str
@@ -45,13 +48,16 @@ def percentage(flags: Iterable[bool]) -> float | None:
 
 
 def group(types: list[str], flags: list[bool]) -> dict[str, Any]:
-    """Accuracy overall, by type and by modality; averages are over questions, as in the paper."""
+    """Accuracy overall, by type and by modality; averages are over questions, as in the paper.
+
+    A type "Audio/Counting" names its modality; types without one, such as those of AVQA, count for no modality.
+    """
     def cell(keep) -> dict[str, Any]:
         kept = [flag for type_, flag in zip(types, flags, strict=True) if keep(type_)]
         return {"accuracy": percentage(kept), "n": len(kept)}
 
     by_type = {name: cell(lambda t, name=name: t == name) for name in sorted(set(types))}
-    modalities = sorted({name.split("/")[0] for name in by_type})
+    modalities = sorted({name.split("/")[0] for name in by_type if "/" in name})
     by_modality = {name: cell(lambda t, name=name: t.split("/")[0] == name) for name in modalities}
     return {"overall": percentage(flags), "n": len(flags), "by_type": by_type, "by_modality": by_modality}
 
@@ -88,25 +94,27 @@ def accuracies(result: dict[str, Any]) -> dict[str, float]:
 
 def table(scenarios: dict[str, dict[str, Any]]) -> str:
     """The paper's columns, one line per scenario, with oracle and floor below each."""
-    headers = ["scenario", ""]
-    for modality, kinds in COLUMNS.items():
-        headers += [f"{short_name(modality)} {kind}" for kind in (*kinds, "Avg")]
+    columns, total = columns_of({name for result in scenarios.values() for name in result["by_type"]})
+
+    def line(title: str, kind: str, by_name: dict[str, float], overall: float | None) -> list[Any]:
+        return [title, kind, *(by_name.get(name) for name in columns.values()), overall]
+
     lines = []
     for name, result in scenarios.items():
-        lines.append([name, "model", *cells(accuracies(result)), result["overall"]])
+        lines.append(line(name, "model", accuracies(result), result["overall"]))
         if result["oracle"] is not None:
-            lines.append(["", "oracle", *cells(result["oracle_by_type"]), result["oracle"]])
-        lines.append(["", "floor", *cells(result["question_only_floor_by_type"]), result["question_only_floor"]])
-    return tabulate(lines, headers=[*headers, "All Avg"], floatfmt=".1f", missingval="-")
+            lines.append(line("", "oracle", result["oracle_by_type"], result["oracle"]))
+        lines.append(line("", "floor", result["question_only_floor_by_type"], result["question_only_floor"]))
+    return tabulate(lines, headers=["scenario", "", *columns, total], floatfmt=".1f", missingval="-")
 
 
-def short_name(modality: str) -> str:
-    return {"Audio": "A", "Visual": "V", "Audio-Visual": "AV"}[modality]
-
-
-def cells(by_name: dict[str, float]) -> list[float | None]:
-    values = []
+def columns_of(types: set[str]) -> tuple[dict[str, str], str]:
+    """Each column's header with the type or modality it shows, and the header of the last, over all questions."""
+    if not types.isdisjoint(AVQA_TYPES):
+        return {name: name for name in AVQA_TYPES}, "All"         # Table 2
+    columns = {}
     for modality, kinds in COLUMNS.items():
-        values += [by_name.get(f"{modality}/{kind}") for kind in kinds.values()]
-        values.append(by_name.get(modality))
-    return values
+        short = {"Audio": "A", "Visual": "V", "Audio-Visual": "AV"}[modality]
+        columns |= {f"{short} {kind}": f"{modality}/{name}" for kind, name in kinds.items()}
+        columns[f"{short} Avg"] = modality
+    return columns, "All Avg"

@@ -8,7 +8,7 @@ from dataset.types import DataSpec
 from models.avqa import AVQAModel
 from models.backbones import BACKBONES
 from models.features import FeatureShape
-from models.heads import OpenVocabulary
+from models.heads import MultipleChoice, OpenVocabulary
 from models.methods import METHODS
 
 
@@ -31,4 +31,5 @@ def build_model(spec: DataSpec, backbone: dict, method: dict) -> AVQAModel:
         completion = resolve(METHODS[method.pop("name")])(shape, **method)
     except ValueError as error:
         raise OptionError(str(error)) from error
-    return AVQAModel(body, completion, OpenVocabulary(body.dim, spec.answers))
+    head = MultipleChoice(body.dim) if spec.choices else OpenVocabulary(body.dim, spec.answers)
+    return AVQAModel(body, completion, head)

@@ -15,7 +15,7 @@ from models.objective import answer_loss
 
 @dataclass
 class Output:
-    """Logits (B, A) by view, and in training every loss term by name (scalars, unweighted)."""
+    """Logits (B, A), or (B, M) over candidates, by view, and in training every loss term by name (scalars, unweighted)."""
 
     logits: dict[str, Tensor]
     terms: dict[str, Tensor] = field(default_factory=dict)
@@ -43,13 +43,14 @@ class AVQAModel(nn.Module):
             views = self.method.views(features, batch.presence)
             return self.answer_views(views, batch)
         completed = self.method.complete(features, batch.presence)
-        return Output({"complete": self.head(self.backbone.fuse(completed).vector, batch)})
+        return Output({"complete": self.head(self.backbone.fuse(completed).vector, batch, self.backbone.encode_text)})
 
     def answer_views(self, views: Views, batch: Batch) -> Output:
         """All views through the backbone as one batch, then one answer loss per view."""
         size, count = len(batch), len(views.features)
         fused = self.backbone.fuse(concatenate(list(views.features.values())))
-        logits = self.head(fused.vector, repeat_batch(batch, count)).split(size)    # count x (B, A)
+        logits = self.head(fused.vector, repeat_batch(batch, count), self.backbone.encode_text)
+        logits = logits.split(size)                                                 # count x (B, A)
         output = Output(dict(zip(views.features, logits, strict=True)), dict(views.losses))
         for index, (name, view_logits) in enumerate(output.logits.items()):
             output.terms[f"answer_{name}"] = answer_loss(view_logits, batch.answer)
@@ -71,4 +72,5 @@ def repeat_batch(batch: Batch, count: int) -> Batch:
     """The batch as the head sees it when `count` views are stacked; heads read the text side only."""
     if count == 1:
         return batch
-    return replace(batch, words=batch.words.repeat(count, 1), answer=batch.answer.repeat(count))
+    choices = None if batch.choices is None else batch.choices.repeat(count, 1, 1)
+    return replace(batch, words=batch.words.repeat(count, 1), answer=batch.answer.repeat(count), choices=choices)

@@ -105,7 +105,7 @@ def main() -> None:
     state = load_checkpoint(path)
     config, spec = state["config"], DataSpec(**state["spec"])
     vocabulary = Vocabulary.from_dict(state["vocabulary"])
-    if getattr(spec, "choices", 0):
+    if spec.choices:
         raise UsageError(f"checkpoint {path} answers multiple choice; this command asks open questions")
     words = encode_question(options.question, vocabulary)
     device = runtime.make_accelerator({"device": options.device, "bf16": False}).device

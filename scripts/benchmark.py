@@ -74,13 +74,17 @@ def random_batch(spec: DataSpec, size: int, device: torch.device) -> Batch:
     def shape(*sizes: int) -> torch.Tensor:
         return torch.randn(size, spec.segments, *sizes, device=device).relu()
 
+    def text(*sizes: int) -> torch.Tensor:
+        return torch.randint(1, spec.vocabulary, (size, *sizes, spec.words), device=device)
+
     return Batch(
         audio=shape(spec.audio_channels), visual=shape(spec.visual_channels, *spec.grid),
-        words=torch.randint(1, spec.vocabulary, (size, spec.words), device=device),
-        answer=torch.randint(0, spec.answers, (size,), device=device),
+        words=text(),
+        answer=torch.randint(0, spec.choices or spec.answers, (size,), device=device),
         presence=torch.ones(size, spec.segments, 2, dtype=torch.bool, device=device),
         question_id=torch.arange(size, device=device), row=torch.arange(size, device=device),
         video=torch.arange(size, device=device),
+        choices=text(spec.choices) if spec.choices else None,
     )
 
 

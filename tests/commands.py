@@ -1,4 +1,4 @@
-"""A user's own tiny data set in the MUSIC-AVQA layout, with other shapes, another T and other words."""
+"""A user's own tiny data sets in the layouts of MUSIC-AVQA and AVQA, with other shapes, another T and other words."""
 
 from __future__ import annotations
 
@@ -10,30 +10,39 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dataset.types import AVQA_TYPES
+
 ROOT = Path(__file__).resolve().parents[1]
-SMALL = [
-    "dataset=music_avqa", "dataset.stride=2", "train.epochs=2", "train.batch_size=8", "train.learning_rate=1e-3",
+SHORT = [
+    "train.epochs=2", "train.batch_size=8", "train.learning_rate=1e-3",
     "train.log_every=2", "runtime.workers=0", "runtime.device=cpu", "rmm.slots=5", "avr.steps=3", "avr.width=8",
 ]
+SMALL = ["dataset=music_avqa", "dataset.stride=2", *SHORT]
 KINDS = ("theremin", "kazoo", "lute")
+
+
+def write_features(root: Path, name: str, code: np.ndarray, rng: np.random.Generator, seconds: int, audio: int,
+                   grid: tuple[int, int]) -> None:
+    """`code` (audio + visual channels) plus noise in every second and cell of one video."""
+    for folder in ("vggish", "res18_14x14"):
+        (root / "feats" / folder).mkdir(parents=True, exist_ok=True)
+    noise = rng.random((seconds, audio)).astype(np.float32) * 0.1
+    np.save(root / "feats/vggish" / f"{name}.npy", code[:audio] + noise)
+    noise = rng.random((seconds, len(code) - audio, *grid)).astype(np.float32) * 0.1
+    np.save(root / "feats/res18_14x14" / f"{name}.npy", code[audio:, None, None] + noise)
 
 
 def write_dataset(root: Path, videos: int = 8, seconds: int = 6, audio: int = 5, visual: int = 16, grid=(2, 2)) -> Path:
     """Every video shows and sounds one of three kinds; three questions per video in each split."""
     rng = np.random.default_rng(0)
     codes = rng.random((3, audio + visual)).astype(np.float32)
-    for folder in ("vggish", "res18_14x14"):
-        (root / "feats" / folder).mkdir(parents=True)
-    (root / "json_update").mkdir()
+    (root / "json_update").mkdir(parents=True)
     number = 0
     for split in ("train", "val", "test"):
         records = []
         for v in range(videos):
             kind, name = v % 3, f"{split}{v:04d}"
-            noise = rng.random((seconds, audio)).astype(np.float32) * 0.1
-            np.save(root / "feats/vggish" / f"{name}.npy", codes[kind, :audio] + noise)
-            cells = codes[kind, audio:, None, None] + rng.random((seconds, visual, *grid)).astype(np.float32) * 0.1
-            np.save(root / "feats/res18_14x14" / f"{name}.npy", cells)
+            write_features(root, name, codes[kind], rng, seconds, audio, grid)
             for text, values, answer, type_ in (
                 ("Is there a <Object> sound?", [KINDS[kind]], "yes", ["Audio", "Counting"]),
                 ("What kind of musical instrument is it?", [], KINDS[kind], ["Visual", "Location"]),
@@ -44,6 +53,26 @@ def write_dataset(root: Path, videos: int = 8, seconds: int = 6, audio: int = 5,
                                 "question_content": text, "templ_values": json.dumps(values), "question_deleted": 0,
                                 "anser": answer})
         (root / "json_update" / f"avqa-{split}.json").write_text(json.dumps(records))
+    return root
+
+
+def write_avqa(root: Path, videos: int = 24) -> Path:
+    """Every video shows and sounds one of four kinds, and is asked for in each of the eight types."""
+    rng = np.random.default_rng(0)
+    kinds = ["Theremin", "Kazoo", None, 808]         # the release, too, has candidates that are null or a number
+    codes = rng.random((len(kinds), 5 + 16)).astype(np.float32)
+    (root / "json").mkdir(parents=True)
+    for file, count in (("train_qa", videos), ("val_qa", 4)):
+        records = []
+        for v in range(count):
+            kind, name = int(rng.integers(len(kinds))), f"-{file}{v:03d}_000030"
+            write_features(root, name, codes[kind], rng, seconds=3, audio=5, grid=(2, 2))
+            for type_ in AVQA_TYPES:
+                order = rng.permutation(len(kinds)).tolist()
+                records.append({"id": len(records), "video_name": name, "video_id": v,
+                                "question_text": f"{type_} is it?", "multi_choice": [kinds[i] for i in order],
+                                "answer": order.index(kind), "question_relation": "Both", "question_type": type_})
+        (root / "json" / f"{file}.json").write_text(json.dumps(records))
     return root
 
 

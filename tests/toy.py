@@ -18,11 +18,12 @@ def random_batch(size: int, seed: int = 0, spec: DataSpec = SPEC) -> Batch:
         audio=torch.rand(size, spec.segments, spec.audio_channels, generator=g),
         visual=torch.rand(size, spec.segments, spec.visual_channels, height, width, generator=g),
         words=torch.randint(0, spec.vocabulary, (size, spec.words), generator=g),
-        answer=torch.randint(0, spec.answers, (size,), generator=g),
+        answer=torch.randint(0, spec.choices or spec.answers, (size,), generator=g),
         presence=torch.ones(size, spec.segments, 2, dtype=torch.bool),
         question_id=torch.arange(100, 100 + size),
         row=torch.arange(size),
         video=torch.arange(size),
+        choices=torch.randint(0, spec.vocabulary, (size, spec.choices, spec.words), generator=g) if spec.choices else None,
     )
 
 

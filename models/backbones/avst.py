@@ -117,6 +117,9 @@ class AVST(Backbone):
         other, valid = other_video(batch.video, batch.presence)
         return features.with_(negative=features.visual[other], negative_valid=valid)
 
+    def encode_text(self, words: Tensor) -> Tensor:
+        return self.question(words)[1]                                              # (B, D)
+
     def fuse(self, features: Features) -> Fused:
         """Steps named as in the paper's figure: spatial grounding, temporal grounding, fusion with the question."""
         grounded = self.spatial(features.audio, features.visual)                    # (B, T, D)

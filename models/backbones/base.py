@@ -35,5 +35,9 @@ class Backbone(nn.Module, ABC):
         """Each stream depends on its own modality (and the text) only."""
 
     @abstractmethod
+    def encode_text(self, words: Tensor) -> Tensor:
+        """The question encoder on any text, `words` (B, L) int64 -> (B, D); heads read candidates with it."""
+
+    @abstractmethod
     def fuse(self, features: Features) -> Fused:
         """Complete features to one vector per question."""

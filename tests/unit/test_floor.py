@@ -19,3 +19,19 @@ def test_exact_text_then_template_then_type_then_all():
 
 def test_ties_go_to_the_answer_seen_first():
     assert question_only_floor([q("a", "x", "no"), q("a", "x", "yes")], [q("a", "x", "no")]) == [True]
+
+
+def offered(words: str, answer: str, *choices: str) -> Question:
+    return Question(0, 0, "v", "Which", words, tuple(words.split()), answer, tuple(tuple(c.split()) for c in choices))
+
+
+def test_a_candidate_is_guessed_by_its_text_and_how_often_it_was_right():
+    train = [offered("what sounds", "dog", "dog", "cat"), offered("what sounds", "dog", "cat", "dog"),
+             offered("what sounds", "cat", "dog", "cat"), offered("what moves", "big car", "dog", "big car"),
+             offered("what moves", "big car", "big car", "bus")]
+    asked = [offered("what sounds", "dog", "cat", "dog"),         # right twice against once for this text
+             offered("what sounds", "big car", "bus", "big car"), # never for this text: right 2 of 2 against 0 of 1
+             offered("who", "dog", "dog", "cat"),                 # new text: right 2 of 4 against 1 of 3
+             offered("who", "new", "new", "bus"),                 # both worth nothing: the first
+             offered("who", "new", "bus", "new")]
+    assert question_only_floor(train, asked) == [True, True, True, True, False]

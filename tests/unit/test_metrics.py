@@ -41,3 +41,14 @@ def test_real_and_synthetic_videos_are_counted_apart():
     found = by_source(records, MusicAVQA.source)
     assert found == {"real": {"accuracy": 50.0, "n": 2}, "synthetic": {"accuracy": 100 * 2 / 3, "n": 3}}
     assert by_source(records[5:], MusicAVQA.source) == {}
+
+
+def test_types_without_a_modality_have_columns_of_their_own():
+    records = [record(0, "Used For", True), record(1, "Which", True), record(2, "Which", False)]
+    result = summarise(records, dict.fromkeys(range(3), False), None)
+    assert result["by_modality"] == {} and result["question_only_floor_by_type"] == {"Used For": 0.0, "Which": 0.0}
+    header, _, model, _ = table({"complete": result}).splitlines()
+    names = ("Which", "Come From", "Happening", "Where", "Why", "Before Next", "When", "Used For", "All")
+    ends = [header.index(f" {name} ") + len(name) + 1 for name in names[:-1]] + [len(header)]
+    assert ends == sorted(ends)
+    assert [model[:end].split()[-1] for end in ends] == ["50.0", *["-"] * 6, "100.0", "66.7"]

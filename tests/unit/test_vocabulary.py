@@ -21,6 +21,14 @@ def test_short_questions_are_padded_long_ones_cut_unknown_words_are_padding():
     assert vocabulary.encode_answer("yes") == 0 and vocabulary.encode_answer("maybe") == -1
 
 
+def test_candidates_share_the_words_and_the_length_and_are_no_answers():
+    asked = Question(0, 0, "v", "Which", "is it", ("is", "it"), "a cello", (("a", "cello"), ("is", "a", "b"), ()))
+    vocabulary = Vocabulary.build([asked])
+    assert vocabulary.words == ["<pad>", "is", "it", "a", "cello", "b"] and vocabulary.length == 3
+    assert vocabulary.answers == []
+    assert vocabulary.encode_choices(asked.choices) == [[3, 4, 0], [1, 3, 5], [0, 0, 0]]
+
+
 def test_round_trip():
     vocabulary = Vocabulary.build([question("is there a cello", "yes")])
     assert Vocabulary.from_dict(vocabulary.to_dict()) == vocabulary
