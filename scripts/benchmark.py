@@ -19,16 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from torchvision.models import resnet18
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from dataset import build_dataset  # noqa: E402
-from dataset.extract.example import Example, write_video  # noqa: E402
-from dataset.extract.media import read_clip  # noqa: E402
-from dataset.extract.resnet import maps_network, normalised  # noqa: E402
-from dataset.extract.vggish import VGGish, log_mel  # noqa: E402
 from dataset.types import AUDIO, Batch, DataSpec  # noqa: E402
 from engine import runtime  # noqa: E402
 from engine.config import compose  # noqa: E402
@@ -225,6 +220,13 @@ def bench_loader(options: argparse.Namespace) -> dict[str, Any]:
 
 def bench_extract(options: argparse.Namespace) -> dict[str, Any]:
     """Decoding and the two networks (random weights) on a minute of 1280 x 720 at 30 frames per second, apart."""
+    from torchvision.models import resnet18      # here, or they would count in the memory of a training step
+
+    from dataset.extract.example import Example, write_video
+    from dataset.extract.media import read_clip
+    from dataset.extract.resnet import maps_network, normalised
+    from dataset.extract.vggish import VGGish, log_mel
+
     device = runtime.make_accelerator({"device": options.device, "bf16": False}).device
     extractors = {"vggish": VGGish().to(device).eval(), "resnet": maps_network(resnet18()).to(device).eval()}
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
