@@ -220,7 +220,7 @@ def bench_loader(options: argparse.Namespace) -> dict[str, Any]:
 
 def bench_extract(options: argparse.Namespace) -> dict[str, Any]:
     """Decoding and the two networks (random weights) on a minute of 1280 x 720 at 30 frames per second, apart."""
-    from torchvision.models import resnet18      # here, or they would count in the memory of a training step
+    from torchvision.models import resnet18  # here, or they would count in the memory of a training step
 
     from dataset.extract.example import Example, write_video
     from dataset.extract.media import read_clip
