@@ -79,13 +79,16 @@ class AVQA(MusicAVQA):
         visual_folder: str = "feats/res18_14x14",
         stride: Annotated[int, Field(ge=1)] = 1,
         holdout: Annotated[float, Field(gt=0, lt=1)] = 0.05,
+        features: Literal["files", "packed"] = "files",
+        packed_folder: str = "feats/packed",
         skip_missing: bool = False,
         train_missing_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0,
     ) -> None:
         self.holdout = holdout
         super().__init__(root=root, annotations=annotations, train_file=train_file, val_file=train_file,
                          test_file=test_file, audio_folder=audio_folder, visual_folder=visual_folder, stride=stride,
-                         skip_missing=skip_missing, train_missing_ratio=train_missing_ratio)
+                         features=features, packed_folder=packed_folder, skip_missing=skip_missing,
+                         train_missing_ratio=train_missing_ratio)
 
     def read_split(self, split: str) -> list[Question]:
         """The test file, or the questions of the training file whose videos belong to `split`."""

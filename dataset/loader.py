@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 
+from dataset.packed import PackedStore
 from dataset.presence import Recorded, Scenario
 from dataset.store import FeatureStore
 from dataset.types import AUDIO, VISUAL, Batch, DataError, Question
 from dataset.vocabulary import Vocabulary
+
+Store = FeatureStore | PackedStore
 
 
 class QuestionSet(Dataset):
@@ -22,7 +28,7 @@ class QuestionSet(Dataset):
     `scenario` takes from the rest. `train`: whether this is the training split.
     """
 
-    def __init__(self, questions: list[Question], audio: FeatureStore, visual: FeatureStore, vocabulary: Vocabulary,
+    def __init__(self, questions: list[Question], audio: Store, visual: Store, vocabulary: Vocabulary,
                  scenario: Scenario, read: Callable[[str, int], np.ndarray], recorded: Recorded, *,
                  train: bool, negatives: str = "none", seed: int = 0, epoch: int = 0) -> None:
         self.questions, self.audio, self.visual = questions, audio, visual
@@ -67,7 +73,7 @@ class QuestionSet(Dataset):
         store = (self.audio, self.visual)[modality]
         present = presence[:, modality]
         if not present.any():
-            return torch.zeros(1, store.segments, *store.shape)
+            return torch.from_numpy(np.zeros((1, store.segments, *store.shape), store.dtype))
         values = torch.from_numpy(self.read(question.video_id, modality))
         if not present.all():
             values = values.clone()
@@ -83,7 +89,9 @@ class QuestionSet(Dataset):
         for _ in range(self.visual.segments):
             other = int(rng.integers(others))
             video = self.seen[other + (other >= own)]
-            present = self.recorded.rows.get(video, (0, self.visual.rows))[VISUAL]
+            present = self.visual.rows
+            if video in self.recorded.rows:
+                present = self.visual.stored_rows(self.recorded.rows[video][VISUAL])
             rows.append(self.visual.read(video, int(rng.integers(present))))
         return torch.from_numpy(np.stack(rows))[None]
 
@@ -114,21 +122,46 @@ class EpochSampler(Sampler[int]):
         return len(self.order)
 
 
-class QuestionLoader(DataLoader):
-    """A DataLoader whose worker processes report a DataError as plainly as this process would."""
+class QuestionLoader:
+    """Batches of `questions` in the order of `sampler`, made ahead of time by `workers` threads.
 
-    def __iter__(self):
-        try:
-            yield from super().__iter__()
-        except DataError as error:      # a worker's error arrives with its whole traceback, and ours at the end of it
-            marker = f"{DataError.__module__}.{DataError.__name__}: "
-            raise DataError(str(error).rpartition(marker)[2].strip()) from error
+    Threads and not processes: reading and copying features releases the interpreter lock, while handing a batch from one
+    process to another costs more than making it (measured by scripts/benchmark.py loader). No worker makes them on demand.
+    """
+
+    AHEAD = 2                # batches per worker that are made or wait
+
+    def __init__(self, questions: QuestionSet, sampler: EpochSampler, batch_size: int, workers: int) -> None:
+        self.questions, self.workers = questions, workers
+        order = list(sampler)
+        self.batches = [order[i:i + batch_size] for i in range(0, len(order), batch_size)]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def make(self, positions: list[int]) -> Batch:
+        batch = collate([self.questions[i] for i in positions])
+        return batch.pin_memory() if torch.cuda.is_available() else batch
+
+    def __iter__(self) -> Iterator[Batch]:
+        if not self.workers:
+            yield from map(self.make, self.batches)
+            return
+        remaining, waiting = iter(self.batches), deque()
+        with ThreadPoolExecutor(self.workers, thread_name_prefix="loader") as pool:
+            try:
+                for positions in islice(remaining, self.AHEAD * self.workers):
+                    waiting.append(pool.submit(self.make, positions))
+                while waiting:
+                    batch = waiting.popleft().result()
+                    waiting.extend(pool.submit(self.make, positions) for positions in islice(remaining, 1))
+                    yield batch
+            finally:         # left early, by an error or a step limit: what has not begun need not
+                pool.shutdown(wait=True, cancel_futures=True)
 
 
 def make_loader(questions: QuestionSet, *, batch_size: int, shuffle: bool, seed: int = 0, epoch: int = 0,
                 workers: int = 0, rank: int = 0, world_size: int = 1) -> QuestionLoader:
     """Batches of one epoch for one process."""
-    sampler = EpochSampler(len(questions), shuffle, seed, epoch, rank, world_size)
-    return QuestionLoader(questions, batch_size=batch_size, sampler=sampler, num_workers=workers, collate_fn=collate,
-                          generator=torch.Generator().manual_seed(seed),
-                          prefetch_factor=4 if workers else None, pin_memory=torch.cuda.is_available())
+    return QuestionLoader(questions, EpochSampler(len(questions), shuffle, seed, epoch, rank, world_size), batch_size,
+                          workers)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
 
-from dataset.loader import QuestionSet
+from dataset.loader import QuestionSet, Store
+from dataset.packed import PackedStore
 from dataset.presence import COLUMNS, SCENARIOS, Scenario, read_recorded
 from dataset.questions import read_questions
 from dataset.store import FeatureStore
-from dataset.types import AUDIO, VISUAL, DataError, DataSpec, Question
+from dataset.types import AUDIO, MODALITIES, VISUAL, DataError, DataSpec, Question
 from dataset.vocabulary import Vocabulary
 
 CACHE_LIMIT_MB = 512
@@ -27,6 +28,7 @@ class MusicAVQA:
 
     `annotations`: the folder of the corrected release (`json_update`) or of the first (`json`). `train_file` and so
     on: file names inside it. `stride`: seconds between two segments (60 rows at 6 are the T = 10 of AVST).
+    `features`: one file per video, or the arrays that scripts/pack_features.py leaves in `packed_folder`.
     `skip_missing`: leave out questions whose video has no feature files, instead of stopping. `train_missing_ratio`:
     share of the training videos that lose one modality for good, as if it had never been recorded. What feats/presence.json
     records as lacking (see docs/data.md) is absent in training and test.
@@ -43,6 +45,8 @@ class MusicAVQA:
         audio_folder: str = "feats/vggish",
         visual_folder: str = "feats/res18_14x14",
         stride: Annotated[int, Field(ge=1)] = 6,
+        features: Literal["files", "packed"] = "files",
+        packed_folder: str = "feats/packed",
         skip_missing: bool = False,
         train_missing_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0,
     ) -> None:
@@ -50,6 +54,7 @@ class MusicAVQA:
         self.files = {"train": train_file, "val": val_file, "test": test_file}
         self.annotations, self.stride, self.skip_missing = annotations, stride, skip_missing
         self.folders = {AUDIO: audio_folder, VISUAL: visual_folder}
+        self.packed_folder = self.root / packed_folder if features == "packed" else None
         self._questions: dict[str, list[Question]] = {}
         self._segments: dict[tuple[str, int], np.ndarray] = {}
         if not self.root.is_dir():
@@ -58,8 +63,11 @@ class MusicAVQA:
         self.recorded = read_recorded(self.root / "feats", train_missing_ratio)
 
     @cached_property
-    def stores(self) -> dict[int, FeatureStore]:
+    def stores(self) -> dict[int, Store]:
         """The two feature stores by modality; their segments must agree."""
+        if self.packed_folder:
+            audio, visual = (PackedStore(self.packed_folder, name, self.stride) for name in MODALITIES)
+            return {AUDIO: audio, VISUAL: visual}
         audio = FeatureStore(self.root / self.folders[AUDIO], self.stride, dimensions=1)
         visual = FeatureStore(self.root / self.folders[VISUAL], self.stride, dimensions=3)
         if audio.rows != visual.rows:
@@ -132,9 +140,9 @@ class MusicAVQA:
                 continue
             lacking = [video for video in videos if not self.at_hand(video, modality)]
             if lacking:
-                raise DataError(f"feature file {store.folder / lacking[0]}.npy does not exist ({len(lacking)} of "
-                                f"{len(videos)} videos of {split} have none there); extract or download them, or set "
-                                "dataset.skip_missing=true")
+                raise DataError(f"feature file {store.folder / lacking[0]}.npy does not exist, or is not packed "
+                                f"({len(lacking)} of {len(videos)} videos of {split} have none there); extract or download "
+                                "them, or set dataset.skip_missing=true")
 
     def fits_in_memory(self, split: str) -> bool:
         """Whether the used segments of a split are small enough to be kept after the first reading."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from dataset.types import DataError
 
@@ -30,7 +32,7 @@ class FeatureStore:
         if array.ndim != 1 + dimensions or not array.size:
             axes = "seconds x channels" + " x height x width" * (dimensions == 3)
             raise DataError(f"feature file {first} has shape {list(array.shape)}; expected {axes}, none of them 0")
-        self.rows, self.shape = array.shape[0], array.shape[1:]
+        self.rows, self.shape, self.dtype = array.shape[0], array.shape[1:], array.dtype
 
     @property
     def segments(self) -> int:
@@ -69,15 +71,23 @@ class FeatureStore:
         return array
 
     def read(self, video_id: str, rows: slice | int) -> np.ndarray:
-        """The rows asked for, float32 and finite."""
-        values = np.array(self.check(video_id)[rows], dtype=np.float32)
-        with np.errstate(over="ignore", invalid="ignore"):
-            total = values.sum()        # any NaN or infinity shows in the sum; far cheaper than a mask of the map
-        if not np.isfinite(total) and not np.isfinite(values).all():
-            raise DataError(f"feature file {self.folder / video_id}.npy holds NaN or infinity; extract it again, or leave "
-                            "it out with dataset.skip_missing=true after deleting the file")
+        """The rows asked for, finite, in the type of the store."""
+        values = np.array(self.check(video_id)[rows], dtype=self.dtype)
+        refuse_non_finite(values, f"feature file {self.folder / video_id}.npy")
         return values
 
     def read_segments(self, video_id: str) -> np.ndarray:
         """(T, C) or (T, C, H, W): every `stride`-th row."""
         return self.read(video_id, slice(None, None, self.stride))
+
+    def stored_rows(self, seconds: int) -> int:
+        """How many of a video's first `seconds` are among the rows here: all."""
+        return seconds
+
+
+def refuse_non_finite(values: np.ndarray, what: str) -> None:
+    """DataError naming `what` when there is NaN or infinity in it."""
+    total = torch.from_numpy(values).sum(dtype=torch.float32)     # shows any NaN or infinity, far cheaper than a mask
+    if not math.isfinite(total) and not np.isfinite(values).all():
+        raise DataError(f"{what} holds NaN or infinity; extract it again, or leave it out with dataset.skip_missing=true "
+                        "after deleting it")

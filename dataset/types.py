@@ -70,8 +70,8 @@ class DataSpec:
 class Batch:
     """B questions with their features. Absent entries hold zeros, and `presence` says which they are."""
 
-    audio: Tensor            # (B, T, Ca) float
-    visual: Tensor           # (B, T, C, H, W) float
+    audio: Tensor            # (B, T, Ca) float32, or float16 where stored so; `to` makes it float32
+    visual: Tensor           # (B, T, C, H, W) likewise
     words: Tensor            # (B, L) int64, 0 = padding
     answer: Tensor           # (B,) int64, -1 = not in the vocabulary; with choices, which of them is right
     presence: Tensor         # (B, T, 2) bool, columns AUDIO, VISUAL
@@ -87,7 +87,9 @@ class Batch:
         return replace(self, **{k: change(v) for k, v in values.items() if v is not None})
 
     def to(self, device: torch.device | str) -> Batch:
-        return self.map(lambda t: t.to(device, non_blocking=True))
+        """On `device`; features stored in half precision travel so and are float32 from here on."""
+        moved = self.map(lambda t: t.to(device, non_blocking=True))
+        return moved.map(lambda t: t.float() if t.is_floating_point() else t)
 
     def pin_memory(self) -> Batch:
         """Called by a DataLoader that pins; without it a batch stays pageable and the copy to the GPU blocks."""

@@ -7,23 +7,29 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import sys
 import tempfile
 import time
+from collections import deque
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from dataset import build_dataset  # noqa: E402
+from dataset import build_dataset, make_loader  # noqa: E402
+from dataset.packed import Packing  # noqa: E402
+from dataset.store import FeatureStore  # noqa: E402
 from dataset.types import AUDIO, Batch, DataSpec  # noqa: E402
 from engine import runtime  # noqa: E402
 from engine.config import compose  # noqa: E402
@@ -45,8 +51,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=4, help="questions per step (default 4, the paper's)")
     parser.add_argument("--steps", type=int, default=5, help="counted steps, after one or two that are not (default 5)")
     parser.add_argument("--videos", type=int, default=8, help="loader: random videos to write and read (default 8)")
-    parser.add_argument("--whole-files", action="store_true",
-                        help="loader: read the 11 whole files per question that the official loader reads")
+    parser.add_argument("--source", choices=("files", "packed", "whole-files"), default="files",
+                        help="loader: memory-mapped files (default), a packed store in float16, or the 11 whole files per "
+                        "question that the official loader reads")
+    parser.add_argument("--workers", type=int, default=1, help="loader: threads, for whole-files processes (default 1)")
     parser.add_argument("--json", action="store_true", help="one line instead of an indented object")
     return parser.parse_args()
 
@@ -169,7 +177,7 @@ def surroundings(device: torch.device) -> dict[str, Any]:
 
 
 def write_videos(root: Path, count: int) -> list[str]:
-    """Random feature files of the real shapes and one question per video, in the MUSIC-AVQA layout."""
+    """Random feature files of the real shapes and 64 questions per video, in the MUSIC-AVQA layout."""
     rng = np.random.default_rng(0)
     names = [f"{i:08d}" for i in range(count)]
     for folder, shape in (("vggish", (60, 128)), ("res18_14x14", (60, 512, 14, 14))):
@@ -178,44 +186,72 @@ def write_videos(root: Path, count: int) -> list[str]:
             np.save(root / "feats" / folder / f"{name}.npy", rng.random(shape, dtype=np.float32))
     record = {"type": '["Visual", "Location"]', "question_content": "Where is the performance?", "templ_values": "[]",
               "question_deleted": 0, "anser": "indoor"}
-    records = [{"video_id": name, "question_id": i, **record} for i, name in enumerate(names)]
+    records = [{"video_id": names[i % count], "question_id": i, **record} for i in range(64 * count)]
     (root / "json_update").mkdir()
     for split in ("train", "val", "test"):
         (root / "json_update" / f"avqa-{split}.json").write_text(json.dumps(records))
     return names
 
 
-def read_whole_files(root: Path, names: list[str], question: int) -> int:
-    """What the official loader reads for one question: its video and one whole file per negative segment."""
-    size = 0
-    for i in range(11):
-        array = np.load(root / "feats" / "res18_14x14" / f"{names[(question + i) % len(names)]}.npy")
-        size += array.nbytes
-    return size + np.load(root / "feats" / "vggish" / f"{names[question]}.npy").nbytes
+class WholeFiles(Dataset):
+    """What the official loader reads for one question: the whole map of its video and of one video per negative segment."""
+
+    def __init__(self, root: Path, names: list[str]) -> None:
+        self.root, self.names = root / "feats", names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, question: int) -> tuple[torch.Tensor, torch.Tensor]:
+        videos = [self.names[(question + i) % len(self.names)] for i in range(11)]
+        maps = [np.load(self.root / "res18_14x14" / f"{video}.npy") for video in videos]
+        negative = np.stack([maps[i][6 * i - 6] for i in range(1, 11)])
+        audio = np.load(self.root / "vggish" / f"{self.names[question]}.npy")[::6]
+        return torch.from_numpy(audio), torch.from_numpy(np.stack([maps[0][::6], negative]))
+
+
+def loader_of(options: argparse.Namespace, root: Path, names: list[str]) -> tuple[Iterable, float]:
+    """A loader of one pass over the questions, and the bytes of features it reads per question."""
+    whole = sum(os.path.getsize(root / "feats" / folder / f"{names[0]}.npy") * times
+                for folder, times in (("res18_14x14", 11), ("vggish", 1)))
+    if options.source == "whole-files":
+        return DataLoader(WholeFiles(root, names), batch_size=options.batch_size, num_workers=options.workers), whole
+    if options.source == "packed":
+        for name, folder, dimensions in (("audio", "vggish", 1), ("visual", "res18_14x14", 3)):
+            deque(Packing(FeatureStore(root / "feats" / folder, 6, dimensions), root / "feats/packed", name).run(), maxlen=0)
+    config = compose(None, ["dataset=music_avqa", f"dataset.root={root}",
+                            f"dataset.features={options.source}"])
+    data = build_dataset(config["dataset"])
+    questions = data.question_set("train", data.vocabulary(), cache=False)
+    size = sum(store.check(names[0])[::1 if options.source == "packed" else 6].nbytes for store in data.stores.values())
+    return make_loader(questions, batch_size=options.batch_size, shuffle=False, workers=options.workers), size
+
+
+def copy_rate() -> float:
+    """Bytes per second of copying a large array here, the limit that reading from memory is compared with."""
+    a = np.ones(2 ** 28, dtype=np.uint8)
+    b = np.ones_like(a)
+    return a.nbytes / statistics.median(timed(lambda: np.copyto(b, a), torch.device("cpu")) for _ in range(7))
 
 
 def bench_loader(options: argparse.Namespace) -> dict[str, Any]:
-    """Questions per second of the loader in this process, files warm in the page cache."""
+    """Questions per second of a whole pass of the loader, files warm in the page cache; the first pass is not counted."""
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        names = write_videos(root, options.videos)
-        config = compose(None, ["dataset=music_avqa", f"dataset.root={root}"])
-        data = build_dataset(config["dataset"])
-        questions = data.question_set("train", data.vocabulary(), cache=False)
+        names = write_videos(Path(folder), options.videos)
+        loader, size = loader_of(options, Path(folder), names)
 
-        def one_pass() -> int:
-            if options.whole_files:
-                return sum(read_whole_files(root, names, q) for q in range(len(names)))
-            items = [questions[q] for q in range(len(names))]
-            return sum(item.audio.nbytes + item.visual.nbytes for item in items)
+        def one_pass() -> None:
+            deque(loader, maxlen=0)
 
-        read = one_pass() / len(names)
+        one_pass()
         cpu = torch.device("cpu")
-        seconds = [timed(one_pass, cpu) / len(names) for _ in range(options.steps)]
-    median = statistics.median(seconds)
-    return {"what": "loader", "whole_files": options.whole_files, "seconds_per_step": median, "all_seconds": seconds,
-            "samples_per_second": 1 / median, "peak_memory_mb": peak_memory_mb(cpu), "flops_per_step": 0,
-            "bytes_read_per_sample": read, **surroundings(cpu)}
+        questions = len(names) if options.source == "whole-files" else len(loader.questions)
+        seconds = [timed(one_pass, cpu) / questions for _ in range(options.steps)]
+    median, rate = statistics.median(seconds), copy_rate()
+    return {"what": "loader", "source": options.source, "workers": options.workers, "seconds_per_step": median,
+            "all_seconds": seconds, "samples_per_second": 1 / median, "peak_memory_mb": peak_memory_mb(cpu),
+            "flops_per_step": 0, "bytes_read_per_sample": size, "copy_bytes_per_second": rate,
+            "share_of_copy_bandwidth": size / median / rate, **surroundings(cpu)}
 
 
 def bench_extract(options: argparse.Namespace) -> dict[str, Any]:

@@ -43,9 +43,12 @@ def root(tmp_path_factory, weights):
 
 @pytest.fixture(scope="module")
 def run(root, tmp_path_factory):
-    """A trained checkpoint."""
+    """A checkpoint trained from a packed store."""
     runs = tmp_path_factory.mktemp("runs")
-    done = command("main_train.py", *TRAIN, f"dataset.root={root}", f"run.root={runs}", "run.name=r")
+    done = command("scripts/pack_features.py", root, "--stride", "1")
+    assert done.returncode == 0, done.stderr
+    done = command("main_train.py", *TRAIN, f"dataset.root={root}", "dataset.features=packed", f"run.root={runs}",
+                   "run.name=r")
     assert done.returncode == 0, done.stderr
     assert set(json.loads((runs / "r" / "results.json").read_text())["scenarios"]["complete"]["by_source"]) == {"real"}
     return runs / "r"

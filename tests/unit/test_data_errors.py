@@ -8,7 +8,6 @@ import torch
 from commands import write_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy import random_batch
 
 from dataset import SCENARIOS, make_loader
 from dataset.music_avqa import MusicAVQA
@@ -103,8 +102,10 @@ def test_missing_files_are_reported_before_the_first_batch_and_only_where_they_a
     assert len(MusicAVQA(root=str(root), stride=2, skip_missing=True).questions("test")) == 21
 
 
-def test_the_pinning_of_a_loader_finds_the_tensors_of_a_batch(monkeypatch):
-    batch = random_batch(2)
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor + 0)
-    pinned = torch.utils.data._utils.pin_memory.pin_memory(batch)
-    assert isinstance(pinned, Batch) and pinned.visual is not batch.visual
+def test_a_loader_pins_what_a_gpu_will_fetch(monkeypatch, tmp_path):
+    data = MusicAVQA(root=str(write_dataset(tmp_path / "data")), stride=2)
+    pinned = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor + 0)
+    batch = next(iter(make_loader(data.question_set("val", data.vocabulary()), batch_size=2, shuffle=False)))
+    assert any(t.shape == batch.visual.shape for t in pinned) and isinstance(batch, Batch)

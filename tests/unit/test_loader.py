@@ -1,5 +1,7 @@
 """Batches: order, shares of processes, absent files left unread, negatives of other videos."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -71,3 +73,36 @@ def test_negatives_are_rows_of_other_videos_and_change_with_the_epoch(data):
     again = data.question_set("train", data.vocabulary(), negatives="other_video", seed=3, epoch=1)
     assert not torch.equal(questions[0].negative_visual, again[0].negative_visual)
     assert torch.equal(questions[0].negative_visual, questions[0].negative_visual)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_threads_give_the_batches_of_no_thread_in_order(data, workers):
+    questions = data.question_set("train", data.vocabulary(), negatives="other_video")
+    alone = list(make_loader(questions, batch_size=5, shuffle=True, seed=4))
+    together = list(make_loader(questions, batch_size=5, shuffle=True, seed=4, workers=workers))
+    assert [len(b) for b in together] == [5, 5, 5, 5, 4]
+    for a, b in zip(alone, together, strict=True):
+        assert all(torch.equal(v, getattr(b, k)) for k, v in vars(a).items() if v is not None)
+
+
+def test_a_loader_that_is_left_early_stops_its_threads(data):
+    questions = data.question_set("train", data.vocabulary())
+    batches = iter(make_loader(questions, batch_size=1, shuffle=False, workers=2))
+    next(batches)
+    assert any(t.name.startswith("loader") for t in threading.enumerate())
+    batches.close()
+    assert not any(t.name.startswith("loader") for t in threading.enumerate())
+
+
+def test_half_precision_travels_as_it_is_stored_and_is_computed_on_in_single(tmp_path):
+    root = write_dataset(tmp_path / "data")
+    for file in (root / "feats").rglob("*.npy"):
+        np.save(file, np.load(file).astype(np.float16))
+    data = MusicAVQA(root=str(root), stride=2)
+    for scenario in ("complete", "audio_missing"):
+        batch = next(iter(make_loader(data.question_set("val", data.vocabulary(), SCENARIOS[scenario]), batch_size=3,
+                                      shuffle=False)))
+        moved = batch.to("cpu")
+        assert batch.audio.dtype == batch.visual.dtype == torch.float16
+        assert moved.audio.dtype == moved.visual.dtype == torch.float32 and torch.equal(moved.visual, batch.visual.float())
+        assert moved.words.dtype == torch.int64 and moved.presence.dtype == torch.bool

@@ -1,0 +1,150 @@
+"""The packed store: the same batches as from files, resume after a kill, damage, and the command."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from commands import command, write_dataset
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dataset import make_loader
+from dataset.music_avqa import MusicAVQA
+from dataset.packed import PackedStore, Packing, verify
+from dataset.store import FeatureStore
+from dataset.types import DataError
+
+FOLDERS = {"audio": ("vggish", 1), "visual": ("res18_14x14", 3)}
+
+
+@pytest.fixture
+def root(tmp_path):
+    return write_dataset(tmp_path / "data")
+
+
+def packing(root, name, dtype="float16", stride=2):
+    folder, dimensions = FOLDERS[name]
+    return Packing(FeatureStore(root / "feats" / folder, stride, dimensions), root / "feats/packed", name, dtype)
+
+
+def pack(root, dtype="float16"):
+    for name in FOLDERS:
+        assert len(list(packing(root, name, dtype).run())) == 24
+
+
+def first_batch(root, **options):
+    data = MusicAVQA(root=str(root), stride=2, **options)
+    questions = data.question_set("train", data.vocabulary())
+    return next(iter(make_loader(questions, batch_size=24, shuffle=True, seed=3))).to("cpu"), data
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 0.0), ("float16", 2 ** -11)])
+def test_packed_batches_are_those_of_the_files(root, dtype, tolerance):
+    pack(root, dtype)
+    (files, data), (packed, other) = first_batch(root), first_batch(root, features="packed")
+    assert other.spec(other.vocabulary()) == data.spec(data.vocabulary())
+    for name, value in vars(files).items():
+        if value is not None and value.is_floating_point():
+            torch.testing.assert_close(getattr(packed, name), value, rtol=tolerance, atol=1e-7 if tolerance else 0)
+        elif value is not None:
+            assert torch.equal(getattr(packed, name), value)
+    assert np.load(root / "feats/packed/visual.npy", mmap_mode="r").dtype == dtype
+    assert all(good for name in FOLDERS for _, good in verify(root / "feats/packed", name))
+
+
+def test_a_killed_packing_continues_to_the_same_array(root):
+    pack(root)
+    whole = (root / "feats/packed/visual.npy").read_bytes()
+    (root / "feats/packed/visual.npy").unlink()
+    killed = packing(root, "visual")
+    for done, _ in enumerate(killed.run(), start=1):
+        if done == 7:
+            break
+    with open(killed.journal, "a") as journal:
+        journal.write('{"video": "torn')
+    again = packing(root, "visual")
+    read = []
+    again.source.read_segments = lambda video: read.append(video) or FeatureStore.read_segments(again.source, video)
+    assert len(list(again.run())) == 24 and len(read) == 24 - 7
+    assert (root / "feats/packed/visual.npy").read_bytes() == whole
+    left = {p.name for p in (root / "feats/packed").iterdir()}
+    assert left == {"audio.json", "audio.npy", "visual.json", "visual.npy"}
+
+
+def test_other_settings_start_afresh(root):
+    next(packing(root, "audio").run())
+    assert len(list(packing(root, "audio", "float32").run())) == 24
+    assert np.load(root / "feats/packed/audio.npy").dtype == np.float32
+
+
+def test_what_cannot_be_read_is_left_out_with_its_reason(root):
+    (root / "feats/vggish/train0003.npy").write_bytes(b"damaged")
+    values = np.load(root / "feats/vggish/train0004.npy")
+    np.save(root / "feats/vggish/train0004.npy", values * 1e6)
+    half = packing(root, "audio")
+    assert len(list(half.run())) == 22
+    assert "truncated" in half.failed["train0003"] and "--dtype float32" in half.failed["train0004"]
+    store = PackedStore(half.folder, "audio", 2)
+    assert not store.has("train0003") and store.has("train0005")
+    source = np.load(root / "feats/vggish/train0005.npy")[::2]
+    np.testing.assert_allclose(store.read_segments("train0005"), source, rtol=1e-3)
+    with pytest.raises(DataError, match="do not hold video train0003"):
+        store.read_segments("train0003")
+
+
+@pytest.mark.parametrize("damage, message", [
+    (lambda f: (f / "audio.npy").write_bytes((f / "audio.npy").read_bytes()[:-50]), "cut off"),
+    (lambda f: (f / "audio.npy").unlink(), "missing, cut off"),
+    (lambda f: (f / "audio.json").unlink(), "pack_features.py"),
+    (lambda f: (f / "audio.json").write_text("{"), "damaged"),
+    (lambda f: (f / "audio.json").write_text("[]"), "damaged"),
+    (lambda f: np.save(f / "audio.npy", np.zeros((24, 3, 9), np.float16)), "index says"),
+])
+def test_a_damaged_store_is_one_clear_error(root, damage, message):
+    pack(root)
+    damage(root / "feats/packed")
+    with pytest.raises(DataError, match=message):
+        PackedStore(root / "feats/packed", "audio", 2)
+
+
+def test_another_stride_is_refused(root):
+    pack(root)
+    with pytest.raises(DataError, match="packed with stride 2, dataset.stride=3"):
+        PackedStore(root / "feats/packed", "audio", 3)
+
+
+@given(index=st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+                          lambda v: st.lists(v, max_size=3) | st.dictionaries(
+                              st.sampled_from(["format", "rows", "shape", "dtype", "stride"]), v, max_size=5), max_leaves=8))
+def test_any_index_is_an_error_or_a_store(tmp_path_factory, index):
+    folder = tmp_path_factory.getbasetemp()
+    (folder / "fuzz.json").write_text(json.dumps(index))
+    with pytest.raises(DataError):
+        PackedStore(folder, "fuzz", 1)
+
+
+def test_recorded_absence_and_negatives_hold_in_a_packed_store(root):
+    (root / "feats/presence.json").write_text(json.dumps({"train0002": {"audio": 3, "visual": 3}}))
+    pack(root)
+    data = MusicAVQA(root=str(root), stride=2, features="packed")
+    questions = data.question_set("train", data.vocabulary(), negatives="other_video")
+    item = next(questions[i] for i, q in enumerate(questions.questions) if q.video_id == "train0002")
+    assert item.presence[0].tolist() == [[True, True], [True, True], [False, False]]
+    assert item.negative_visual.shape == item.visual.shape
+
+
+def test_the_command_plans_packs_and_verifies(root):
+    done = command("scripts/pack_features.py", root, "--stride", "2", "--dry-run")
+    assert done.returncode == 0 and "24 videos" in done.stdout and not (root / "feats/packed").exists()
+    done = command("scripts/pack_features.py", root, "--stride", "2")
+    assert done.returncode == 0 and "dataset.features=packed" in done.stdout, done.stderr
+    path = root / "feats/packed/audio.npy"
+    assert command("scripts/pack_features.py", root, "--verify").returncode == 0
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+    done = command("scripts/pack_features.py", root, "--verify")
+    assert done.returncode == 2 and "damaged at 1 videos, first val0007" in done.stderr
+    done = command("scripts/pack_features.py", root / "nowhere")
+    assert done.returncode == 2 and "Traceback" not in done.stderr and "does not exist" in done.stderr
