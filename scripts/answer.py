@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from dataset import Vocabulary  # noqa: E402
-from dataset.extract import EXTRACTORS, build_extractor  # noqa: E402
+from dataset.extract import EXTRACTORS, build_extractor, parse_weights  # noqa: E402
 from dataset.extract.media import Clip, MediaError, read_clip  # noqa: E402
 from dataset.types import AUDIO, MODALITIES, VISUAL, Batch, DataSpec  # noqa: E402
 from engine import runtime  # noqa: E402
@@ -115,7 +115,7 @@ def main() -> None:
     except MediaError as error:
         raise UsageError(f"video {options.video}: {error}") from error
     clip = Clip(clip.frames[:0] if options.blank else clip.frames, clip.sound[:0] if options.mute else clip.sound)
-    weights = {name: Path(file) for name, _, file in (item.partition("=") for item in options.weights)}
+    weights = parse_weights(options.weights)
     (audio, visual), presence = features_of(clip, config, spec, weights, device)
     model = build_model(spec, config["backbone"], config["method"])
     load_weights(model, state["model"], path)

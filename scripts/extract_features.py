@@ -14,8 +14,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from dataset.extract import EXTRACTORS, build_extractor  # noqa: E402
+from dataset.extract import EXTRACTORS, build_extractor, parse_weights  # noqa: E402
 from dataset.extract.pipeline import Settings, Summary, extract, find_videos  # noqa: E402
+from dataset.questions import read_questions  # noqa: E402
 from engine import runtime  # noqa: E402
 from engine.errors import UsageError, run_guarded  # noqa: E402
 
@@ -26,6 +27,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("out", type=Path)
     parser.add_argument("--features", nargs="+", choices=EXTRACTORS, default=["vggish", "res18_14x14"],
                         help="default: vggish res18_14x14, those of AVST")
+    parser.add_argument("--questions", nargs="+", type=Path, default=[], metavar="FILE",
+                        help="MUSIC-AVQA annotation files whose questions CLIP shall read, to OUT/clip_words.npz")
     parser.add_argument("--weights", nargs="+", default=[], metavar="NAME=PATH",
                         help="local weights, such as vggish=vggish-10086976.pth; without, they are downloaded once")
     parser.add_argument("--seconds", type=int, default=60, help="length used of a video (default 60; AVQA: 10)")
@@ -36,16 +39,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=2, help="decoding processes (default 2)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     return parser.parse_args()
-
-
-def weights_of(options: argparse.Namespace) -> dict[str, Path]:
-    weights = {}
-    for item in options.weights:
-        name, separator, path = item.partition("=")
-        if name not in EXTRACTORS or not separator:
-            raise UsageError(f"--weights {item} is not of the form NAME=PATH with NAME one of {', '.join(EXTRACTORS)}")
-        weights[name] = Path(path)
-    return weights
 
 
 def tell(summary: Summary, total_rows: int) -> None:
@@ -64,9 +57,14 @@ def main() -> None:
     options = parse()
     if min(options.seconds, options.stride) < 1 or options.workers < 0:
         raise UsageError("--seconds and --stride must be at least 1, --workers at least 0")
-    videos, weights = find_videos(options.videos), weights_of(options)
+    videos, weights = find_videos(options.videos), parse_weights(options.weights)
     device = runtime.make_accelerator({"device": options.device, "bf16": False}).device
     extractors = [build_extractor(name, weights.get(name), device) for name in options.features]
+    if options.questions:
+        from dataset.extract.clip import ClipWords, save_words
+        texts = sorted({" ".join(q.words) for file in options.questions for q in read_questions(file)})
+        save_words(options.out / "clip_words.npz", texts, ClipWords(weights.get("clip_vit_b32"), device))
+        print(f"{len(texts)} different questions read by CLIP: {options.out / 'clip_words.npz'}")
     settings = Settings(options.seconds, options.stride, options.dtype)
     summary = extract(videos, options.out, extractors, settings, options.workers)
     tell(summary, len(settings.chosen))

@@ -6,19 +6,23 @@ two that CLIP was trained to compare: that is what token-level files need.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 from transformers import CLIPModel, CLIPTokenizerFast
 
 from dataset.extract.media import Clip
+from dataset.files import write_whole
 from dataset.types import DataError
 
 MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 NAME = "openai/clip-vit-base-patch32"
 
 
-def load(part: type, source: str | None):
+def load(part: type, source: Path | None):
     """`source`: a local folder as saved by transformers; None downloads ViT-B/32 once."""
     try:
         return part.from_pretrained(source or NAME, **({"use_safetensors": True} if part is CLIPModel else {}))
@@ -32,7 +36,7 @@ class ClipFrames:
 
     folder, modality, shape = "clip_vit_b32", "visual", (50, 512)
 
-    def __init__(self, weights: str | None, device: torch.device, batch_size: int = 32) -> None:
+    def __init__(self, weights: Path | None, device: torch.device, batch_size: int = 32) -> None:
         self.device, self.batch_size = device, batch_size
         self.network = load(CLIPModel, weights).to(device).eval()
         vision = self.network.config.vision_config
@@ -55,7 +59,7 @@ class ClipFrames:
 class ClipWords:
     """Questions to all 77 projected text positions and the one at the end-of-text token."""
 
-    def __init__(self, weights: str | None, device: torch.device) -> None:
+    def __init__(self, weights: Path | None, device: torch.device) -> None:
         self.device, self.network = device, load(CLIPModel, weights).to(device).eval()
         self.tokenizer = load(CLIPTokenizerFast, weights)
 
@@ -68,3 +72,14 @@ class ClipWords:
         output = self.network.text_model(**tokens)
         words = self.network.text_projection(output.last_hidden_state)             # (n, 77, 512)
         return words.cpu().numpy(), self.network.text_projection(output.pooler_output).cpu().numpy()
+
+
+def save_words(path: Path, texts: list[str], encoder: ClipWords, batch_size: int = 64) -> None:
+    """`texts` (n,), `words` (n, 77, 512) and `question` (n, 512), float16, in one .npz; each different text is one row."""
+    parts = [encoder(texts[i:i + batch_size]) for i in tqdm(range(0, len(texts), batch_size), desc="questions")]
+    words, question = (np.concatenate(values).astype(np.float16) for values in zip(*parts, strict=True))
+
+    def write(temporary: Path) -> None:
+        with open(temporary, "wb") as file:      # given a path without .npz, numpy would append it
+            np.savez(file, texts=np.array(texts), words=words, question=question)
+    write_whole(path, write)
