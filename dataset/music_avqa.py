@@ -14,7 +14,7 @@ from dataset.loader import QuestionSet, Store
 from dataset.packed import PackedStore
 from dataset.presence import COLUMNS, SCENARIOS, Scenario, read_recorded
 from dataset.questions import read_questions
-from dataset.store import FeatureStore
+from dataset.store import FeatureStore, check_same_clip
 from dataset.types import AUDIO, MODALITIES, VISUAL, DataError, DataSpec, Question
 from dataset.vocabulary import Vocabulary
 
@@ -67,12 +67,10 @@ class MusicAVQA:
         """The two feature stores by modality; their segments must agree."""
         if self.packed_folder:
             audio, visual = (PackedStore(self.packed_folder, name, self.stride) for name in MODALITIES)
-            return {AUDIO: audio, VISUAL: visual}
-        audio = FeatureStore(self.root / self.folders[AUDIO], self.stride, dimensions=1)
-        visual = FeatureStore(self.root / self.folders[VISUAL], self.stride, dimensions=3)
-        if audio.rows != visual.rows:
-            raise DataError(f"{audio.folder} has {audio.rows} rows per video, {visual.folder} has {visual.rows}; both "
-                            "must have one row per second of the same clip")
+        else:
+            audio = FeatureStore(self.root / self.folders[AUDIO], self.stride, dimensions=1)
+            visual = FeatureStore(self.root / self.folders[VISUAL], self.stride, dimensions=3)
+        check_same_clip(audio, visual)
         return {AUDIO: audio, VISUAL: visual}
 
     def annotation_file(self, split: str) -> Path:

@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Annotated, Any, BinaryIO, Literal
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from dataset.files import write_json, write_jsonl
 from dataset.store import FeatureStore, refuse_non_finite
@@ -31,18 +32,18 @@ class PackedStore:
     def __init__(self, folder: Path, name: str, stride: int) -> None:
         self.folder, self.path = folder, folder / f"{name}.npy"
         index = read_index(folder / f"{name}.json")
-        self.stride: int = index["stride"]
+        self.stride = index.stride
         if stride != self.stride:
             raise DataError(f"{self.path} was packed with stride {self.stride}, dataset.stride={stride} is asked for; set "
                             f"dataset.stride={self.stride} or pack again")
-        self.row = {video: row for row, video in index["videos"]}
+        self.row = index.rows
         try:
             array = self.array
         except Exception as error:      # a damaged header makes numpy raise nearly anything
             raise DataError(f"packed features {self.path} are missing, cut off or damaged ({error}); pack again") from error
-        if array.shape != tuple(index["shape"]) or str(array.dtype) != index["dtype"]:
+        if array.shape != tuple(index.shape) or array.dtype != index.dtype:
             raise DataError(f"packed features {self.path} have shape {list(array.shape)} and type {array.dtype}, their "
-                            f"index says {index['shape']} and {index['dtype']}; pack again")
+                            f"index says {index.shape} and {index.dtype}; pack again")
         self.segments, self.shape, self.dtype = array.shape[1], array.shape[2:], array.dtype
         self.rows = self.segments
 
@@ -76,20 +77,45 @@ class PackedStore:
         return self.read(video_id, slice(None))
 
 
-def read_index(path: Path) -> dict[str, Any]:
+class Index(BaseModel):
+    """What FOLDER/NAME.json must hold; `rows` gives each video its row, a video without one could not be read."""
+
+    model_config = ConfigDict(strict=True)
+
+    format: Literal[FORMAT]
+    shape: Annotated[list[PositiveInt], Field(min_length=3, max_length=5)]      # videos, T, C or C, H, W
+    dtype: Literal["float16", "float32"]
+    stride: PositiveInt
+    source: str
+    source_rows: PositiveInt
+    listing: str
+    rows: Annotated[dict[str, NonNegativeInt], Field(min_length=1)]
+    sha256: dict[str, str]
+
+    @model_validator(mode="after")
+    def agrees_with_itself(self) -> Index:
+        rows = set(self.rows.values())
+        if len(rows) < len(self.rows) or max(rows) >= self.shape[0]:
+            raise ValueError("two videos share a row, or a row lies outside the array")
+        if self.rows.keys() != self.sha256.keys():
+            raise ValueError("rows and sha256 name different videos")
+        if self.shape[1] != -(-self.source_rows // self.stride):
+            raise ValueError(f"{self.source_rows} rows with stride {self.stride} are not {self.shape[1]} segments")
+        return self
+
+
+def read_index(path: Path) -> Index:
     try:
-        index = json.loads(path.read_text())
-        if index["format"] != FORMAT:
-            raise ValueError(f"format {index['format']}, expected {FORMAT}")
-        index["videos"] = [(int(row), str(video)) for video, row in index["rows"].items()]
-        if not isinstance(index["stride"], int) or len(index["shape"]) not in (3, 5) or not isinstance(index["dtype"], str):
-            raise ValueError("stride, shape or dtype is damaged")
+        return Index.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; make packed features with python scripts/pack_features.py ROOT, or set "
                         "dataset.features=files") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f"index {path} is damaged ({type(error).__name__}: {error}); pack again") from error
-    return index
+    except OSError as error:
+        raise DataError(f"index {path} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "content"
+        raise DataError(f"index {path} is damaged ({field}: {first['msg']}); pack again") from error
 
 
 @dataclass
@@ -109,7 +135,7 @@ class Packing:
 
     @cached_property
     def videos(self) -> list[str]:
-        return sorted(name.removesuffix(".npy") for name in self.source.files if name.endswith(".npy") and name[0] != ".")
+        return self.source.videos
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -154,8 +180,10 @@ class Packing:
             reason = next(iter(self.failed.values()), "no file")
             raise DataError(f"none of the {len(self.videos)} files in {self.source.folder} can be packed; first: {reason}")
         rows = {video: row for row, video in enumerate(self.videos) if video in done}
+        index = self.folder / f"{self.name}.json"
+        index.unlink(missing_ok=True)         # killed here, there is no store rather than one with the index of another
         os.replace(self.temporary, self.folder / f"{self.name}.npy")
-        write_json(self.folder / f"{self.name}.json", {**self.settings, "rows": rows, "sha256": done})
+        write_json(index, {**self.settings, "rows": rows, "sha256": done})
         self.journal.unlink()
 
     def resume(self) -> dict[str, str]:
@@ -202,6 +230,6 @@ def whole_lines(lines: list[str]) -> Iterator[dict[str, Any]]:
 def verify(folder: Path, name: str) -> Iterator[tuple[str, bool]]:
     """Every video of a packed array, and whether its bytes still have the digest of the index."""
     index = read_index(folder / f"{name}.json")
-    store = PackedStore(folder, name, index["stride"])
-    for video, digest in index["sha256"].items():
+    store = PackedStore(folder, name, index.stride)
+    for video, digest in index.sha256.items():
         yield video, hashlib.sha256(store.check(video).tobytes()).hexdigest() == digest

@@ -18,21 +18,31 @@ FLOATS = (np.float16, np.float32)
 class FeatureStore:
     """One modality. A file holds one row per second; row i * `stride` is segment i.
 
-    `shape` (C,) or (C, H, W) and the number of rows are taken from the first file by name and asked of all others.
+    `shape` (C,) or (C, H, W) and the number of rows are taken from the first file by name and asked of all others; with
+    `skip_damaged` from the first one that can be read.
     """
 
-    def __init__(self, folder: Path, stride: int, dimensions: int) -> None:
+    def __init__(self, folder: Path, stride: int, dimensions: int, skip_damaged: bool = False) -> None:
         self.folder, self.stride = folder, stride
         if not folder.is_dir():
             raise DataError(f"feature folder {folder} does not exist; it must hold one VIDEO_ID.npy per video")
-        first = min(folder.glob("*.npy"), default=None)
-        if first is None:
+        videos = self.videos
+        if not videos:
             raise DataError(f"feature folder {folder} holds no .npy file; it must hold one VIDEO_ID.npy per video")
-        array = self.open(first)
-        if array.ndim != 1 + dimensions or not array.size:
-            axes = "seconds x channels" + " x height x width" * (dimensions == 3)
-            raise DataError(f"feature file {first} has shape {list(array.shape)}; expected {axes}, none of them 0")
+        for first in videos:
+            try:
+                array = self.open_first(folder / f"{first}.npy", dimensions)
+                break
+            except DataError:
+                if not skip_damaged or first == videos[-1]:
+                    raise
+        self.first = first
         self.rows, self.shape, self.dtype = array.shape[0], array.shape[1:], array.dtype
+
+    @property
+    def videos(self) -> list[str]:
+        """Those with a file, in order of name; hidden files are somebody's temporary or metadata files."""
+        return sorted(name.removesuffix(".npy") for name in self.files if name.endswith(".npy") and name[0] != ".")
 
     @property
     def segments(self) -> int:
@@ -45,6 +55,14 @@ class FeatureStore:
 
     def has(self, video_id: str) -> bool:
         return f"{video_id}.npy" in self.files
+
+    def open_first(self, path: Path, dimensions: int) -> np.ndarray:
+        """The file that tells the shape, which must have one axis of seconds and `dimensions` others."""
+        array = self.open(path)
+        if array.ndim != 1 + dimensions or not array.size:
+            axes = "seconds x channels" + " x height x width" * (dimensions == 3)
+            raise DataError(f"feature file {path} has shape {list(array.shape)}; expected {axes}, none of them 0")
+        return array
 
     def open(self, path: Path) -> np.ndarray:
         """The file as a memory map, its header checked; nothing is unpickled."""
@@ -83,6 +101,13 @@ class FeatureStore:
     def stored_rows(self, seconds: int) -> int:
         """How many of a video's first `seconds` are among the rows here: all."""
         return seconds
+
+
+def check_same_clip(audio, visual) -> None:
+    """DataError when the two stores do not have equally many rows per video."""
+    if audio.rows != visual.rows:
+        raise DataError(f"{audio.folder} has {audio.rows} rows per video of sound, {visual.folder} has {visual.rows} of "
+                        "picture; both must have one row per second of the same clip")
 
 
 def refuse_non_finite(values: np.ndarray, what: str) -> None:

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from dataset.packed import Packing, verify  # noqa: E402
-from dataset.store import FeatureStore  # noqa: E402
+from dataset.store import FeatureStore, check_same_clip  # noqa: E402
 from engine.errors import UsageError, run_guarded  # noqa: E402
 
 
@@ -41,14 +41,14 @@ def plan(packings: list[Packing], out: Path) -> int:
     for packing in packings:
         size = len(packing.videos) * packing.bytes_per_video
         started = time.perf_counter()
-        packing.source.read_segments(packing.videos[0]).astype(packing.dtype)
+        packing.source.read_segments(packing.source.first).astype(packing.dtype)
         seconds += (time.perf_counter() - started) * len(packing.videos)
         print(f"{packing.name}: {len(packing.videos)} videos, {list(packing.shape[1:])} {packing.dtype} each, "
               f"{size / 1e9:.2f} GB to {packing.folder / packing.name}.npy")
         total += size
     existing = next(p for p in (out, *out.parents) if p.exists())
     print(f"{total / 1e9:.2f} GB in all, {shutil.disk_usage(existing).free / 1e9:.1f} GB free; reading takes about "
-          f"{max(seconds, 1):.0f} s at the speed of the first video")
+          f"{max(seconds, 1):.0f} s at the speed of one video")
     return total
 
 
@@ -67,14 +67,16 @@ def main() -> None:
     out = options.out or options.root / "feats" / "packed"
     if options.verify:
         return check_arrays(out)
-    sources = {"audio": FeatureStore(options.root / options.audio_folder, options.stride, dimensions=1),
-               "visual": FeatureStore(options.root / options.visual_folder, options.stride, dimensions=3)}
+    sources = {"audio": FeatureStore(options.root / options.audio_folder, options.stride, 1, skip_damaged=True),
+               "visual": FeatureStore(options.root / options.visual_folder, options.stride, 3, skip_damaged=True)}
+    check_same_clip(**sources)
     packings = [Packing(source, out, name, options.dtype) for name, source in sources.items()]
     needed = plan(packings, out)
     if options.dry_run:
         return None
     free = shutil.disk_usage(next(p for p in (out, *out.parents) if p.exists())).free
-    held = sum(p.temporary.stat().st_size for p in packings if p.temporary.is_file())
+    # Blocks and not the size: the file that an interrupted run leaves has its full size and few of its blocks.
+    held = sum(p.temporary.stat().st_blocks * 512 for p in packings if p.temporary.is_file())
     if needed - held > free:
         raise UsageError(f"{out} has {free / 1e9:.2f} GB free, {(needed - held) / 1e9:.2f} GB are needed; free some, give "
                          "another folder with --out, or use a larger --stride")

@@ -1,6 +1,7 @@
 """The packed store: the same batches as from files, resume after a kill, damage, and the command."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from dataset.music_avqa import MusicAVQA
 from dataset.packed import PackedStore, Packing, verify
 from dataset.store import FeatureStore
 from dataset.types import DataError
+from engine.errors import run_guarded
+from scripts import pack_features
 
 FOLDERS = {"audio": ("vggish", 1), "visual": ("res18_14x14", 3)}
 
@@ -114,6 +117,33 @@ def test_another_stride_is_refused(root):
         PackedStore(root / "feats/packed", "audio", 3)
 
 
+@pytest.mark.parametrize("field, change", [
+    ("rows", {"test0000": 24}), ("rows", {"test0000": -1}), ("rows", {"test0000": 1}), ("rows", {"test0000": 1.5}),
+    ("rows", {"other": 0}), ("sha256", {"other": "0"}), ("sha256", None), ("rows", None), ("stride", 3), ("stride", True),
+    ("shape", [24, 3, 5, 1.0]), ("dtype", "int16"), ("source_rows", 9), ("format", 2),
+])
+def test_an_index_that_does_not_fit_is_one_clear_error_and_never_other_rows(root, field, change):
+    pack(root)
+    path = root / "feats/packed/audio.json"
+    index = json.loads(path.read_text())
+    index[field] = index[field] | change if isinstance(change, dict) else change
+    path.write_text(json.dumps(index))
+    with pytest.raises(DataError, match="audio.json is damaged .*; pack again"):
+        PackedStore(root / "feats/packed", "audio", 2)
+    with pytest.raises(DataError, match="audio.json is damaged"):
+        list(verify(root / "feats/packed", "audio"))
+
+
+def test_sound_and_picture_of_different_lengths_are_refused(root):
+    for path in (root / "feats/vggish").glob("*.npy"):
+        np.save(path, np.load(path)[:4])
+    pack(root)
+    with pytest.raises(DataError, match="2 rows per video of sound"):
+        first_batch(root, features="packed")
+    done = command("scripts/pack_features.py", root)
+    assert done.returncode == 2 and "4 rows per video of sound" in done.stderr
+
+
 @given(index=st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5),
                           lambda v: st.lists(v, max_size=3) | st.dictionaries(
                               st.sampled_from(["format", "rows", "shape", "dtype", "stride"]), v, max_size=5), max_leaves=8))
@@ -132,6 +162,44 @@ def test_recorded_absence_and_negatives_hold_in_a_packed_store(root):
     item = next(questions[i] for i, q in enumerate(questions.questions) if q.video_id == "train0002")
     assert item.presence[0].tolist() == [[True, True], [True, True], [False, False]]
     assert item.negative_visual.shape == item.visual.shape
+
+
+def test_a_damaged_first_file_costs_that_video_alone(root):
+    (root / "feats/vggish/test0000.npy").write_bytes(b"damaged")
+    (root / "feats/vggish/._hidden.npy").write_bytes(b"not ours")
+    with pytest.raises(DataError, match="test0000.npy"):
+        FeatureStore(root / "feats/vggish", 2, 1)
+    done = command("scripts/pack_features.py", root, "--stride", "2")
+    assert done.returncode == 0 and "left out: test0000: feature file" in done.stdout and "hidden" not in done.stdout
+    store = PackedStore(root / "feats/packed", "audio", 2)
+    assert not store.has("test0000") and len(store.row) == 23
+    for path in (root / "feats/vggish").glob("*.npy"):
+        path.write_bytes(b"damaged")
+    done = command("scripts/pack_features.py", root, "--stride", "2")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+
+
+def test_a_disk_too_small_is_refused_although_a_killed_run_left_a_file_of_full_size(root, monkeypatch, capsys):
+    for path in (root / "feats/res18_14x14").glob("*.npy"):
+        np.save(path, np.ones((6, 4096, 2, 2), np.float32))
+    killed = packing(root, "visual")
+    next(killed.run())
+    assert killed.temporary.stat().st_size > 2e6 > killed.temporary.stat().st_blocks * 512
+    monkeypatch.setattr(pack_features.shutil, "disk_usage", lambda _: SimpleNamespace(free=1_000_000))
+    monkeypatch.setattr("sys.argv", ["pack_features.py", str(root), "--stride", "2"])
+    with pytest.raises(SystemExit) as stop:
+        run_guarded(pack_features.main)
+    assert stop.value.code == 2 and "0.00 GB free" in capsys.readouterr().err
+    assert not (root / "feats/packed/audio.npy").exists()
+
+
+def test_killed_between_the_two_renames_there_is_no_store(root, monkeypatch):
+    pack(root)
+    monkeypatch.setattr("dataset.packed.write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        list(packing(root, "audio", "float32").run())
+    with pytest.raises(DataError, match="audio.json does not exist"):
+        PackedStore(root / "feats/packed", "audio", 2)
 
 
 def test_the_command_plans_packs_and_verifies(root):
