@@ -5,4 +5,5 @@ METHODS = {
     "modality_dropout": "models.methods.modality_dropout.ModalityDropout",
     "rmm_avr": "models.methods.rmm_avr.RMMAVR",
     "shaspec": "models.methods.shaspec.ShaSpec",
+    "actionmae": "models.methods.actionmae.ActionMAE",
 }
