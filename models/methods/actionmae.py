@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dataset.types import AUDIO, VISUAL
 from models.features import Features, FeatureShape
@@ -117,8 +118,7 @@ class ActionMAE(Method):
         if self.detach_target:
             target = target.detach()
         if self.norm_target:
-            variance, mean = torch.var_mean(target, dim=-1, correction=0, keepdim=True)
-            target = (target - mean) / (variance + 1e-6).sqrt()
+            target = F.layer_norm(target, target.shape[-1:], eps=1e-6)
         return (predicted[removed].float() - target).square().sum() / max(target.numel(), 1)
 
 

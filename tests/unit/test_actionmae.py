@@ -56,9 +56,10 @@ def test_absent_entries_enter_no_loss():
     assert not torch.allclose(mae.views(present, presence).losses["reconstruction"], expected)
 
 
-def test_nothing_removed_is_no_loss():
+@pytest.mark.parametrize("norm_target", [False, True])
+def test_nothing_removed_is_no_loss(norm_target):
     presence = missing(AUDIO, 2)
-    assert method().views(random_features(2), presence).losses["reconstruction"] == 0
+    assert method(norm_target=norm_target).views(random_features(2), presence).losses["reconstruction"] == 0
 
 
 @pytest.mark.parametrize("modality", [AUDIO, VISUAL])
