@@ -4,4 +4,6 @@ METHODS = {
     "plain": "models.methods.plain.Plain",
     "modality_dropout": "models.methods.modality_dropout.ModalityDropout",
     "rmm_avr": "models.methods.rmm_avr.RMMAVR",
+    "shaspec": "models.methods.shaspec.ShaSpec",
+    "actionmae": "models.methods.actionmae.ActionMAE",
 }

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from dataset.types import AUDIO, VISUAL
 from models.features import Features
+
+ViewMode = Literal["all", "sampled", "keep_count"]
 
 
 @dataclass
@@ -23,6 +27,7 @@ class Method(nn.Module, ABC):
     """A method never knows which backbone encoded the features; it returns the shapes it received."""
 
     loss_weights: dict[str, float] = {}
+    keeps_present: bool = True           # False where the published method rewrites what is there, too
 
     def compile_hot_path(self) -> None:
         """torch.compile what costs the most; nothing by default."""
@@ -45,3 +50,18 @@ def without(presence: Tensor, modality: int) -> Tensor:
     reduced = presence.clone()
     reduced[..., modality] &= ~other
     return reduced
+
+
+def simulate(presence: Tensor, mode: ViewMode) -> dict[str, Tensor]:
+    """The states (B, T, 2) that training answers, by view name.
+
+    `all`: every question complete, without audio and without video, as Eq. 8. `sampled`: one of the three per
+    question, equally likely. `keep_count`: how many modalities are kept is drawn first, then which, so that half of
+    the questions stay complete and a quarter lacks each.
+    """
+    no_audio, no_visual = without(presence, AUDIO), without(presence, VISUAL)
+    if mode == "all":
+        return {"complete": presence, "audio_missing": no_audio, "visual_missing": no_visual}
+    outcomes = 3 if mode == "sampled" else 4                           # 0: no audio, 1: no video, else complete
+    draw = torch.randint(outcomes, presence.shape[:1], device=presence.device)[:, None, None]      # (B, 1, 1)
+    return {"sampled": torch.where(draw == 0, no_audio, torch.where(draw == 1, no_visual, presence))}

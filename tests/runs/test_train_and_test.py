@@ -11,7 +11,7 @@ import pytest
 import torch
 from commands import ROOT, command
 
-METHODS = ("plain", "modality_dropout", "rmm_avr")
+METHODS = ("plain", "modality_dropout", "rmm_avr", "shaspec", "actionmae")
 
 
 def lines(path: Path) -> list[dict]:
