@@ -27,7 +27,7 @@ def build_model(spec: DataSpec, backbone: dict, method: dict) -> AVQAModel:
     backbone, method = dict(backbone), dict(method)
     try:
         body = resolve(BACKBONES[backbone.pop("name")])(spec, **backbone)
-        shape = FeatureShape(spec.segments, spec.grid, body.dim)
+        shape = FeatureShape(spec.segments, spec.grid, body.dim, 0 if spec.choices else spec.answers)
         completion = resolve(METHODS[method.pop("name")])(shape, **method)
     except ValueError as error:
         raise OptionError(str(error)) from error

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from torch import Tensor, nn
 
 from dataset.types import AUDIO, VISUAL, Batch
 from models.backbones.base import Backbone
-from models.features import blank, blank_features, concatenate
-from models.methods.base import Method, Views
+from models.features import Features, Fused, blank, blank_features, concatenate
+from models.methods.base import Answered, Method, Views
 from models.objective import answer_loss
 
 
@@ -29,6 +30,7 @@ class AVQAModel(nn.Module):
         self.backbone = backbone
         self.method = method
         self.head = head
+        method.adapt(backbone, backbone.combination())
 
     @property
     def loss_weights(self) -> dict[str, float]:
@@ -43,20 +45,27 @@ class AVQAModel(nn.Module):
             views = self.method.views(features, batch.presence)
             return self.answer_views(views, batch)
         completed = self.method.complete(features, batch.presence)
-        return Output({"complete": self.head(self.backbone.fuse(completed).vector, batch, self.backbone.encode_text)})
+        answered = self.answer(completed, batch, None)[1]
+        return Output({"complete": answered.logits})
 
     def answer_views(self, views: Views, batch: Batch) -> Output:
         """All views through the backbone as one batch, then one answer loss per view."""
         size, count = len(batch), len(views.features)
-        fused = self.backbone.fuse(concatenate(list(views.features.values())))
-        logits = self.head(fused.vector, repeat_batch(batch, count), self.backbone.encode_text)
-        logits = logits.split(size)                                                 # count x (B, A)
+        repeated = repeat_batch(batch, count)
+        fused, answered = self.answer(concatenate(list(views.features.values())), repeated, repeated.answer)
+        logits = answered.logits.split(size)                                        # count x (B, A)
         output = Output(dict(zip(views.features, logits, strict=True)), dict(views.losses))
         for index, (name, view_logits) in enumerate(output.logits.items()):
-            output.terms[f"answer_{name}"] = answer_loss(view_logits, batch.answer)
-            for term, values in fused.losses.items():                               # (count * B,)
+            output.terms[f"answer_{name}"] = answer_loss(view_logits, batch.answer, self.method.label_smoothing)
+            for term, values in (fused.losses | answered.losses).items():           # (count * B,)
                 output.terms[f"{term}_{name}"] = values[index * size:(index + 1) * size].mean()
         return output
+
+    def answer(self, features: Features, batch: Batch, target: Tensor | None) -> tuple[Fused, Answered]:
+        """Fuse the completed features and let the method read off the logits."""
+        fused = self.backbone.fuse(features)
+        head = partial(self.head, batch=batch, encode_text=self.backbone.encode_text)
+        return fused, self.method.answer(fused, features, head, target)
 
 
 def blank_batch(batch: Batch) -> Batch:

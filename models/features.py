@@ -1,16 +1,16 @@
-"""The one bundle that flows through the model, between a backbone's `encode` and its `fuse`.
+"""What flows through the model: `Features` between a backbone's `encode` and its `fuse`, `Fused` behind it.
 
-B questions, T segments, N = H*W visual tokens, L words, D channels.
+B questions, T segments, N = H*W visual tokens, L words, D channels, P extra tokens.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from torch import Tensor
 
-from dataset.types import AUDIO, VISUAL
+from dataset.types import AUDIO, MODALITIES, VISUAL
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class FeatureShape:
     segments: int            # T
     grid: tuple[int, int]    # (H, W)
     channels: int            # D
+    answers: int = 0         # A, 0 = candidates of a multiple choice
 
     @property
     def tokens(self) -> int:
@@ -28,7 +29,11 @@ class FeatureShape:
 
 @dataclass
 class Features:
-    """Encoded streams of B questions."""
+    """Encoded streams of B questions.
+
+    `presence` says which entries are real. What stands in for the others a method has written into them, unless
+    `filled` is False: then they hold zeros that no backbone may read, and `mask` has to be heeded.
+    """
 
     audio: Tensor                     # (B, T, D)
     visual: Tensor                    # (B, T, N, D)
@@ -36,11 +41,32 @@ class Features:
     word_mask: Tensor                 # (B, L) bool, True = a word
     question: Tensor                  # (B, D)
     question_id: Tensor               # (B,) int64, seeds the noise of evaluation
+    presence: Tensor                  # (B, T, 2) bool, columns AUDIO, VISUAL
+    filled: bool = True               # False: absent entries are to be masked out, nothing stands in for them
     negative: Tensor | None = None    # (B, T, N, D) visual of other videos, training only
     negative_valid: Tensor | None = None    # (B,) bool, False = no other video was at hand
+    audio_keys: Tensor | None = None        # (B, P, D) extra tokens that whatever attends to the audio stream reads,
+    audio_values: Tensor | None = None      # (B, P, D) as keys and as values; never queries, never part of a mean
+    visual_keys: Tensor | None = None
+    visual_values: Tensor | None = None
 
     def with_(self, **changes) -> Features:
         return replace(self, **changes)
+
+    @property
+    def whole(self) -> Tensor:
+        """(B,) bool: every entry of both streams is real, so that a backbone's alignment losses mean something."""
+        return self.presence.flatten(1).all(dim=1)
+
+    def mask(self, modality: int) -> Tensor | None:
+        """(B, T) bool, the segments of one stream that may be read; None where all may."""
+        return None if self.filled else self.presence[..., modality]
+
+    def extra(self, modality: int) -> tuple[Tensor, Tensor] | None:
+        """The extra keys and values of one stream, (B, P, D) each, or None."""
+        name = MODALITIES[modality]
+        keys, values = getattr(self, f"{name}_keys"), getattr(self, f"{name}_values")
+        return None if keys is None else (keys, values)
 
     def rows(self, index: Tensor) -> Features:
         """The questions that `index` (bool mask or positions) selects."""
@@ -52,7 +78,21 @@ class Features:
 
     def _map(self, change) -> Features:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{k: change(v) for k, v in values.items() if v is not None})
+        return replace(self, **{k: change(v) for k, v in values.items() if isinstance(v, Tensor)})
+
+
+@dataclass
+class Fused:
+    """What a backbone makes of the features: the vector (B, D) that the answer layer reads.
+
+    `losses`: the backbone's own terms by name, one value per question (B,), so that views stacked on the batch axis can
+    be told apart; empty in evaluation. `summaries`: what is left of the audio and of the visual stream, (B, D) each,
+    after the question read them and before both were combined.
+    """
+
+    vector: Tensor
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    summaries: tuple[Tensor, Tensor] | None = None
 
 
 def concatenate(bundles: list[Features]) -> Features:
@@ -60,9 +100,9 @@ def concatenate(bundles: list[Features]) -> Features:
     if len(bundles) == 1:
         return bundles[0]
     values = {}
-    for field in fields(Features):
-        parts = [getattr(b, field.name) for b in bundles]
-        values[field.name] = None if parts[0] is None else torch.cat(parts)
+    for item in fields(Features):
+        parts = [getattr(b, item.name) for b in bundles]
+        values[item.name] = torch.cat(parts) if isinstance(parts[0], Tensor) else parts[0]
     return Features(**values)
 
 
@@ -78,8 +118,9 @@ def blank(values: Tensor, present: Tensor) -> Tensor:
 
 
 def blank_features(features: Features, presence: Tensor) -> Features:
-    """Zeros in every absent entry of both streams; `presence` (B, T, 2) bool."""
+    """The features of which only `presence` (B, T, 2) is there: zeros in every absent entry of both streams."""
     return features.with_(
+        presence=presence,
         audio=blank(features.audio, presence[..., AUDIO]),
         visual=blank(features.visual, presence[..., VISUAL]),
     )

@@ -11,10 +11,13 @@ class NonFiniteLoss(RuntimeError):
     """A loss term is NaN or infinite; the message names it."""
 
 
-def answer_loss(logits: Tensor, answer: Tensor) -> Tensor:
+def answer_loss(logits: Tensor, answer: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """L_ce of Eq. 8: mean cross entropy of `logits` (B, A) against `answer` (B,) int64; -1 is left out."""
     known = (answer >= 0).sum().clamp_min(1)
-    return F.cross_entropy(logits.float(), answer, ignore_index=-1, reduction="sum") / known
+    loss = F.cross_entropy(
+        logits.float(), answer, ignore_index=-1, reduction="sum", label_smoothing=label_smoothing
+    )
+    return loss / known
 
 
 def total_loss(terms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:

@@ -36,4 +36,5 @@ def random_features(size: int, seed: int = 0, shape: FeatureShape = SHAPE) -> Fe
         word_mask=torch.ones(size, 5, dtype=torch.bool),
         question=torch.randn(size, shape.channels, generator=g),
         question_id=torch.arange(100, 100 + size),
+        presence=torch.ones(size, shape.segments, 2, dtype=torch.bool),
     )

@@ -4,7 +4,8 @@ Fidelity (all from the official `net_grd_avst`):
 - question, audio, spatial grounding, match head, temporal grounding, fusion: as released, without the layers that
   are built and never used (a ResNet-18 and eight others);
 - the means that the released code adds to the temporal attention are kept, though its figure omits them;
-- an absent segment has no entry in the temporal attention's input other than what the method wrote there;
+- an absent segment has no entry in the temporal attention's input other than what the method wrote there, and none
+  at all, in its mean neither, where the method says that nothing stands in for it;
 - negatives for the match loss: `in_batch` takes the map of another question's video from the batch, which costs
   no reading; `other_video` draws every segment from other videos as released;
 - the visual map must have as many channels as the model is wide (512 as released); with other data D follows.
@@ -19,9 +20,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dataset.types import Batch, DataSpec
-from models.backbones.base import Backbone, Fused
-from models.features import Features
+from dataset.types import AUDIO, VISUAL, Batch, DataSpec
+from models.backbones.base import Backbone
+from models.features import Features, Fused
+from models.layers.attention import AttentionBlock, Extra, masked_mean
 from models.layers.question import QuestionLSTM
 
 
@@ -47,22 +49,15 @@ class SpatialGrounding(nn.Module):
         return self.project(torch.tanh(pooled.flatten(2)))                          # (B, T, D)
 
 
-class TemporalGrounding(nn.Module):
-    """The question attends to the T segment vectors of one stream; no residual from the query, as released."""
+class TemporalGrounding(AttentionBlock):
+    """The question attends to the T segment vectors of one stream; their mean is added."""
 
-    def __init__(self, dim: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.attention = nn.MultiheadAttention(dim, heads, dropout=dropout, batch_first=True)
-        self.feed_forward = nn.Sequential(
-            nn.Linear(dim, dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(dim, dim), nn.Dropout(dropout)
-        )
-        self.norm = nn.LayerNorm(dim)
-
-    def forward(self, question: Tensor, segments: Tensor) -> Tensor:
-        """`question` (B, D), `segments` (B, T, D) -> (B, D)."""
-        attended, _ = self.attention(question.unsqueeze(1), segments, segments, need_weights=False)
-        attended = attended.squeeze(1)                                              # (B, D)
-        return self.norm(attended + self.feed_forward(attended)) + segments.mean(dim=1)
+    def forward(
+        self, question: Tensor, segments: Tensor, mask: Tensor | None = None, extra: Extra | None = None
+    ) -> Tensor:
+        """`question` (B, D), `segments` (B, T, D), `mask` (B, T), `extra` as in `attend` -> (B, D)."""
+        attended, _ = super().forward(question.unsqueeze(1), segments, mask, extra)
+        return attended.squeeze(1) + masked_mean(segments, mask)                    # (B, D)
 
 
 class AVST(Backbone):
@@ -108,6 +103,7 @@ class AVST(Backbone):
             word_mask=batch.words != 0,
             question=question,
             question_id=batch.question_id,
+            presence=batch.presence,
         )
         if not (self.training and self.loss_weights["match"] > 0):
             return features
@@ -123,11 +119,15 @@ class AVST(Backbone):
     def fuse(self, features: Features) -> Fused:
         """Steps named as in the paper's figure: spatial grounding, temporal grounding, fusion with the question."""
         grounded = self.spatial(features.audio, features.visual)                    # (B, T, D)
-        audio = self.temporal_audio(features.question, features.audio)              # (B, D)
-        visual = self.temporal_visual(features.question, grounded)                  # (B, D)
+        question, mask, extra = features.question, features.mask, features.extra
+        audio = self.temporal_audio(question, features.audio, mask(AUDIO), extra(AUDIO))        # (B, D)
+        visual = self.temporal_visual(question, grounded, mask(VISUAL), extra(VISUAL))          # (B, D)
         fused = self.fusion(torch.tanh(torch.cat([audio, visual], dim=-1)))         # (B, D)
         losses = {} if features.negative is None else {"match": self.match_loss(features, grounded)}
-        return Fused(torch.tanh(fused * features.question), losses)
+        return Fused(torch.tanh(fused * question), losses, (audio, visual))
+
+    def combination(self) -> list[nn.Module]:
+        return [self.fusion]
 
     def match_loss(self, features: Features, grounded: Tensor) -> Tensor:
         """Does this map belong to this sound? Cross entropy over positive and negative segments, (B,)."""

@@ -3,24 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
 from dataset.types import Batch
-from models.features import Features
-
-
-@dataclass
-class Fused:
-    """What `fuse` returns: the vector before the answer layer and the backbone's own loss terms.
-
-    `vector` (B, D); `losses` holds, per name, one value per question (B,), so that views stacked on the batch
-    axis can be told apart, and is empty in evaluation.
-    """
-
-    vector: Tensor
-    losses: dict[str, Tensor] = field(default_factory=dict)
+from models.features import Features, Fused
 
 
 class Backbone(nn.Module, ABC):
@@ -40,4 +27,11 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def fuse(self, features: Features) -> Fused:
-        """Complete features to one vector per question."""
+        """Complete features to one vector per question; entries that `features.mask` excludes are not read."""
+
+    def combination(self) -> list[nn.Module]:
+        """The layers that make the vector of the two summaries, or whatever stands last before the answer layer.
+
+        A method may train these alone, or replace them by its own combination.
+        """
+        return []

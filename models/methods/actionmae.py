@@ -20,7 +20,8 @@ class ActionMAE(Method):
     the released code.
 
     Options: `views` (`simulate`); `memory` tokens; `layers` of the encoder and of the decoder with `heads`;
-    `replace` what by predictions; `norm_target` standardises every target token; `detach_target`; `weight`.
+    `replace` what by predictions; `norm_target` standardises every target token; `detach_target`; `weight`;
+    `label_smoothing` of the answer loss.
 
     Fidelity:
     - encoder on memory and kept tokens, mask tokens for the rest, decoder, linear head, MSE of weight 1 on the removed
@@ -38,7 +39,7 @@ class ActionMAE(Method):
       detached, or features would shrink to be predictable; the release does not;
     - tokens are normalised per modality: raw maps and encoded audio differ in scale;
     - `views: keep_count` is the release's draw, per question and not per batch; `all` (Eq. 8) the rule of every row;
-    - label smoothing, AdamW and its schedule are left to the training, which is one for all methods;
+    - AdamW and its schedule are left to the training, which is one for all methods;
     - the question does not enter the reconstruction, as in the original.
     """
 
@@ -54,6 +55,7 @@ class ActionMAE(Method):
         norm_target: bool = False,
         detach_target: bool = True,
         weight: Annotated[float, Field(ge=0)] = 1.0,
+        label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1,
     ) -> None:
         super().__init__()
         D = shape.channels
@@ -63,6 +65,7 @@ class ActionMAE(Method):
         self.keeps_present = replace == "absent"
         self.norm_target = norm_target
         self.detach_target = detach_target
+        self.label_smoothing = label_smoothing
         self.loss_weights = {"reconstruction": weight}
         self.norm_audio, self.norm_visual = nn.LayerNorm(D), nn.LayerNorm(D)
         self.memory = nn.Parameter(torch.randn(memory, D) * 0.02)
@@ -108,6 +111,7 @@ class ActionMAE(Method):
         audio = predicted[..., AUDIO, :].to(features.audio.dtype)      # (B, T, D)
         visual = predicted[..., VISUAL, :].to(features.visual.dtype).unsqueeze(2)              # (B, T, 1, D)
         return features.with_(
+            presence=presence,
             audio=torch.where(kept[..., AUDIO, None], features.audio, audio),
             visual=torch.where(kept[..., VISUAL, None, None], features.visual, visual),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dataset.types import AUDIO, VISUAL
-from models.features import Features
+from models.features import Features, Fused
 
 ViewMode = Literal["all", "sampled", "keep_count"]
 
@@ -23,11 +24,26 @@ class Views:
     losses: dict[str, Tensor] = field(default_factory=dict)
 
 
+@dataclass
+class Answered:
+    """Logits (B, A) and, in training, the loss terms of answering by name, one value per question (B,)."""
+
+    logits: Tensor
+    losses: dict[str, Tensor] = field(default_factory=dict)
+
+
 class Method(nn.Module, ABC):
     """A method never knows which backbone encoded the features; it returns the shapes it received."""
 
     loss_weights: dict[str, float] = {}
     keeps_present: bool = True           # False where the published method rewrites what is there, too
+    label_smoothing: float = 0.0         # of every view's answer loss
+
+    def adapt(self, backbone: nn.Module, combination: list[nn.Module]) -> None:
+        """Called once when the model is built; `combination` are the backbone's layers behind its summaries.
+
+        A method that trains only a part of the backbone, or replaces one, stops the gradients of the rest here.
+        """
 
     def compile_hot_path(self) -> None:
         """torch.compile what costs the most; nothing by default."""
@@ -39,6 +55,22 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def views(self, features: Features, presence: Tensor) -> Views:
         """What training answers on. `features` is blank where `presence` (B, T, 2) is False."""
+
+    def answer(
+        self, fused: Fused, features: Features, head: Callable[[Tensor], Tensor], target: Tensor | None
+    ) -> Answered:
+        """Logits of what the backbone made of `features`; `head` takes vectors (B, D) to logits (B, A).
+
+        `target` (B,) is the right answer, -1 where it is unknown, in training only.
+        """
+        return Answered(head(fused.vector))
+
+
+def without_match(features: Features) -> Features:
+    """No match loss for questions that lack something: a blank is no evidence about what sounds."""
+    if features.negative_valid is None:
+        return features
+    return features.with_(negative_valid=features.negative_valid & features.whole)
 
 
 def without(presence: Tensor, modality: int) -> Tensor:

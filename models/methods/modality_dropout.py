@@ -6,7 +6,7 @@ from torch import Tensor
 
 from models.features import Features, FeatureShape, blank_features
 from models.layers.fill import Fill, FillMode
-from models.methods.base import Method, ViewMode, Views, simulate
+from models.methods.base import Method, ViewMode, Views, simulate, without_match
 
 
 class ModalityDropout(Method):
@@ -31,8 +31,4 @@ class ModalityDropout(Method):
 
     def blanked(self, features: Features, presence: Tensor) -> Features:
         """`features` as they are when only `presence` (B, T, 2) is there."""
-        filled = self.fill(blank_features(features, presence), presence, None)
-        if filled.negative_valid is None:
-            return filled
-        whole = presence.flatten(1).all(dim=1)                         # (B,)
-        return filled.with_(negative_valid=filled.negative_valid & whole)
+        return without_match(self.fill(blank_features(features, presence), presence, None))

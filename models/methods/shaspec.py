@@ -112,7 +112,8 @@ class ShaSpec(Method):
         from_audio = encoded.shared_audio.unsqueeze(2)                 # (B, T, 1, D), the same for every token
         audio = torch.where(presence[..., AUDIO, None], encoded.fused_audio, encoded.shared_visual)
         visual = torch.where(presence[..., VISUAL, None, None], encoded.fused_visual, from_audio)
-        return features.with_(audio=audio.to(features.audio.dtype), visual=visual.to(features.visual.dtype))
+        audio, visual = audio.to(features.audio.dtype), visual.to(features.visual.dtype)
+        return features.with_(presence=presence, audio=audio, visual=visual)
 
     def align_loss(self, encoded: Encoded, whole: Tensor) -> Tensor:
         """Mean absolute difference of the shared features over the segments `whole` (B, T)."""

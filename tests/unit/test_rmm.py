@@ -25,7 +25,7 @@ def tiny():
     features = Features(
         audio=torch.tensor([[[1.0, -2.0]]]), visual=torch.tensor([[[[2.0, 1.0]]]]), words=torch.zeros(1, 1, 2),
         word_mask=torch.ones(1, 1, dtype=torch.bool), question=torch.tensor([[1.0, 3.0]]),
-        question_id=torch.tensor([1]),
+        question_id=torch.tensor([1]), presence=torch.ones(1, 1, 2, dtype=torch.bool),
     )
     return rmm, features, torch.ones(1, 1, 2, dtype=torch.bool)
 
