@@ -60,6 +60,8 @@ class DataSpec:
     vocabulary: int          # question words, padding and unknown included
     answers: int             # A
     choices: int = 0         # M candidates per question, 0 = an open vocabulary
+    frame_token: bool = False    # token 0 of the grid is the frame as a whole (CLIP), the others its patches
+    text_channels: int = 0   # of the question features, 0 = there are none
 
     @property
     def tokens(self) -> int:
@@ -80,6 +82,8 @@ class Batch:
     video: Tensor            # (B,) int64, equal for questions on the same video
     choices: Tensor | None = None           # (B, M, L) int64, the words of the candidates
     negative_visual: Tensor | None = None   # (B, T, C, H, W), segments of other videos
+    text_words: Tensor | None = None        # (B, Lt, Ct) question features by text position, float32 or float16
+    text_question: Tensor | None = None     # (B, Ct) of the whole question
 
     def map(self, change) -> Batch:
         """The same batch with `change` applied to every tensor."""

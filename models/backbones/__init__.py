@@ -2,4 +2,5 @@
 
 BACKBONES = {
     "avst": "models.backbones.avst.AVST",
+    "pstp_net": "models.backbones.pstp_net.PSTPNet",
 }
