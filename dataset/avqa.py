@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, field_validator
 
 from dataset.music_avqa import MusicAVQA
 from dataset.questions import QuestionNumber, Record, VideoName, ends_in_punctuation, read_questions
+from dataset.store import Layout
 from dataset.types import AVQA_TYPES, DataError, Question
 
 
@@ -77,6 +78,8 @@ class AVQA(MusicAVQA):
         test_file: str = "val_qa.json",
         audio_folder: str = "feats/vggish",
         visual_folder: str = "feats/res18_14x14",
+        visual_layout: Layout = "map",
+        question_features: str | None = None,
         stride: Annotated[int, Field(ge=1)] = 1,
         holdout: Annotated[float, Field(gt=0, lt=1)] = 0.05,
         features: Literal["files", "packed"] = "files",
@@ -86,9 +89,9 @@ class AVQA(MusicAVQA):
     ) -> None:
         self.holdout = holdout
         super().__init__(root=root, annotations=annotations, train_file=train_file, val_file=train_file,
-                         test_file=test_file, audio_folder=audio_folder, visual_folder=visual_folder, stride=stride,
-                         features=features, packed_folder=packed_folder, skip_missing=skip_missing,
-                         train_missing_ratio=train_missing_ratio)
+                         test_file=test_file, audio_folder=audio_folder, visual_folder=visual_folder,
+                         visual_layout=visual_layout, question_features=question_features, stride=stride, features=features,
+                         packed_folder=packed_folder, skip_missing=skip_missing, train_missing_ratio=train_missing_ratio)
 
     def read_split(self, split: str) -> list[Question]:
         """The test file, or the questions of the training file whose videos belong to `split`."""

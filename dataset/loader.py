@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, Sampler
 
 from dataset.packed import PackedStore
 from dataset.presence import Recorded, Scenario
+from dataset.question_features import QuestionFeatures
 from dataset.store import FeatureStore
 from dataset.types import AUDIO, VISUAL, Batch, DataError, Question
 from dataset.vocabulary import Vocabulary
@@ -25,15 +26,16 @@ class QuestionSet(Dataset):
 
     `negatives="other_video"` adds, per segment, a row drawn from another video of the split, anew every `epoch`.
     `read` fetches a video's segments and may be cached by the caller. `recorded` says what the data themselves lack;
-    `scenario` takes from the rest. `train`: whether this is the training split.
+    `scenario` takes from the rest. `train`: whether this is the training split. `text`: features of the questions.
     """
 
     def __init__(self, questions: list[Question], audio: Store, visual: Store, vocabulary: Vocabulary,
                  scenario: Scenario, read: Callable[[str, int], np.ndarray], recorded: Recorded, *,
-                 train: bool, negatives: str = "none", seed: int = 0, epoch: int = 0) -> None:
+                 train: bool, negatives: str = "none", seed: int = 0, epoch: int = 0,
+                 text: QuestionFeatures | None = None) -> None:
         self.questions, self.audio, self.visual = questions, audio, visual
         self.vocabulary, self.scenario, self.read = vocabulary, scenario, read
-        self.recorded, self.train = recorded, train
+        self.recorded, self.train, self.text = recorded, train, text
         self.negatives, self.seed, self.epoch = negatives, seed, epoch
         self.videos = sorted({q.video_id for q in questions})
         self.video_index = {video: i for i, video in enumerate(self.videos)}
@@ -49,6 +51,7 @@ class QuestionSet(Dataset):
         question = self.questions[index]
         presence = self.scenario.presence(question.row, self.audio.segments)
         presence &= self.recorded.presence(question.video_id, self.audio.segments, self.audio.stride, self.train)
+        words, whole = (torch.from_numpy(part)[None] for part in self.text.read(question)) if self.text else (None, None)
         return Batch(
             audio=self.stream(question, presence, AUDIO),
             visual=self.stream(question, presence, VISUAL),
@@ -60,6 +63,8 @@ class QuestionSet(Dataset):
             video=torch.tensor([self.video_index[question.video_id]]),
             choices=torch.tensor([self.vocabulary.encode_choices(question.choices)]) if question.choices else None,
             negative_visual=self.negative(question) if self.negatives == "other_video" else None,
+            text_words=words,
+            text_question=whole,
         )
 
     def answer(self, question: Question) -> int:

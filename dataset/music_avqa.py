@@ -13,8 +13,9 @@ from pydantic import Field
 from dataset.loader import QuestionSet, Store
 from dataset.packed import PackedStore
 from dataset.presence import COLUMNS, SCENARIOS, Scenario, read_recorded
+from dataset.question_features import QuestionFeatures
 from dataset.questions import read_questions
-from dataset.store import FeatureStore, check_same_clip
+from dataset.store import FeatureStore, Layout, check_same_clip
 from dataset.types import AUDIO, MODALITIES, VISUAL, DataError, DataSpec, Question
 from dataset.vocabulary import Vocabulary
 
@@ -26,12 +27,14 @@ SOURCES = {"real": re.compile(r"\d{8}"), "synthetic": re.compile(r"(va|sa|vv|eva
 class MusicAVQA:
     """ROOT/ANNOTATIONS/avqa-{train,val,test}.json and ROOT/feats/{vggish,res18_14x14}/VIDEO_ID.npy.
 
-    `annotations`: the folder of the corrected release (`json_update`) or of the first (`json`). `train_file` and so
-    on: file names inside it. `stride`: seconds between two segments (60 rows at 6 are the T = 10 of AVST).
-    `features`: one file per video, or the arrays that scripts/pack_features.py leaves in `packed_folder`.
-    `skip_missing`: leave out questions whose video has no feature files, instead of stopping. `train_missing_ratio`:
-    share of the training videos that lose one modality for good, as if it had never been recorded. What feats/presence.json
-    records as lacking (see docs/data.md) is absent in training and test.
+    `annotations`: the folder of the corrected release (`json_update`) or of the first (`json`). `train_file` and so on:
+    file names inside it. `stride`: seconds between two segments (60 rows at 6 are the T = 10 of AVST). `visual_layout`:
+    of a second in a visual file, a `map` of channels x height x width, or `cls_first`, tokens x channels of which token
+    0 is the whole frame (CLIP). `question_features`: the .npz of scripts/extract_features.py --questions below ROOT,
+    for backbones that read CLIP's text. `features`: one file per video, or the arrays that scripts/pack_features.py
+    leaves in `packed_folder`. `skip_missing`: leave out questions whose video has no feature files, instead of
+    stopping. `train_missing_ratio`: share of the training videos that lose one modality for good, as if it had never
+    been recorded. What feats/presence.json records as lacking (see docs/data.md) is absent in training and test.
     """
 
     def __init__(
@@ -44,6 +47,8 @@ class MusicAVQA:
         test_file: str = "avqa-test.json",
         audio_folder: str = "feats/vggish",
         visual_folder: str = "feats/res18_14x14",
+        visual_layout: Layout = "map",
+        question_features: str | None = None,
         stride: Annotated[int, Field(ge=1)] = 6,
         features: Literal["files", "packed"] = "files",
         packed_folder: str = "feats/packed",
@@ -53,7 +58,8 @@ class MusicAVQA:
         self.root = Path(root)
         self.files = {"train": train_file, "val": val_file, "test": test_file}
         self.annotations, self.stride, self.skip_missing = annotations, stride, skip_missing
-        self.folders = {AUDIO: audio_folder, VISUAL: visual_folder}
+        self.folders, self.visual_layout = {AUDIO: audio_folder, VISUAL: visual_folder}, visual_layout
+        self.question_file = question_features and self.root / question_features
         self.packed_folder = self.root / packed_folder if features == "packed" else None
         self._questions: dict[str, list[Question]] = {}
         self._segments: dict[tuple[str, int], np.ndarray] = {}
@@ -66,12 +72,18 @@ class MusicAVQA:
     def stores(self) -> dict[int, Store]:
         """The two feature stores by modality; their segments must agree."""
         if self.packed_folder:
-            audio, visual = (PackedStore(self.packed_folder, name, self.stride) for name in MODALITIES)
+            audio = PackedStore(self.packed_folder, MODALITIES[AUDIO], self.stride)
+            visual = PackedStore(self.packed_folder, MODALITIES[VISUAL], self.stride, self.visual_layout)
         else:
             audio = FeatureStore(self.root / self.folders[AUDIO], self.stride, dimensions=1)
-            visual = FeatureStore(self.root / self.folders[VISUAL], self.stride, dimensions=3)
+            visual = FeatureStore(self.root / self.folders[VISUAL], self.stride, dimensions=3,
+                                  layout=self.visual_layout)
         check_same_clip(audio, visual)
         return {AUDIO: audio, VISUAL: visual}
+
+    @cached_property
+    def question_features(self) -> QuestionFeatures | None:
+        return QuestionFeatures(self.question_file) if self.question_file else None
 
     def annotation_file(self, split: str) -> Path:
         return self.root / self.annotations / self.files[split]
@@ -108,6 +120,8 @@ class MusicAVQA:
             words=vocabulary.length,
             vocabulary=len(vocabulary.words), answers=len(vocabulary.answers),
             choices=len(self.questions("train")[0].choices),
+            frame_token=self.visual_layout == "cls_first",
+            text_channels=self.question_features.channels if self.question_features else 0,
         )
 
     def question_set(self, split: str, vocabulary: Vocabulary, scenario: Scenario = SCENARIOS["complete"], *,
@@ -115,12 +129,15 @@ class MusicAVQA:
         """`split` under `scenario`; `seed` and `epoch` draw the negatives; `cache` keeps what fits in memory."""
         questions = self.questions(split)
         self.check_files(split, scenario)
+        if self.question_features:
+            self.question_features.check(questions)
         read = self.read_cached if cache and self.fits_in_memory(split) else self.read
         return QuestionSet(questions, self.stores[AUDIO], self.stores[VISUAL], vocabulary, scenario, read, self.recorded,
-                           train=split == "train", negatives=negatives, seed=seed, epoch=epoch)
+                           train=split == "train", negatives=negatives, seed=seed, epoch=epoch,
+                           text=self.question_features)
 
     def read(self, video_id: str, modality: int) -> np.ndarray:
-        """The segments of one video, (T, C) or (T, C, H, W) float32."""
+        """The segments of one video, (T, C) or (T, C, H, W), in the type of the store."""
         return self.stores[modality].read_segments(video_id)
 
     def read_cached(self, video_id: str, modality: int) -> np.ndarray:
@@ -156,6 +173,10 @@ class MusicAVQA:
         if here != wanted:
             raise DataError(f"the features in {self.root} have segments, audio and visual shapes {here}; the "
                             f"checkpoint was trained on {wanted}. Set dataset.root or dataset.stride to matching data")
+        channels = self.question_features.channels if self.question_features else 0
+        if spec.text_channels and channels != spec.text_channels:
+            raise DataError(f"the checkpoint was trained with question features of {spec.text_channels} channels, those at "
+                            f"hand have {channels or 'none'}; set dataset.question_features")
 
     @staticmethod
     def source(video_id: str) -> str | None:

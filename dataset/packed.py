@@ -20,7 +20,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from dataset.files import write_json, write_jsonl
-from dataset.store import FeatureStore, refuse_non_finite
+from dataset.store import FeatureStore, Layout, refuse_non_finite
 from dataset.types import DataError
 
 FORMAT = 1
@@ -29,9 +29,12 @@ FORMAT = 1
 class PackedStore:
     """The interface of FeatureStore over a packed array; row i of a video is its segment i."""
 
-    def __init__(self, folder: Path, name: str, stride: int) -> None:
+    def __init__(self, folder: Path, name: str, stride: int, layout: Layout = "map") -> None:
         self.folder, self.path = folder, folder / f"{name}.npy"
         index = read_index(folder / f"{name}.json")
+        if layout != index.layout:
+            raise DataError(f"{self.path} was packed from files of layout {index.layout}; set dataset.visual_layout="
+                            f"{index.layout}, or pack again with --visual-layout {layout}")
         self.stride = index.stride
         if stride != self.stride:
             raise DataError(f"{self.path} was packed with stride {self.stride}, dataset.stride={stride} is asked for; set "
@@ -88,6 +91,7 @@ class Index(BaseModel):
     stride: PositiveInt
     source: str
     source_rows: PositiveInt
+    layout: Layout = "map"
     listing: str
     rows: Annotated[dict[str, NonNegativeInt], Field(min_length=1)]
     sha256: dict[str, str]
@@ -157,7 +161,8 @@ class Packing:
     def settings(self) -> dict[str, Any]:
         listing = hashlib.sha256("\n".join(self.videos).encode()).hexdigest()
         return {"format": FORMAT, "shape": list(self.shape), "dtype": self.dtype, "stride": self.source.stride,
-                "source": str(self.source.folder), "source_rows": self.source.rows, "listing": listing}
+                "source": str(self.source.folder), "source_rows": self.source.rows,
+                "layout": self.source.layout, "listing": listing}
 
     def run(self) -> Iterator[str]:
         """Pack what is left, yielding each video as it is done; at the end the array and its index get their names."""
@@ -230,6 +235,6 @@ def whole_lines(lines: list[str]) -> Iterator[dict[str, Any]]:
 def verify(folder: Path, name: str) -> Iterator[tuple[str, bool]]:
     """Every video of a packed array, and whether its bytes still have the digest of the index."""
     index = read_index(folder / f"{name}.json")
-    store = PackedStore(folder, name, index.stride)
+    store = PackedStore(folder, name, index.stride, index.layout)
     for video, digest in index.sha256.items():
         yield video, hashlib.sha256(store.check(video).tobytes()).hexdigest() == digest

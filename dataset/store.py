@@ -6,6 +6,7 @@ import math
 import os
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,17 +14,20 @@ import torch
 from dataset.types import DataError
 
 FLOATS = (np.float16, np.float32)
+Layout = Literal["map", "cls_first"]     # a second of picture: channels x height x width, or tokens x channels, frame first
 
 
 class FeatureStore:
     """One modality. A file holds one row per second; row i * `stride` is segment i.
 
     `shape` (C,) or (C, H, W) and the number of rows are taken from the first file by name and asked of all others; with
-    `skip_damaged` from the first one that can be read.
+    `skip_damaged` from the first one that can be read. Files of `layout` cls_first hold (seconds, N, C), token 0 of which
+    is the frame; they are given out as maps (C, N, 1).
     """
 
-    def __init__(self, folder: Path, stride: int, dimensions: int, skip_damaged: bool = False) -> None:
-        self.folder, self.stride = folder, stride
+    def __init__(self, folder: Path, stride: int, dimensions: int, skip_damaged: bool = False,
+                 layout: Layout = "map") -> None:
+        self.folder, self.stride, self.layout = folder, stride, layout
         if not folder.is_dir():
             raise DataError(f"feature folder {folder} does not exist; it must hold one VIDEO_ID.npy per video")
         videos = self.videos
@@ -37,7 +41,8 @@ class FeatureStore:
                 if not skip_damaged or first == videos[-1]:
                     raise
         self.first = first
-        self.rows, self.shape, self.dtype = array.shape[0], array.shape[1:], array.dtype
+        self.rows, self.file_shape, self.dtype = array.shape[0], array.shape[1:], array.dtype
+        self.shape = as_maps(array, layout).shape[1:]
 
     @property
     def videos(self) -> list[str]:
@@ -59,8 +64,10 @@ class FeatureStore:
     def open_first(self, path: Path, dimensions: int) -> np.ndarray:
         """The file that tells the shape, which must have one axis of seconds and `dimensions` others."""
         array = self.open(path)
-        if array.ndim != 1 + dimensions or not array.size:
-            axes = "seconds x channels" + " x height x width" * (dimensions == 3)
+        tokens = self.layout == "cls_first"
+        if array.ndim != (3 if tokens else 1 + dimensions) or not array.size or tokens and array.shape[1] < 2:
+            axes = "seconds x tokens x channels, two tokens or more" if tokens else "seconds x channels"
+            axes += " x height x width (dataset.visual_layout=map)" * (not tokens and dimensions == 3)
             raise DataError(f"feature file {path} has shape {list(array.shape)}; expected {axes}, none of them 0")
         return array
 
@@ -83,16 +90,16 @@ class FeatureStore:
         """The file of a video as a memory map, its shape that of the others."""
         path = self.folder / f"{video_id}.npy"
         array = self.open(path)
-        if array.shape != (self.rows, *self.shape):
+        if array.shape != (self.rows, *self.file_shape):
             raise DataError(f"feature file {path} has shape {list(array.shape)}; expected "
-                            f"{[self.rows, *self.shape]} like the others in its folder")
+                            f"{[self.rows, *self.file_shape]} like the others in its folder")
         return array
 
     def read(self, video_id: str, rows: slice | int) -> np.ndarray:
         """The rows asked for, finite, in the type of the store."""
         values = np.array(self.check(video_id)[rows], dtype=self.dtype)
         refuse_non_finite(values, f"feature file {self.folder / video_id}.npy")
-        return values
+        return as_maps(values, self.layout)
 
     def read_segments(self, video_id: str) -> np.ndarray:
         """(T, C) or (T, C, H, W): every `stride`-th row."""
@@ -101,6 +108,11 @@ class FeatureStore:
     def stored_rows(self, seconds: int) -> int:
         """How many of a video's first `seconds` are among the rows here: all."""
         return seconds
+
+
+def as_maps(values: np.ndarray, layout: Layout) -> np.ndarray:
+    """Tokens (..., N, C) of `layout` cls_first as a map (..., C, N, 1), a view; a map as it is."""
+    return values.swapaxes(-1, -2)[..., None] if layout == "cls_first" else values
 
 
 def check_same_clip(audio, visual) -> None:

@@ -21,6 +21,7 @@ sys.path.insert(0, str(ROOT))
 from dataset import Vocabulary  # noqa: E402
 from dataset.extract import EXTRACTORS, build_extractor, parse_weights  # noqa: E402
 from dataset.extract.media import Clip, MediaError, read_clip  # noqa: E402
+from dataset.store import as_maps  # noqa: E402
 from dataset.types import AUDIO, MODALITIES, VISUAL, Batch, DataSpec  # noqa: E402
 from engine import runtime  # noqa: E402
 from engine.checkpoint import load_checkpoint, load_weights  # noqa: E402
@@ -55,9 +56,13 @@ def extractor_names(config: dict[str, Any]) -> dict[int, str]:
     return names
 
 
+def split_question(text: str) -> list[str]:
+    return text.strip().rstrip("?.!？").split()
+
+
 def encode_question(text: str, vocabulary: Vocabulary) -> torch.Tensor:
     """(1, L); words that training never saw are named, with the nearest known one."""
-    words = text.strip().rstrip("?.!？").split()
+    words = split_question(text)
     unknown = [word for word in words if word not in vocabulary.word_index]
     for word in unknown:
         near = difflib.get_close_matches(word, vocabulary.words[1:], n=1, cutoff=0.6)
@@ -80,13 +85,29 @@ def features_of(clip: Clip, config: dict[str, Any], spec: DataSpec, weights: dic
         count = len(clip.sound if modality == AUDIO else clip.frames)
         if count:
             extractor = build_extractor(name, weights.get(name), device)
-            if tuple(extractor.shape) != wanted[modality]:
+            found = extractor(clip)
+            if modality == VISUAL and spec.frame_token:
+                found = as_maps(found, "cls_first")
+            if found.shape[1:] != wanted[modality]:
                 raise UsageError(f"the checkpoint expects {MODALITIES[modality]} features of shape {wanted[modality]}, "
-                                 f"{name} gives {tuple(extractor.shape)}")
-            values[:count] = extractor(clip)
+                                 f"{name} gives {found.shape[1:]}")
+            values[:count] = found
             presence[0, :count, modality] = True
         streams.append(torch.from_numpy(values)[None])
     return streams, presence
+
+
+def text_features(question: str, spec: DataSpec, weights: dict[str, Path], device: torch.device) -> dict[str, torch.Tensor]:
+    """What CLIP reads, as the fields of a batch; nothing where the checkpoint was trained without."""
+    if not spec.text_channels:
+        return {}
+    from dataset.extract.clip import ClipWords      # here, or every answer would wait for transformers
+
+    words, whole = ClipWords(weights.get("clip_vit_b32"), device)([" ".join(split_question(question))])
+    if whole.shape[1] != spec.text_channels:
+        raise UsageError(f"the checkpoint expects question features of {spec.text_channels} channels, this CLIP gives "
+                         f"{whole.shape[1]}; give its weights with --weights clip_vit_b32=FOLDER")
+    return {"text_words": torch.from_numpy(words), "text_question": torch.from_numpy(whole)}
 
 
 def tell_presence(presence: torch.Tensor, method: str) -> None:
@@ -121,7 +142,7 @@ def main() -> None:
     load_weights(model, state["model"], path)
     zero = torch.zeros(1, dtype=torch.int64)
     batch = Batch(audio=audio, visual=visual, words=words, answer=zero, presence=presence, question_id=zero, row=zero,
-                  video=zero)
+                  video=zero, **text_features(options.question, spec, weights, device))
     with torch.no_grad():
         logits = model.to(device).eval()(batch.to(device)).logits["complete"][0]
     tell_presence(presence, config["method"]["name"])

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -67,9 +68,17 @@ def configure(options: argparse.Namespace) -> tuple[dict[str, Any], DataSpec]:
     config = compose(file, [*([] if named else ["dataset=music_avqa"]), *arguments,
                             f"runtime.device={options.device}"])
     if config["dataset"]["name"] == "music_avqa":
-        return config, MUSIC_AVQA
+        return config, published_shapes(config["dataset"])
     data = build_dataset(config["dataset"])
     return config, data.spec(data.vocabulary())
+
+
+def published_shapes(options: dict[str, Any]) -> DataSpec:
+    """MUSIC-AVQA's, at the stride asked for; CLIP's 50 tokens and its text where the data set is configured for them."""
+    spec = replace(MUSIC_AVQA, segments=-(-60 // options["stride"]))
+    if options["visual_layout"] == "cls_first":
+        spec = replace(spec, grid=(50, 1), frame_token=True)
+    return replace(spec, text_channels=512) if options["question_features"] else spec
 
 
 def random_batch(spec: DataSpec, size: int, device: torch.device) -> Batch:
@@ -88,6 +97,8 @@ def random_batch(spec: DataSpec, size: int, device: torch.device) -> Batch:
         question_id=torch.arange(size, device=device), row=torch.arange(size, device=device),
         video=torch.arange(size, device=device),
         choices=text(spec.choices) if spec.choices else None,
+        text_words=torch.randn(size, 77, spec.text_channels, device=device) if spec.text_channels else None,
+        text_question=torch.randn(size, spec.text_channels, device=device) if spec.text_channels else None,
     )
 
 

@@ -14,11 +14,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from dataset import avqa, questions  # noqa: E402
 from dataset.extract import EXTRACTORS, build_extractor, parse_weights  # noqa: E402
 from dataset.extract.pipeline import Settings, Summary, extract, find_videos  # noqa: E402
-from dataset.questions import read_questions  # noqa: E402
 from engine import runtime  # noqa: E402
 from engine.errors import UsageError, run_guarded  # noqa: E402
+
+QUESTION_FORMATS = {"music_avqa": questions.Annotation, "avqa": avqa.Annotation}
 
 
 def parse() -> argparse.Namespace:
@@ -28,7 +30,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--features", nargs="+", choices=EXTRACTORS, default=["vggish", "res18_14x14"],
                         help="default: vggish res18_14x14, those of AVST")
     parser.add_argument("--questions", nargs="+", type=Path, default=[], metavar="FILE",
-                        help="MUSIC-AVQA annotation files whose questions CLIP shall read, to OUT/clip_words.npz")
+                        help="annotation files whose questions CLIP shall read, to OUT/clip_words.npz")
+    parser.add_argument("--question-format", choices=QUESTION_FORMATS, default="music_avqa",
+                        help="which data set's annotation files these are (default music_avqa)")
     parser.add_argument("--weights", nargs="+", default=[], metavar="NAME=PATH",
                         help="local weights, such as vggish=vggish-10086976.pth; without, they are downloaded once")
     parser.add_argument("--seconds", type=int, default=60, help="length used of a video (default 60; AVQA: 10)")
@@ -62,7 +66,8 @@ def main() -> None:
     extractors = [build_extractor(name, weights.get(name), device) for name in options.features]
     if options.questions:
         from dataset.extract.clip import ClipWords, save_words
-        texts = sorted({" ".join(q.words) for file in options.questions for q in read_questions(file)})
+        schema = QUESTION_FORMATS[options.question_format]
+        texts = sorted({" ".join(q.words) for file in options.questions for q in questions.read_questions(file, schema)})
         save_words(options.out / "clip_words.npz", texts, ClipWords(weights.get("clip_vit_b32"), device))
         print(f"{len(texts)} different questions read by CLIP: {options.out / 'clip_words.npz'}")
     settings = Settings(options.seconds, options.stride, options.dtype)

@@ -11,6 +11,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 from tqdm import tqdm
 
@@ -18,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from dataset.packed import Packing, verify  # noqa: E402
-from dataset.store import FeatureStore, check_same_clip  # noqa: E402
+from dataset.store import FeatureStore, Layout, check_same_clip  # noqa: E402
 from engine.errors import UsageError, run_guarded  # noqa: E402
 
 
@@ -29,6 +30,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--dtype", choices=("float16", "float32"), default="float16")
     parser.add_argument("--audio-folder", default="feats/vggish", help="below ROOT (default feats/vggish)")
     parser.add_argument("--visual-folder", default="feats/res18_14x14", help="below ROOT (default feats/res18_14x14)")
+    parser.add_argument("--visual-layout", choices=get_args(Layout), default="map", help="cls_first for CLIP tokens")
     parser.add_argument("--out", type=Path, help="default ROOT/feats/packed")
     parser.add_argument("--dry-run", action="store_true", help="say how large and how long, write nothing")
     parser.add_argument("--verify", action="store_true", help="re-read packed arrays and compare their digests")
@@ -68,7 +70,8 @@ def main() -> None:
     if options.verify:
         return check_arrays(out)
     sources = {"audio": FeatureStore(options.root / options.audio_folder, options.stride, 1, skip_damaged=True),
-               "visual": FeatureStore(options.root / options.visual_folder, options.stride, 3, skip_damaged=True)}
+               "visual": FeatureStore(options.root / options.visual_folder, options.stride, 3, skip_damaged=True,
+                                      layout=options.visual_layout)}
     check_same_clip(**sources)
     packings = [Packing(source, out, name, options.dtype) for name, source in sources.items()]
     needed = plan(packings, out)
