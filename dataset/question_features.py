@@ -31,13 +31,13 @@ class QuestionFeatures:
         except Exception as error:      # a damaged archive or header makes zipfile and numpy raise nearly anything
             raise DataError(f"question features {path} are damaged, or no uncompressed .npz with texts, words and question "
                             f"({error}); extract them again") from error
-        count, channels = len(texts), self.question.shape[-1]
-        shapes = texts.ndim == 1, self.words.ndim == 3, self.question.shape == (count, channels)
-        agree = all(shapes) and self.words.shape[0] == count and self.words.shape[2] == channels
-        if not (agree and count and texts.dtype.kind == "U" and {self.words.dtype, self.question.dtype} <= set(FLOATS)):
+        dimensions = (texts.ndim, self.words.ndim, self.question.ndim) == (1, 3, 2)
+        types = texts.dtype.kind == "U" and self.words.dtype in FLOATS and self.question.dtype in FLOATS
+        if not (dimensions and types and self.words[:, 0].shape == self.question.shape == (len(texts), self.channels)):
             raise DataError(f"question features {path} hold texts {list(texts.shape)} {texts.dtype}, words "
                             f"{list(self.words.shape)} {self.words.dtype} and question {list(self.question.shape)} "
-                            f"{self.question.dtype}; expected (n,) text, (n, positions, channels) and (n, channels) float")
+                            f"{self.question.dtype}; expected (n,) of text, (n, positions, channels) and (n, channels) of "
+                            "float16 or float32")
         self.row = {text: row for row, text in enumerate(texts.tolist())}
 
     @property

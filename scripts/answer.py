@@ -101,7 +101,7 @@ def text_features(question: str, spec: DataSpec, weights: dict[str, Path], devic
     """What CLIP reads, as the fields of a batch; nothing where the checkpoint was trained without."""
     if not spec.text_channels:
         return {}
-    from dataset.extract.clip import ClipWords      # here, or every answer would wait for transformers
+    from dataset.extract.clip import ClipWords  # here, or every answer would wait for transformers
 
     words, whole = ClipWords(weights.get("clip_vit_b32"), device)([" ".join(split_question(question))])
     if whole.shape[1] != spec.text_channels:

@@ -202,6 +202,20 @@ def test_killed_between_the_two_renames_there_is_no_store(root, monkeypatch):
         PackedStore(root / "feats/packed", "audio", 2)
 
 
+def test_tokens_are_packed_as_maps_and_the_index_knows(root):
+    for path in (root / "feats/res18_14x14").glob("*.npy"):
+        np.save(path, np.load(path).reshape(6, 16, 4).swapaxes(1, 2))
+    done = command("scripts/pack_features.py", root, "--stride", "2", "--dtype", "float32", "--visual-layout", "cls_first")
+    assert done.returncode == 0, done.stderr
+    options = {"visual_layout": "cls_first"}
+    (files, data), (packed, other) = first_batch(root, **options), first_batch(root, features="packed", **options)
+    assert torch.equal(files.visual, packed.visual) and packed.visual.shape[2:] == (16, 4, 1)
+    assert other.spec(other.vocabulary()) == data.spec(data.vocabulary())
+    assert command("scripts/pack_features.py", root, "--verify").returncode == 0
+    with pytest.raises(DataError, match="packed from files of layout cls_first; set dataset.visual_layout=cls_first"):
+        first_batch(root, features="packed")
+
+
 def test_the_command_plans_packs_and_verifies(root):
     done = command("scripts/pack_features.py", root, "--stride", "2", "--dry-run")
     assert done.returncode == 0 and "24 videos" in done.stdout and not (root / "feats/packed").exists()

@@ -59,3 +59,26 @@ def test_folder_missing_or_empty(tmp_path):
         FeatureStore(tmp_path / "nowhere", 1, 1)
     with pytest.raises(DataError, match="no .npy"):
         FeatureStore(tmp_path, 1, 1)
+
+
+def test_tokens_of_a_frame_become_a_map_of_one_column(tmp_path):
+    values = np.random.default_rng(0).random((4, 5, 3), dtype=np.float32)
+    np.save(tmp_path / "a.npy", values)
+    store = FeatureStore(tmp_path, stride=2, dimensions=3, layout="cls_first")
+    assert (store.segments, store.shape) == (2, (3, 5, 1))
+    np.testing.assert_array_equal(store.read_segments("a")[..., 0].swapaxes(1, 2), values[::2])
+    np.testing.assert_array_equal(store.read("a", 3)[:, :, 0], values[3].T)
+    np.save(tmp_path / "b.npy", values[:, :4])
+    with pytest.raises(DataError, match=r"b.npy has shape \[4, 4, 3\]; expected \[4, 5, 3\]"):
+        store.read_segments("b")
+
+
+@pytest.mark.parametrize("shape, layout, message", [
+    ((4, 5, 3), "map", "expected seconds x channels x height x width .dataset.visual_layout=map"),
+    ((4, 3, 2, 2), "cls_first", "expected seconds x tokens x channels, two tokens or more"),
+    ((4, 1, 3), "cls_first", "two tokens or more"),
+])
+def test_files_of_another_layout_are_named(tmp_path, shape, layout, message):
+    np.save(tmp_path / "a.npy", np.ones(shape, np.float32))
+    with pytest.raises(DataError, match=message):
+        FeatureStore(tmp_path, 1, 3, layout=layout)
