@@ -78,7 +78,7 @@ class Ranking(nn.Module):
             nn.init.xavier_uniform_(layer.weight, gain=math.sqrt(0.5))
 
     def forward(self, question: Tensor, candidates: Stream) -> Tensor:
-        """`question` (B, D), `candidates` of S tokens -> weights (B, S), zeros where masked."""
+        """`question` (B, D), `candidates` of S tokens -> weights (B, S), 0 where masked (unless everything is)."""
         keys, mask = candidates.tokens, candidates.mask
         if candidates.extra is not None:
             keys = torch.cat([keys, candidates.extra[0]], dim=1)                    # (B, S + P, D)
@@ -88,8 +88,7 @@ class Ranking(nn.Module):
         scores = torch.einsum("bhd,bshd->bhs", query, keys) / math.sqrt(query.shape[-1])
         scores = scores.masked_fill(~mask.unsqueeze(1), torch.finfo(scores.dtype).min)
         weights = F.dropout(torch.softmax(scores, dim=-1), self.dropout, self.training).mean(dim=1)
-        size = candidates.tokens.shape[1]
-        return torch.where(candidates.mask, weights[:, :size], 0.0)                 # (B, S)
+        return weights[:, :candidates.tokens.shape[1]]                              # (B, S)
 
 
 class SegmentSelection(nn.Module):

@@ -118,6 +118,16 @@ def test_present_segments_come_first_and_fill_up_in_order():
     assert share[0].tolist() == [0, 0, 1, 1] and share[2].tolist() == [0] * 4 and torch.isfinite(share).all()
 
 
+def test_dropout_never_prefers_what_is_absent():
+    """In training all heads of a segment may be dropped; an absent segment must still come behind it."""
+    selection = SegmentSelection(16, heads=1, dropout=0.9, segs=4, top_k=2).train()
+    mask = torch.ones(64, 8, dtype=torch.bool)
+    mask[:, :4] = False
+    torch.manual_seed(0)
+    seconds, share = selection(*streams(64, mask=mask))
+    assert (share == 0).any() and seconds.tolist() == [[4, 5, 6, 7]] * 64
+
+
 # What is fused.
 
 def test_only_what_is_chosen_reaches_the_selected_tokens():
@@ -189,6 +199,33 @@ def test_moving_the_attention_moves_the_answer():
         assert moved.any() and torch.equal(changed(before, after), moved)
         with torch.no_grad():
             ranking.key.weight.neg_()
+
+
+def test_the_global_path_is_each_stream_by_the_other_and_itself_the_frame_by_the_updated_sound():
+    model = make(num_layers=2)
+    question, audio, frame = streams()
+    with torch.no_grad():
+        fused = model.perception(question, audio, frame, torch.randn(3, 8, 6, 16))
+        x, y = audio.tokens, frame.tokens
+        for layer in model.perception.whole:
+            for _ in range(2):                               # first the audio, then, exchanged, the frame
+                attended = layer.cross(x, y, y)[0] + layer.own(x, x, x)[0]
+                x = F.layer_norm(x + attended, (16,))        # the norms' own scale and shift are still 1 and 0
+                x = F.layer_norm(x + layer.rest.feed_forward(x), (16,))
+                x, y = y, x
+    torch.testing.assert_close(fused[0].tokens[:, 4:12], x)  # after the four kept seconds
+    torch.testing.assert_close(fused[1].tokens[:, 4 + 4 * 3 + 4:][:, :8], y)
+
+
+def test_padding_is_not_fused():
+    model, batch = make(), batch_of(2)
+    batch.words[:] = torch.tensor([3, 7, 2, 0, 0])
+    features = model.encode(batch)
+    before = vector(model, features)
+    features.words[:, 3:] += 10
+    assert torch.equal(before, vector(model, features))
+    features.words[:, 2] += 10
+    assert changed(before, vector(model, features)).all()
 
 
 @pytest.mark.parametrize("gradient", ["weighted", "none"])
@@ -300,6 +337,8 @@ def test_prompts_are_read_by_every_attention_over_a_stream():
     prompts = {f"{s}_{p}": torch.randn(2, 3, 16, requires_grad=True) for s in ("audio", "visual") for p in ("keys", "values")}
     model.fuse(features.with_(**prompts)).vector.sum().backward()
     assert all(p.grad.abs().sum() > 0 for p in prompts.values())
+    before = vector(make(variant="released"), features)      # there the fusion is the only attention
+    assert changed(before, vector(make(variant="released"), features.with_(**prompts))).all()
     model.eval()
     question, audio, frame = streams()
     plain = model.perception.segments(question, audio, frame)[1]
