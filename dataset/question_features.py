@@ -29,15 +29,15 @@ class QuestionFeatures:
             raise DataError(f"question features {path} do not exist; make them with python scripts/extract_features.py "
                             "--questions FILE, or set dataset.question_features=null") from error
         except Exception as error:      # a damaged archive or header makes zipfile and numpy raise nearly anything
-            raise DataError(f"question features {path} are damaged, or no uncompressed .npz with texts, words and question "
-                            f"({error}); extract them again") from error
+            raise DataError(f"question features {path} are damaged, or no uncompressed .npz with texts, words and "
+                            f"question ({error}); extract them again") from error
         dimensions = (texts.ndim, self.words.ndim, self.question.ndim) == (1, 3, 2)
         types = texts.dtype.kind == "U" and self.words.dtype in FLOATS and self.question.dtype in FLOATS
         if not (dimensions and types and self.words[:, 0].shape == self.question.shape == (len(texts), self.channels)):
             raise DataError(f"question features {path} hold texts {list(texts.shape)} {texts.dtype}, words "
                             f"{list(self.words.shape)} {self.words.dtype} and question {list(self.question.shape)} "
-                            f"{self.question.dtype}; expected (n,) of text, (n, positions, channels) and (n, channels) of "
-                            "float16 or float32")
+                            f"{self.question.dtype}; expected (n,) of text, (n, positions, channels) and (n, channels) "
+                            "of float16 or float32")
         self.row = {text: row for row, text in enumerate(texts.tolist())}
 
     @property

@@ -1,32 +1,33 @@
 """PSTP-Net, progressive spatio-temporal perception for audio-visual questions (Li et al., ACM MM 2023).
 
-The question chooses segments, then regions of their frames; sound looks at the regions; a path over all seconds keeps the
-context; one self-attention layer over everything and the question give the answer.
+The question chooses segments, then regions of their frames; sound looks at the regions; a path over all seconds keeps
+the context; one self-attention layer over everything and the question give the answer.
 
 Fidelity (the paper, and the official `nets/PSTP_Net_Ours.py`):
 - `variant: paper` is the network as described. `released` is what the official model computes: the line that would
-  concatenate what was selected is commented out there, and its global path returns its inputs, so [audio; frame; words]
-  are all that is fused. There, the modules without effect on the answer are not built (nor the projection of patches,
-  where the frame has a token of its own), and the keys of selection mean nothing;
-- the selections are per question and per frame; the official code takes the ranking of the first question's first frame
-  for the whole batch, and its last patch for all places;
+  concatenate what was selected is commented out there, and its global path returns its inputs, so [audio; frame;
+  words] are all that is fused. There, the modules without effect on the answer are not built (nor the projection of
+  patches, where the frame has a token of its own), and the keys of selection mean nothing;
+- the selections are per question and per frame; the official code takes the ranking of the first question's first
+  frame for the whole batch, and its last patch for all places;
 - of the two attentions that choose, the paper uses the weights alone. The rest of these attentions (values, output,
   perceptron) could reach no logit and is not built, nor is the bias of their keys, which a softmax cancels;
-- a hard choice trains nothing that makes it. `selection_gradient: weighted`, the default and ours, scales every kept token
-  by its weight times the number of candidates; `none` is literal, and then what chooses keeps its initial random weights
-  (`requires_grad` off). As published, dropout acts on the weights that choose, in training;
-- with CLIP features (`DataSpec.frame_token`) token 0 is the frame and the others are its patches, as published. On plain
-  maps the frame is the mean of the projected tokens and has no projection of its own; `top_m` keeps 25 of 49 patches, or
-  that share of the map;
+- a hard choice trains nothing that makes it. `selection_gradient: weighted`, the default and ours, scales every kept
+  token by its weight times the number of candidates; `none` is literal, and then what chooses keeps its initial
+  random weights (`requires_grad` off). As published, dropout acts on the weights that choose, in training;
+- with CLIP features (`DataSpec.frame_token`) token 0 is the frame and the others are its patches, as published. On
+  plain maps the frame is the mean of the projected tokens and has no projection of its own; `top_m` keeps 25 of 49
+  patches, or that share of the map;
 - `text: clip` is published: projections of CLIP's question and of all 77 of its text positions. With `lstm`, for data
-  without them, `QuestionLSTM` gives the question and the words, and padding is not fused. Candidates of a multiple choice
-  have no CLIP features and are always read by an LSTM, of their own with `clip`;
+  without them, `QuestionLSTM` gives the question and the words, and padding is not fused. Candidates of a multiple
+  choice have no CLIP features and are always read by an LSTM, of their own with `clip`;
 - the published sizes fit 60 seconds (12 segments, 2 chosen); `segment_count` and `top_k` derive others from T;
-- a second that cannot be read is out of every pool, ranking, attention and mean; the sound looks at regions only where
-  both are there. Fewer readable segments than `top_k` are all chosen, and what is chosen beyond them is masked out;
+- a second that cannot be read is out of every pool, ranking, attention and mean; the sound looks at regions only
+  where both are there. Fewer readable segments than `top_k` are all chosen, and what is chosen beyond them is masked
+  out;
 - prompts are read wherever whole streams are attended to: in choosing segments, in the global path and in the fusion;
-- the summaries are the means over the audio and over the visual part of the fused sequence. Nothing with parameters stands
-  between them and the vector, so there is no combination to train or to replace.
+- the summaries are the means over the audio and over the visual part of the fused sequence. Nothing with parameters
+  stands between them and the vector, so there is no combination to train or to replace.
 """
 
 from __future__ import annotations
@@ -207,9 +208,11 @@ class Perception(nn.Module):
         return join(kept_audio, whole_audio, audio), join(kept_visual, whole_frame, frame)
 
     def select(self, question: Tensor, audio: Stream, frame: Stream, patches: Tensor) -> tuple[Stream, Stream]:
-        """What the selections keep: sound (B, K, D); frames, patches and what the sound sees there (B, K + K * m + K, D)."""
+        """What is kept: sound (B, K, D); frames, patches and what the sound sees in them (B, K + K * m + K, D)."""
         seconds, share = self.segments(question, audio, frame)                      # (B, K) twice
-        heard, seen = (Stream(self.scale(take(s.tokens, seconds), share), take(s.mask, seconds)) for s in (audio, frame))
+        heard, seen = (
+            Stream(self.scale(take(s.tokens, seconds), share), take(s.mask, seconds)) for s in (audio, frame)
+        )
         regions, share = self.regions(question, take(patches, seconds))             # (B, K, m, D), (B, K, m)
         regions = self.scale(regions, share)
         size, count = regions.shape[:2]
@@ -233,7 +236,8 @@ class ClipText(nn.Module):
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """-> words (B, Lt, D), which of them may be read (B, Lt), question (B, D)."""
         words = self.word(batch.text_words)
-        return words, torch.ones(words.shape[:2], dtype=torch.bool, device=words.device), self.question(batch.text_question)
+        mask = torch.ones(words.shape[:2], dtype=torch.bool, device=words.device)
+        return words, mask, self.question(batch.text_question)
 
 
 class PSTPNet(Backbone):
@@ -329,8 +333,8 @@ def resolve_sizes(spec: DataSpec, segs: int | None, top_k: int | None, top_m: in
     segs = segment_count(spec.segments) if segs is None else segs
     if spec.segments % segs:
         fitting = ", ".join(str(n) for n in range(1, spec.segments + 1) if spec.segments % n == 0)
-        raise ValueError(f"backbone.segs={segs} does not divide the {spec.segments} segments of the data; expected one of "
-                         f"{fitting}")
+        raise ValueError(f"backbone.segs={segs} does not divide the {spec.segments} segments of the data; expected one "
+                         f"of {fitting}")
     if top_k is None:
         top_k = min(TOP_K, max(1, segs // 2))        # never more than half: it would be no selection
     if top_k > segs:

@@ -1,15 +1,22 @@
 """CLIP features on a tiny network saved on the spot: token-level features agree with the library's own two outputs."""
 
 import json
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from commands import write_avqa
 from transformers import CLIPConfig, CLIPModel
 
 from dataset.extract.clip import DEVIATION, MEAN, ClipFrames, ClipWords, save_words
-from dataset.extract.media import Clip
-from dataset.types import DataError
+from dataset.extract.example import Example, write_video
+from dataset.extract.media import Clip, read_clip
+from dataset.question_features import QuestionFeatures
+from dataset.types import DataError, DataSpec
+from engine.errors import UsageError
+from scripts import answer, extract_features
 
 
 @pytest.fixture(scope="module")
@@ -61,3 +68,35 @@ def test_the_question_is_the_word_at_the_end_of_text(folder, tmp_path):
 def test_a_folder_that_is_no_clip_is_named(tmp_path):
     with pytest.raises(DataError, match="CLIP cannot be loaded from"):
         ClipFrames(tmp_path / "none", torch.device("cpu"))
+
+
+def test_questions_with_candidates_are_read_once_each(folder, tmp_path, monkeypatch):
+    root = write_avqa(tmp_path / "data", videos=2)
+    (root / "videos").mkdir()
+    write_video(root / "videos" / "a.mp4", Example(seconds=1))
+    files = [str(root / "json" / f"{name}_qa.json") for name in ("train", "val")]
+    monkeypatch.setattr(sys, "argv", ["extract_features.py", str(root / "videos"), str(root / "feats"), "--features",
+                                      "clip_vit_b32", "--weights", f"clip_vit_b32={folder}", "--workers", "0", "--seconds",
+                                      "1", "--device", "cpu", "--question-format", "avqa", "--questions", *files])
+    extract_features.main()
+    assert len(QuestionFeatures(root / "feats/clip_words.npz").row) == 8          # one text per question type
+    assert np.load(root / "feats/clip_vit_b32/a.npy").shape == (1, 5, 8)
+
+
+def test_an_answer_reads_tokens_and_question_as_training_did(folder, tmp_path):
+    spec = DataSpec(segments=3, audio_channels=128, visual_channels=8, grid=(5, 1), words=5, vocabulary=11, answers=7,
+                    frame_token=True, text_channels=8)
+    config = {"dataset": {"name": "music_avqa", "audio_folder": "feats/vggish", "visual_folder": "feats/clip_vit_b32"}}
+    weights, device = {"clip_vit_b32": folder}, torch.device("cpu")
+    write_video(tmp_path / "a.mp4", Example(seconds=2, sound=False))
+    clip = read_clip(tmp_path / "a.mp4", [0, 1, 2])
+    (_, visual), presence = answer.features_of(clip, config, spec, weights, device)
+    assert visual.shape == (1, 3, 8, 5, 1) and presence[0, :, 1].tolist() == [True, True, False]
+    np.testing.assert_allclose(visual[0, :2, :, :, 0].transpose(1, 2), ClipFrames(folder, device)(clip), atol=1e-5)
+    found = answer.text_features("is a lute ?", spec, weights, device)
+    words, question = ClipWords(folder, device)(["is a lute"])
+    np.testing.assert_array_equal(found["text_words"], words)
+    np.testing.assert_array_equal(found["text_question"], question)
+    assert answer.text_features("is a lute", replace(spec, text_channels=0), weights, device) == {}
+    with pytest.raises(UsageError, match="expects question features of 9 channels, this CLIP gives 8"):
+        answer.text_features("is a lute", replace(spec, text_channels=9), weights, device)

@@ -1,18 +1,19 @@
-"""PSTP-Net: what is chosen against brute force, what is fused against a hand-written layer, what is absent against a cut."""
+"""PSTP-Net: its choices against brute force, its fusion against layers written out, absence against a cut."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from commands import write_dataset
-from toy import random_batch
+from commands import ROOT, write_dataset
 from torch import nn
 from torch.nn import functional as F
+from toy import random_batch
 
 from dataset import make_loader
 from dataset.music_avqa import MusicAVQA
 from dataset.types import AUDIO, VISUAL, DataSpec
+from engine.config import compose
 from models import OptionError, build_model
 from models.backbones.pstp_net import PSTPNet, SegmentSelection, Sizes, Stream, best, resolve_sizes, segment_count
 
@@ -83,11 +84,12 @@ def test_segments_are_ranked_by_the_head_averaged_weights_of_a_library_attention
     question, audio, frame = streams()
     library = nn.MultiheadAttention(16, 4, batch_first=True)
     with torch.no_grad():
-        library.in_proj_weight[:16], library.in_proj_weight[16:32] = selection.ranking.query.weight, selection.ranking.key.weight
+        library.in_proj_weight[:16] = selection.ranking.query.weight
+        library.in_proj_weight[16:32] = selection.ranking.key.weight
         library.in_proj_bias[:16] = selection.ranking.query.bias
         seconds, share = selection(question, audio, frame)
     for b in range(3):
-        pooled = [torch.cat([audio.tokens[b, 2 * i:2 * i + 2].mean(0), frame.tokens[b, 2 * i:2 * i + 2].mean(0)]) for i in range(4)]
+        pooled = [torch.cat([s.tokens[b, 2 * i:2 * i + 2].mean(0) for s in (audio, frame)]) for i in range(4)]
         candidates = selection.combine(torch.tanh(torch.stack(pooled)))[None]
         weights = library(question[b].view(1, 1, 16), candidates, candidates)[1][0, 0]
         kept = sorted(sorted(range(4), key=lambda i, w=weights: -w[i])[:2])
@@ -99,7 +101,8 @@ def test_no_question_or_frame_is_ranked_by_another():
     model, batch = make(), batch_of(6)
     features = model.encode(batch)
     seconds, regions = chosen(model, features)
-    assert len({tuple(row) for row in seconds.tolist()}) > 1 and len({tuple(r) for r in regions.flatten(0, 1).tolist()}) > 6
+    assert len({tuple(row) for row in seconds.tolist()}) > 1
+    assert len({tuple(row) for row in regions.flatten(0, 1).tolist()}) > 6
     for b in range(6):
         alone = chosen(model, features.rows(slice(b, b + 1)))
         assert torch.equal(alone[0][0], seconds[b]) and torch.equal(alone[1][0], regions[b])
@@ -151,7 +154,8 @@ def test_only_what_is_chosen_reaches_the_selected_tokens():
     after = features.with_(audio=audio)
     frame, patches = model.split(features.visual)
     mask = torch.ones(4, 8, dtype=torch.bool)
-    kept = [model.perception.select(f.question, Stream(f.audio, mask), Stream(frame, mask), patches) for f in (features, after)]
+    kept = [model.perception.select(f.question, Stream(f.audio, mask), Stream(frame, mask), patches)
+            for f in (features, after)]
     assert torch.equal(chosen(model, after)[0], seconds)
     assert torch.equal(kept[0][0].tokens, kept[1][0].tokens) and torch.equal(kept[0][1].tokens, kept[1][1].tokens)
     assert changed(before, vector(model, after)).all()
@@ -176,7 +180,8 @@ def test_switching_a_module_off_changes_the_answer(part, monkeypatch):
     before = vector(model, features)
     perception = model.perception
     if part == "segments":           # the first segments instead of the best
-        monkeypatch.setattr(perception.segments, "forward", lambda q, a, f: (torch.arange(4).expand(4, 4), torch.ones(4, 4)))
+        first = torch.arange(4).expand(4, 4), torch.ones(4, 4)
+        monkeypatch.setattr(perception.segments, "forward", lambda *_: first)
     if part == "regions":
         monkeypatch.setattr(perception.regions, "forward", lambda q, p: (p[:, :, :3], torch.ones(4, 4, 3)))
     if part == "guided":
@@ -261,8 +266,8 @@ def test_released_is_the_mean_of_one_self_attention_layer_times_the_question():
 
     def norm(x, i):
         centred = x - x.mean(-1, keepdim=True)
-        return centred / (centred.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt() * state[f"rest.norms.{i}.weight"] + state[
-            f"rest.norms.{i}.bias"]
+        scaled = centred / (centred.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt()
+        return scaled * state[f"rest.norms.{i}.weight"] + state[f"rest.norms.{i}.bias"]
 
     for b in range(3):
         audio = batch.audio[b] @ model.audio.weight.T + model.audio.bias
@@ -294,6 +299,19 @@ def test_the_frame_of_a_plain_map_is_the_mean_of_its_tokens():
     torch.testing.assert_close(frame, model.patch(batch.visual.mean(dim=(3, 4))))
 
 
+def test_parameters_of_the_run_configuration_at_the_published_size():
+    config = compose(str(ROOT / "configs/music_avqa_clip.yaml"), [])
+    assert (config["dataset"]["stride"], config["dataset"]["visual_layout"]) == (1, "cls_first")
+    spec = DataSpec(segments=60, audio_channels=128, visual_channels=512, grid=(50, 1), words=14, vocabulary=93, answers=42,
+                    frame_token=True, text_channels=512)
+    linear, norm = 512 * 512 + 512, 2 * 512
+    projections = 128 * 512 + 512 + 4 * linear                                      # audio; frame, patch, word, question
+    selections = (1024 * 512 + 512) + 2 * (2 * linear - 512)                        # pooled pair; queries and keys, twice
+    guided, whole, fusion = 4 * linear + 2 * linear + norm, 8 * linear + 2 * linear + 2 * norm, 6 * linear + 2 * norm
+    model = build_model(spec, config["backbone"], {"name": "plain"})
+    assert sum(p.numel() for p in model.backbone.parameters()) == projections + selections + guided + whole + fusion
+
+
 # What is absent.
 
 @pytest.mark.parametrize("spec", [CLIP, MAP])
@@ -306,7 +324,8 @@ def test_masked_segments_are_as_if_cut_out(spec, variant):
     masked = features.with_(presence=there.view(1, 8, 1).expand(3, 8, 2), filled=False)
     for stream in (masked.audio, masked.visual):
         stream[:, ~there] = 1e4                              # nothing may be read there
-    cut = features.with_(audio=features.audio[:, there], visual=features.visual[:, there], presence=masked.presence[:, there])
+    cut = features.with_(audio=features.audio[:, there], visual=features.visual[:, there],
+                         presence=masked.presence[:, there])
     if variant == "paper":
         other = make(replace(spec, segments=4), segs=2, top_k=2)
         other.load_state_dict(model.state_dict())
@@ -334,7 +353,8 @@ def test_an_absent_stream_leaves_zeros_for_a_summary_and_the_other_one_alone(mod
 def test_prompts_are_read_by_every_attention_over_a_stream():
     model = make().train()
     features = model.encode(batch_of(2))
-    prompts = {f"{s}_{p}": torch.randn(2, 3, 16, requires_grad=True) for s in ("audio", "visual") for p in ("keys", "values")}
+    names = [f"{stream}_{part}" for stream in ("audio", "visual") for part in ("keys", "values")]
+    prompts = {name: torch.randn(2, 3, 16, requires_grad=True) for name in names}
     model.fuse(features.with_(**prompts)).vector.sum().backward()
     assert all(p.grad.abs().sum() > 0 for p in prompts.values())
     before = vector(make(variant="released"), features)      # there the fusion is the only attention
@@ -419,7 +439,9 @@ def test_clip_features_from_files_to_logits(tmp_path):
         np.testing.assert_array_equal(batch.text_words[i], words[row])
         np.testing.assert_array_equal(batch.text_question[i], words[row, 3] * 2)
     model = build_model(spec, {"name": "pstp_net", "text": "clip"}, {"name": "plain"}).eval()
-    torch.testing.assert_close(model.backbone.encode(batch).visual[0, 3, 0], model.backbone.frame(batch.visual[0, 3, :, 0, 0]))
+    encoded = model.backbone.encode(batch).visual[0, 3]
+    torch.testing.assert_close(encoded[0], model.backbone.frame(batch.visual[0, 3, :, 0, 0]))
+    torch.testing.assert_close(encoded[4], model.backbone.patch(batch.visual[0, 3, :, 4, 0]))
     logits = model(batch).logits["complete"]
     assert logits.shape == (5, spec.answers) and torch.isfinite(logits).all()
     other = replace(batch, text_words=batch.text_words + 1)
