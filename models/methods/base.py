@@ -38,6 +38,7 @@ class Method(nn.Module, ABC):
     loss_weights: dict[str, float] = {}
     keeps_present: bool = True           # False where the published method rewrites what is there, too
     label_smoothing: float = 0.0         # of every view's answer loss
+    needs_trained_backbone: bool = False     # True where the backbone's weights are not trained along
 
     def adapt(self, backbone: nn.Module, combination: list[nn.Module]) -> None:
         """Called once when the model is built; `combination` are the backbone's layers behind its summaries.
