@@ -7,4 +7,5 @@ METHODS = {
     "prompts": "models.methods.prompts.MissingAwarePrompts",
     "shaspec": "models.methods.shaspec.ShaSpec",
     "actionmae": "models.methods.actionmae.ActionMAE",
+    "drfuse": "models.methods.drfuse.DrFuse",
 }

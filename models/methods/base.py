@@ -60,7 +60,7 @@ class Method(nn.Module, ABC):
     def answer(
         self, fused: Fused, features: Features, head: Callable[[Tensor], Tensor], target: Tensor | None
     ) -> Answered:
-        """Logits of what the backbone made of `features`; `head` takes vectors (B, D) to logits (B, A).
+        """Logits of what the backbone made of `features`; `head` takes vectors (B, ..., D) to logits (B, ..., A).
 
         `target` (B,) is the right answer, -1 where it is unknown, in training only.
         """

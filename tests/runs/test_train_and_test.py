@@ -11,7 +11,7 @@ import pytest
 import torch
 from commands import ROOT, command
 
-METHODS = ("plain", "modality_dropout", "rmm_avr", "shaspec", "actionmae")
+METHODS = ("plain", "modality_dropout", "rmm_avr", "prompts", "shaspec", "actionmae", "drfuse")
 
 
 def lines(path: Path) -> list[dict]:
