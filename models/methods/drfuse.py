@@ -82,8 +82,8 @@ class DrFuse(Method):
     - both modalities may be absent; the original never loses its first one. With neither, the product has the
       question alone, and nothing but the answer is trained;
     - `jsd: bernoulli_mean` is the divergence of Bernoulli variables, averaged over dimensions; `released_sum` is the
-      release's, which lacks the terms in 1 - p, can be negative and grows with the width. Both count questions with
-      both modalities only; the release adds up all;
+      release's, which lacks the terms in 1 - p and grows with the width. Both count questions with both modalities
+      only; the release adds up all;
     - the ranking's mean over violated entries is taken per question, the release's over the batch;
     - absence is simulated per whole modality: `views: all` (Eq. 8) is the rule of every row here, `sampled` comes
       closest to the release's option that unpairs training data.

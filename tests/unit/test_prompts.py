@@ -136,7 +136,8 @@ def test_a_step_changes_prompts_combination_and_head_and_with_finetune_all_the_r
     before = {k: v.clone() for k, v in model.state_dict().items()}
     step(model, random_batch(5), torch.optim.Adam(model.parameters(), lr=1e-2))
     changed = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
-    ours = {"method.prompts"} | {f"{layer}.{p}" for layer in ("backbone.fusion", "head.answer") for p in ("weight", "bias")}
+    trained = [f"{layer}.{p}" for layer in ("backbone.fusion", "head.answer") for p in ("weight", "bias")]
+    ours = {"method.prompts", *trained}
     assert changed == (ours if finetune == "prompts" else set(before))
     assert model.method.needs_trained_backbone == (finetune == "prompts")
 
