@@ -78,9 +78,10 @@ def test_without_prompts_the_frozen_backbone_gives_its_own_logits(level):
 def test_half_of_the_tokens_are_keys_and_half_are_values_at_the_attention_level():
     method, features = trained("attention").method, random_features(2)
     found = method.complete(features, features.presence)
-    prompt = method.prompts[VISUAL, COMPLETE]
-    assert found.visual_keys.shape == found.visual_values.shape == (2, 8, 16)
-    assert torch.equal(torch.cat([found.visual_keys[1], found.visual_values[1]]), prompt)
+    for stream in (AUDIO, VISUAL):
+        keys, values = found.extra(stream)
+        assert keys.shape == values.shape == (2, 8, 16)
+        assert torch.equal(torch.cat([keys[1], values[1]]), method.prompts[stream, COMPLETE])
     whole = trained("input").method
     found = whole.complete(features, features.presence)
     assert torch.equal(found.audio_keys, found.audio_values)
