@@ -174,7 +174,7 @@ class DrFuse(Method):
         cross = F.cross_entropy(logits.transpose(1, 2), target, ignore_index=-1, reduction="none")
         cross = torch.where(readable, cross, 0.0)
         costs = answer_costs(logits, target) if self.per_answer else cross.unsqueeze(-1)
-        ranking = ranking_loss(weights.transpose(1, 2), costs.detach())
+        ranking = ranking_loss(weights.transpose(1, 2), costs)
         cosine = F.cosine_similarity(parts.shared.float(), parts.distinct.float(), dim=-1).abs()        # (B, 2)
         divergence = bernoulli_jsd if self.jsd == "bernoulli_mean" else released_jsd
         return {
@@ -232,7 +232,8 @@ def answer_costs(logits: Tensor, target: Tensor) -> Tensor:
 def ranking_loss(weights: Tensor, costs: Tensor) -> Tensor:
     """The source of lower cost shall have the higher weight; both (B, 3, K) -> (B,).
 
-    By how much it has not, as the mean over the answers where that is so, averaged over the three pairs.
+    By how much it has not, as the mean over the answers where that is so, averaged over the three pairs. Costs are
+    only compared, so no gradient reaches them.
     """
     excess = []
     for s, t in ((0, 1), (0, 2), (1, 2)):

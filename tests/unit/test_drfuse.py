@@ -274,6 +274,18 @@ def test_without_summaries_the_means_of_what_is_there_take_their_place():
     assert all(p.grad is not None and p.grad.any() for p in model.parameters())
 
 
+def test_views_say_what_is_real_and_that_nothing_stands_in():
+    model, batch = build(), random_batch(3)
+    views = model.method.views(model.train().backbone.encode(batch), batch.presence).features
+    assert list(views) == ["complete", "audio_missing", "visual_missing"]
+    for name, view in views.items():
+        assert not view.filled and view.negative_valid.all() == (name == "complete")
+    batch.presence[0, 1:, AUDIO] = False                               # a summary reads the segment that is left
+    fused, features = read(model, batch)
+    found = model.backbone.temporal_audio(features.question[:1], features.audio[:1, :1])
+    torch.testing.assert_close(fused.summaries[AUDIO][:1], found)
+
+
 def test_summaries_of_an_absent_stream_are_never_read():
     model, batch = build(), lacking()
     fused, features = read(model, batch)
