@@ -176,7 +176,7 @@ def search_counts(rows: list[dict[str, int]], totals: list[int], limit: int) -> 
         rest = sum(least[index + 1:])
         used = sets.sum(axis=1)
         room = np.searchsorted(found, limit - rest - used, "right")                                   # (S,)
-        last = np.concatenate([found[:k] for k in room])
+        last = np.concatenate([found[:0], *(found[:k] for k in room)])
         sets = np.column_stack([np.repeat(sets, room, axis=0), last])                                 # (S, types so far)
     n = sets.sum(axis=1)                                                                              # (S,)
     hits = np.zeros(len(sets), dtype=np.int64)

@@ -1,0 +1,318 @@
+"""What the published tables say about themselves, point by point: a claim, a verdict, the cells that show it.
+
+Each point is recomputed from the figures as printed and from the question counts; nothing here knows the outcome.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from pathlib import Path
+
+import yaml
+
+from engine.published import (
+    CONFIGS,
+    WHOLE,
+    Exchange,
+    Row,
+    averages,
+    chance,
+    fits,
+    misfits,
+    percent,
+    possible_counts,
+    printed_as,
+    printed_averages,
+    questions_right,
+    rank_exchanges,
+    read_tables,
+    search_counts,
+    wrong_averages,
+)
+
+CONFIRMED, REFUTED, UNDECIDED = "confirmed", "refuted", "not decidable"
+LOCATION, COUNTING = "Audio-Visual/Location", "Audio-Visual/Counting"
+SWAP: Exchange = {LOCATION: COUNTING, COUNTING: LOCATION}
+EXCEPTIONS = {("pano_avqa_ours", "audio_missing"), ("avst_ours", "audio_missing")}
+TABLE2_EXCEPTIONS = ("avsd_ours", "pano_avqa_ours", "avst")
+SMALL = 250                               # bound up to which the small counts of Table 2 are listed
+
+
+@dataclass(frozen=True)
+class Point:
+    claim: str
+    verdict: str
+    shown: str                            # Markdown, one paragraph
+
+
+@dataclass(frozen=True)
+class Material:
+    """`tables`: published rows by table. `releases`: questions per type of each release of the MUSIC-AVQA test set;
+    `floors`: how many of them the question-only floor has right. `avqa`: per type the counts Table 2 is said to imply;
+    `stated`: the size of that test set in the paper's text."""
+
+    tables: dict[str, list[Row]]
+    releases: dict[str, dict[str, int]]
+    floors: dict[str, int]
+    avqa: dict[str, int]
+    stated: int
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """The rows of Tables 1 and 3, those printed in both once."""
+        once: dict[tuple, Row] = {}
+        for row in [*self.tables["table1"], *self.tables["table3"]]:
+            once.setdefault((row.scenario, row.overall, *sorted(row.cells.items())), row)
+        return list(once.values())
+
+    @cached_property
+    def reading(self) -> Exchange:
+        """How to read the headings of Tables 1 and 3 so that most cells fit; as printed where nothing is better."""
+        return rank_exchanges(self.rows, self.releases)[0][1]
+
+    def counts_of(self, row: Row) -> dict[str, int]:
+        """The questions of the release that most cells of a row of Tables 1 and 3 fit."""
+        found = fits(row, self.reading, self.releases)
+        return self.releases[max(found, key=found.get)]
+
+    def wrong_averages(self, row: Row) -> dict[str, tuple[int, int]]:
+        return wrong_averages(row, row.by_type(self.reading), self.counts_of(row))
+
+    def find(self, table: str, name: str, scenario: str) -> Row:
+        return next(r for r in self.tables[table] if (r.name, r.scenario) == (name, scenario))
+
+
+def read_material(counts: Path = CONFIGS / "published" / "question_counts.yaml") -> Material:
+    content = yaml.safe_load(counts.read_text())
+    music = content["music_avqa"]
+    return Material(read_tables(), {name: part["by_type"] for name, part in music.items()},
+                    {name: part["floor"] for name, part in music.items()}, content["avqa"]["by_type"],
+                    content["avqa"]["stated"])
+
+
+def release_of(row: Row, exchange: Exchange, releases: dict[str, dict[str, int]]) -> str | None:
+    """The one release whose questions give every cell of the row; None if there is none or more than one."""
+    whole = [name for name, n in fits(row, exchange, releases).items() if n == len(row.cells)]
+    return whole[0] if len(whole) == 1 else None
+
+
+def column_exchange(m: Material) -> Point:
+    ranked = rank_exchanges(m.rows, m.releases)
+    total = sum(len(row.cells) for row in m.rows)
+    (most, best), second = ranked[0], ranked[1][0]
+    as_printed = next(n for n, exchange in ranked if not exchange)
+    others = max(n for n, exchange in ranked if exchange not in ({}, best))
+    decided = most == total > second
+    verdict = CONFIRMED if decided and best == SWAP else REFUTED if decided else UNDECIDED
+    follow = sum(not {"Audio-Visual", "overall"} & set(m.wrong_averages(row)) for row in m.rows)
+    named = f"with {' and '.join(best)} exchanged" if best else "read in no other way"
+    return Point(
+        "Tables 1 and 3: the Audio-Visual headings Loc and Cnt stand over each other's columns", verdict,
+        f"Of {total} cells in {len(m.rows)} different rows, {as_printed} are whole numbers of questions under the headings "
+        f"as printed, {most} {named}, at most {others} with any other two exchanged. So read, the Audio-Visual and "
+        f"overall averages follow from the cells in {follow} rows; as printed, in {followed_as_printed(m)}.")
+
+
+def followed_as_printed(m: Material) -> int:
+    """Rows whose Audio-Visual and overall averages follow from their cells under the headings as printed."""
+    return sum(not {"Audio-Visual", "overall"} & set(wrong_averages(row, row.cells, m.counts_of(row))) for row in m.rows)
+
+
+def test_sets(m: Material) -> Point:
+    found = {row.title: release_of(row, m.reading, m.releases) for row in m.rows}
+    used = {name: [row for row in m.rows if found[row.title] == name] for name in m.releases}
+    decided = all(found.values())
+    verdict = UNDECIDED if not decided else CONFIRMED if all(used.values()) else REFUTED
+    strays = [n for row in m.rows if found[row.title]
+              for name, n in fits(row, m.reading, m.releases).items() if name != found[row.title]]
+    told = [f"{len(rows)} rows fit only `{name}` ({sum(m.releases[name].values()):,} questions)" for name, rows in used.items()]
+    rarer = min(used, key=lambda name: len(used[name]))
+    return Point(
+        "Tables 1 and 3 mix two releases of the test set", verdict,
+        f"{', '.join(told)}, {list(found.values()).count(None)} fit none or both. On `{rarer}`: "
+        f"{', '.join(sorted({row.label for row in used[rarer]})) or 'none'}, in both scenarios. On the other release at most "
+        f"{max(strays, default=0)} of nine cells fit. The text of the paper states the size of `json` only.")
+
+
+def average_over_questions(m: Material) -> Point:
+    by_questions = by_types = total = 0
+    for row in m.rows:
+        cells = row.by_type(m.reading)
+        parts = averages(cells, m.counts_of(row))
+        total += len(parts)
+        by_questions += len(parts) - len(m.wrong_averages(row))
+        for part in parts:
+            values = [value for name, value in cells.items() if part in ("overall", name.split("/")[0])]
+            by_types += abs(sum(values) / len(values) - printed_averages(row)[part]) <= 1
+    verdict = CONFIRMED if by_questions >= 0.9 * total else REFUTED if by_types >= 0.9 * total else UNDECIDED
+    return Point("Avg and All Avg are means over questions, not over types", verdict,
+                 f"Of {total} printed averages, {by_questions} are exactly the mean over questions, rounded; {by_types} are "
+                 "within 0.01 of the mean over types.")
+
+
+def inconsistent_rows(m: Material) -> Point:
+    found = [(row, wrong) for row in m.rows if (wrong := m.wrong_averages(row))]
+    told = [f"{row.title}: " + ", ".join(f"{part} printed {percent(printed_averages(row)[part])}, from the cells "
+                                         f"{printed_as(*pair)}" for part, pair in wrong.items())
+            for row, wrong in found]
+    same = {(row.name, row.scenario) for row, _ in found} == EXCEPTIONS
+    return Point("Tables 1 and 3: in two rows with audio missing, Pano-AVQA + ours and AVST + ours, averages do not follow",
+                 CONFIRMED if same else REFUTED,
+                 f"{'; '.join(told) or 'Every average follows from its cells'}. Which of the figures are misprinted is not "
+                 "decidable.")
+
+
+def shared_cells(a: Row, b: Row) -> list[str]:
+    return [name for name, value in a.cells.items() if b.cells[name] == value]
+
+
+def shared_audio(m: Material) -> Point:
+    a, b = (m.find("table1", name, "audio_missing") for name in ("avsd_ours", "avst_ours"))
+    types = [name for name in a.cells if name.startswith("Audio/")]
+    same = set(types) <= set(shared_cells(a, b)) and a.modalities["Audio"] == b.modalities["Audio"]
+    others = max(len(shared_cells(x, y)) for x, y in combinations(m.rows, 2)
+                 if x.scenario == y.scenario and {x.name, y.name} != {a.name, b.name})
+    values = " / ".join(percent(v) for v in (*(a.cells[t] for t in types), a.modalities["Audio"]))
+    return Point("Table 1: AVSD + ours and AVST + ours with audio missing share all three audio figures",
+                 CONFIRMED if same else REFUTED,
+                 f"{values} in the first row. Any other two rows of one scenario agree in at most {others} of nine cells. "
+                 "Whether this is chance or a copy is not decidable.")
+
+
+def reversed_rows(m: Material) -> Point:
+    rows = [r for r in m.tables["table2"] if r.name == "avsd_ours"]
+    types = list(rows[0].cells)
+    back = dict(zip(types, reversed(types), strict=True))
+    good = {name: [len(types) - len(misfits(r.by_type(exchange), m.avqa)) for r in rows]
+            for name, exchange in (("printed", {}), ("reversed", back))}
+    if all(n == len(types) for n in good["reversed"]) and all(n < len(types) for n in good["printed"]):
+        verdict = CONFIRMED
+    else:
+        verdict = REFUTED if all(n == len(types) for n in good["printed"]) else UNDECIDED
+    first, last = types[0], types[-1]
+    value = rows[0].cells[last]
+    right = questions_right(value, m.avqa[first])
+    return Point("Table 2 lists the eight types of AVSD + ours in reverse order", verdict,
+                 f"As printed {good['printed'][0]} of 8 cells are whole numbers of the questions of their type, reversed "
+                 f"{good['reversed'][0]} of 8. The {percent(value)} printed under {last} "
+                 + (f"is {right}/{m.avqa[first]}, a share of {first}." if right is not None else f"is no share of {first}."))
+
+
+def implied_counts(m: Material) -> Point:
+    rows = [row for row in m.tables["table2"] if not row.names]      # rows whose headings are beyond doubt
+    cells, totals = [row.cells for row in rows], [row.overall for row in rows]
+    claimed = [m.avqa[name] for name in rows[0].cells]
+    claim = f"Table 2 is about {sum(claimed):,} questions, not the {m.stated:,} of the text"
+    sets, hits = search_counts(cells, totals, m.stated)
+    if not len(sets):
+        return Point(claim, REFUTED, f"No counts of at most {m.stated:,} questions in all fit every cell.")
+    best, most, second = sets[0].tolist(), int(hits[0]), int(hits[1]) if len(hits) > 1 else 0
+    verdict = UNDECIDED if most == second else CONFIRMED if best == claimed else REFUTED
+    small = {m.avqa[name]: possible_counts((row[name] for row in cells), SMALL) for name in m.avqa if m.avqa[name] <= SMALL}
+    only = all(set(found) == set(range(n, SMALL + 1, n)) for n, found in small.items())
+    told = [f"{name} {n:,}" for name, n in zip(rows[0].cells, best, strict=True)]
+    return Point(claim, verdict,
+                 f"All eight counts with at most {m.stated:,} questions in all were searched on the {len(rows)} rows without "
+                 f"doubt about their headings: {len(sets):,} sets fit every cell. The best also gives {most} of {len(rows)} "
+                 f"totals, the next {second}: {', '.join(told)}, in all {sum(best):,}. Up to {SMALL}, the small counts can be "
+                 f"{'only' if only else 'also other than'} multiples of {', '.join(map(str, small))}.")
+
+
+def table2_totals(m: Material) -> Point:
+    odd = [(row, wrong["overall"]) for row in m.tables["table2"]
+           if "overall" in (wrong := wrong_averages(row, row.by_type(row.names), m.avqa))]
+    same = [(row.name, row.scenario) for row, _ in odd] == [(name, "audio_missing") for name in TABLE2_EXCEPTIONS]
+    told = [f"{row.title}: printed {percent(row.overall)}, from the cells {printed_as(*pair)}" for row, pair in odd]
+    return Point("Table 2: with these counts all totals follow, but for three rows with audio missing",
+                 CONFIRMED if same else REFUTED, f"{'; '.join(told) or 'Every total follows from its cells'}.")
+
+
+def same_in_both(m: Material) -> Point:
+    ours, plain = ([m.find("table2", name, f"{missing}_missing") for missing in ("visual", "audio")]
+                   for name in ("avsd_ours", "avsd"))
+    same = ours[0].cells == ours[1].cells and ours[0].overall != ours[1].overall
+    apart = max(abs(plain[0].cells[t] - plain[1].cells[t]) for t in plain[0].cells)
+    return Point("Table 2: AVSD + ours has the same eight cells in both scenarios, but another total",
+                 CONFIRMED if same else REFUTED,
+                 f"Totals {' and '.join(percent(r.overall) for r in ours)}. Plain AVSD, too, is nearly the same in both: "
+                 f"{' and '.join(percent(r.overall) for r in plain)}, no cell further apart than {percent(apart)}.")
+
+
+def below_floor(m: Material) -> Point:
+    sizes = {name: sum(counts.values()) for name, counts in m.releases.items()}
+    releases = {row.title: release_of(row, m.reading, m.releases) for row in m.rows}
+    below = [row for row in m.rows if (release := releases[row.title])
+             and row.overall * sizes[release] < WHOLE * m.floors[release]]
+    asked = m.find("table1", "avst", "audio_missing")
+    floors = [f"{100 * right / sizes[name]:.1f} on `{name}`" for name, right in m.floors.items()]
+    return Point("Table 1: plain AVST with audio missing is below a guess from the question alone",
+                 CONFIRMED if asked.title in {row.title for row in below} else REFUTED,
+                 f"The majority answer for the text of the question, learned from the validation file, reaches "
+                 f"{', '.join(floors)}. Below it: "
+                 f"{', '.join(f'{row.title} ({percent(row.overall)})' for row in below) or 'no row'}. What stood for the "
+                 "missing modality in the plain rows is not stated.")
+
+
+def margins(m: Material) -> Point:
+    n, told, errors = sum(m.releases["json_update"].values()), [], []
+    for scenario in ("audio_missing", "visual_missing"):
+        ours = m.find("table3", "rmm_avr", scenario)
+        others = [row for row in m.tables["table3"] if row.scenario == scenario and row.name != ours.name]
+        rival = max(others, key=lambda row: row.overall)
+        pair = [100 * math.sqrt(row.overall * (WHOLE - row.overall) / n) / WHOLE for row in (ours, rival)]
+        errors += pair
+        gap = (ours.overall - rival.overall) / 100
+        told.append(f"{scenario.replace('_', ' ')} {percent(ours.overall)} against {percent(rival.overall)} "
+                    f"({rival.name}), a difference of {gap:.2f} or {gap / math.hypot(*pair):.1f} of its standard errors")
+    return Point("Table 3 gives one run per row; the standard error of an accuracy is about 0.5 points",
+                 CONFIRMED if all(0.45 <= error < 0.55 for error in errors) else REFUTED,
+                 f"{min(errors):.2f} to {max(errors):.2f} from the number of questions alone. Against the best compared method: "
+                 f"{'; '.join(told)}, with errors taken as independent. A paired test would need the predictions.")
+
+
+def repeated_figures(m: Material) -> Point:
+    """Rows that several tables print, which must agree under the headings of the rows."""
+    pairs = [(("table1", "avst"), other) for other in (("table3", "plain"), ("table4", "neither"), ("table5", "plain"))]
+    pairs += [(("table1", "avst_ours"), other) for other in (("table3", "rmm_avr"), ("table4", "rmm_avr"),
+                                                             ("table5", "slots_75"), ("table6", "steps_10"))]
+    pairs += [(("table4", "rmm"), ("table6", "rmm"))]
+    differ = []
+    for (one, other), scenario in ((p, s) for p in pairs for s in ("audio_missing", "visual_missing")):
+        a, b = m.find(*one, scenario), m.find(*other, scenario)
+        if (a.overall, b.modalities or a.modalities, b.cells or a.cells) != (b.overall, a.modalities, a.cells):
+            differ.append(f"{other[0]} {b.title}")
+    return Point("Figures printed in several tables agree under the headings of the rows",
+                 REFUTED if differ else CONFIRMED,
+                 f"{2 * len(pairs)} pairs of rows compared, different: {', '.join(differ) or 'none'}. The caption of Table 3 "
+                 "puts visual missing above; its row headings say audio missing there, and Table 1 agrees with them.")
+
+
+def table4_totals(m: Material) -> Point:
+    odd = [row for row in m.tables["table4"] if not any(follows(row, counts) for counts in m.releases.values())]
+    same = [(row.name, row.scenario) for row in odd] == [("rmm_avr", "audio_missing")]
+    return Point("Table 4: all totals but that of RMM + AVR with audio missing follow from the averages by modality",
+                 CONFIRMED if same else REFUTED,
+                 f"Following on neither release: {', '.join(row.title for row in odd) or 'none'}; the same figures as in Table 1.")
+
+
+def follows(row: Row, counts: dict[str, int]) -> bool:
+    """Whether the total can be the mean over questions of the averages by modality, all being rounded."""
+    weights = {part: sum(n for name, n in counts.items() if name.split("/")[0] == part) for part in row.modalities}
+    mean = sum(row.modalities[part] * n for part, n in weights.items()) / sum(weights.values())
+    return abs(mean - row.overall) <= 1
+
+
+def totals_alone(m: Material) -> Point:
+    rows = m.tables["table5"] + m.tables["table6"]
+    sizes = [sum(counts.values()) for counts in m.releases.values()]
+    odd = [row for row in rows if all(questions_right(row.overall, n) is None for n in sizes)]
+    return Point("Tables 5 and 6: every total is a whole number of questions", REFUTED if odd else UNDECIDED,
+                 f"No whole number on either release: {', '.join(row.title for row in odd) or 'none'}. On so many questions "
+                 f"{100 * chance(sizes[0]):.0f} % of all two-decimal values are, so that these tables cannot be checked.")
+
+
+POINTS = (column_exchange, test_sets, average_over_questions, inconsistent_rows, shared_audio, repeated_figures,
+          table4_totals, totals_alone, margins, below_floor, implied_counts, reversed_rows, table2_totals, same_in_both)
