@@ -1,8 +1,8 @@
 """The paper's tables as data (configs/tables), and the arithmetic of a printed accuracy.
 
-An accuracy is k of n questions, printed with two decimals. Where n is known and below 10,000, at most one k is printed as
-a given value, and most values are printed by none. Figures are kept as whole hundredths of a percent, so all of this is
-exact.
+An accuracy is k of n questions, printed with two decimals. Where n is known and below 10,000, at most one k is printed
+as a given value, and for small n most values are printed for none. Figures are kept as whole hundredths of a percent,
+so all of this is exact.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class Row:
 
 def read_tables(folder: Path = CONFIGS / "tables") -> dict[str, list[Row]]:
     """Table name -> its published rows; tables without published figures are left out."""
-    found = {path.stem: read_rows(path.stem, yaml.safe_load(path.read_text())) for path in sorted(folder.glob("*.yaml"))}
+    paths = sorted(folder.glob("*.yaml"))
+    found = {path.stem: read_rows(path.stem, yaml.safe_load(path.read_text())) for path in paths}
     return {name: rows for name, rows in found.items() if rows}
 
 
@@ -62,8 +63,8 @@ def read_rows(table: str, content: dict[str, Any]) -> list[Row]:
         for scenario, figures in scenarios.items():
             types = {key: hundredths(value) for key, value in figures.get("by_type", {}).items()}
             if not set(names) <= set(types) or sorted(names) != sorted(names.values()):
-                raise UsageError(f"configs/tables/{table}.yaml: 'printed' of row {name} must exchange types of that row "
-                                 f"among themselves, got {names}")
+                raise UsageError(f"configs/tables/{table}.yaml: 'printed' of row {name} must exchange types of that "
+                                 f"row among themselves, got {names}")
             cells = {heading: types[names.get(heading, heading)] for heading in types}
             modalities = {key: hundredths(value) for key, value in figures.get("by_modality", {}).items()}
             rows.append(Row(table, name, content["rows"][name]["label"], scenario, cells, modalities,
@@ -177,7 +178,7 @@ def search_counts(rows: list[dict[str, int]], totals: list[int], limit: int) -> 
         used = sets.sum(axis=1)
         room = np.searchsorted(found, limit - rest - used, "right")                                   # (S,)
         last = np.concatenate([found[:0], *(found[:k] for k in room)])
-        sets = np.column_stack([np.repeat(sets, room, axis=0), last])                                 # (S, types so far)
+        sets = np.column_stack([np.repeat(sets, room, axis=0), last])                                 # (S, index + 1)
     n = sets.sum(axis=1)                                                                              # (S,)
     hits = np.zeros(len(sets), dtype=np.int64)
     for row, total in zip(rows, totals, strict=True):
