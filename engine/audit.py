@@ -113,7 +113,8 @@ def column_exchange(m: Material) -> Point:
         "Tables 1 and 3: the Audio-Visual headings Loc and Cnt stand over each other's columns", verdict,
         f"Of {total} cells in {len(m.rows)} different rows, {as_printed} are whole numbers of questions under the "
         f"headings as printed, {most} {named}, at most {others} with any other two exchanged. So read, the "
-        f"Audio-Visual and overall averages follow from the cells in {follow} rows; as printed, in {followed_as_printed(m)}.")
+        f"Audio-Visual and overall averages follow from the cells in {follow} rows; as printed, in "
+        f"{followed_as_printed(m)}.")
 
 
 def followed_as_printed(m: Material) -> int:
@@ -136,7 +137,7 @@ def test_sets(m: Material) -> Point:
         "Tables 1 and 3 mix two releases of the test set", verdict,
         f"{', '.join(told)}, {list(found.values()).count(None)} fit none or both. On `{rarer}`: "
         f"{', '.join(sorted({row.label for row in used[rarer]})) or 'none'}. On the release that is not its own, a "
-        f"row fits in at most {max(strays, default=0)} of nine cells. The text of the paper states the size of `json` only.")
+        f"row fits in at most {max(strays, default=0)} of nine cells. The paper states the size of `json` only.")
 
 
 def average_over_questions(m: Material) -> Point:
@@ -185,7 +186,7 @@ def shared_audio(m: Material) -> Point:
 
 
 def reversed_rows(m: Material) -> Point:
-    """Held against the smallest counts that the other rows allow the rare types: there hardly any value fits by luck."""
+    """Held against the smallest counts that the other rows allow the rare types: hardly any value fits them by luck."""
     ours, others = ([r for r in m.tables["table2"] if (r.name == "avsd_ours") == own] for own in (True, False))
     types = list(ours[0].cells)
     back = dict(zip(types, reversed(types), strict=True))
@@ -204,7 +205,8 @@ def reversed_rows(m: Material) -> Point:
     return Point("Table 2 lists the eight types of AVSD + ours in reverse order", verdict,
                  f"The {len(others)} other rows allow the rare types no fewer than "
                  f"{', '.join(f'{n} ({name})' for name, n in rare.items())} questions. Of the {total} cells of these "
-                 f"types in the two rows, {good['printed']} are whole numbers as printed, {good['reversed']} reversed.{example}")
+                 f"types in the two rows, {good['printed']} are whole numbers as printed, {good['reversed']} reversed."
+                 f"{example}")
 
 
 def implied_counts(m: Material) -> Point:
@@ -223,8 +225,8 @@ def implied_counts(m: Material) -> Point:
     return Point(claim, verdict,
                  f"All eight counts with at most {m.stated:,} questions in all were searched, AVSD + ours in reverse: "
                  f"{len(sets):,} sets fit every cell. The best, {', '.join(told)}, also gives {most} of {len(rows)} "
-                 f"totals, the next {second}. Up to {SMALL}, the rare types can have {'' if only else 'not '}only multiples "
-                 f"of {', '.join(map(str, rare))} questions; larger totals than the text's were not searched.")
+                 f"totals, the next {second}. Up to {SMALL}, the rare types can have {'' if only else 'not '}only "
+                 f"multiples of {', '.join(map(str, rare))} questions; larger totals than the text's were not searched.")
 
 
 def table2_totals(m: Material) -> Point:
@@ -276,7 +278,7 @@ def margins(m: Material) -> Point:
     return Point("Table 3 gives one run per row; the standard error of an accuracy is about 0.5 points",
                  CONFIRMED if all(0.45 <= error < 0.55 for error in errors) else REFUTED,
                  f"{min(errors):.2f} to {max(errors):.2f} from the number of questions alone. Against the best "
-                 f"compared method: {'; '.join(told)}, errors taken as independent. A paired test would need the predictions.")
+                 f"compared method: {'; '.join(told)}, errors taken as independent. A paired test needs the predictions.")
 
 
 def repeated_figures(m: Material) -> Point:
