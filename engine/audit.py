@@ -123,7 +123,7 @@ def followed_as_printed(m: Material) -> int:
     return sum("Audio-Visual" not in parts and "overall" not in parts for parts in wrong)
 
 
-def test_sets(m: Material) -> Point:
+def mixed_releases(m: Material) -> Point:
     found = {row.title: release_of(row, m.reading, m.releases) for row in m.rows}
     used = {name: [row for row in m.rows if found[row.title] == name] for name in m.releases}
     decided = all(found.values())
@@ -226,7 +226,7 @@ def implied_counts(m: Material) -> Point:
                  f"All eight counts with at most {m.stated:,} questions in all were searched, AVSD + ours in reverse: "
                  f"{len(sets):,} sets fit every cell. The best, {', '.join(told)}, also gives {most} of {len(rows)} "
                  f"totals, the next {second}. Up to {SMALL}, the rare types can have {'' if only else 'not '}only "
-                 f"multiples of {', '.join(map(str, rare))} questions; larger totals than the text's were not searched.")
+                 f"multiples of {', '.join(map(str, rare))} questions. Larger totals than the text's were not tried.")
 
 
 def table2_totals(m: Material) -> Point:
@@ -278,7 +278,8 @@ def margins(m: Material) -> Point:
     return Point("Table 3 gives one run per row; the standard error of an accuracy is about 0.5 points",
                  CONFIRMED if all(0.45 <= error < 0.55 for error in errors) else REFUTED,
                  f"{min(errors):.2f} to {max(errors):.2f} from the number of questions alone. Against the best "
-                 f"compared method: {'; '.join(told)}, errors taken as independent. A paired test needs the predictions.")
+                 f"compared method: {'; '.join(told)}, errors taken as independent. A paired test needs the "
+                 "predictions.")
 
 
 def repeated_figures(m: Material) -> Point:
@@ -322,5 +323,5 @@ def totals_alone(m: Material) -> Point:
                  f"questions {100 * chance(sizes[0]):.0f} % of all values are, so that these tables cannot be checked.")
 
 
-POINTS = (column_exchange, test_sets, average_over_questions, inconsistent_rows, shared_audio, repeated_figures,
+POINTS = (column_exchange, mixed_releases, average_over_questions, inconsistent_rows, shared_audio, repeated_figures,
           table4_totals, totals_alone, margins, below_floor, reversed_rows, implied_counts, table2_totals, same_in_both)

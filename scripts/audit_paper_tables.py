@@ -35,7 +35,8 @@ printed figure either is some k/n or it is not, and the averages over questions 
 stand and what they were computed on. It does not say how good a method is, nor why a figure is as it is.
 
 `configs/tables` holds every figure under the name of what it is about; comparisons go by these names, not by the
-printed headings. `json` is the first release of the annotations, `json_update` the corrected one. "+ RMM + AVR" is what the paper calls "+Ours".
+printed headings. `json` is the first release of the annotations, `json_update` the corrected one. "+ RMM + AVR" is what
+the paper calls "+Ours".
 """
 
 
@@ -83,10 +84,10 @@ def sharpness(material: Material) -> str:
     rare = ", ".join(f"{n:,}: {100 * chance(n):.1f} %" for n in material.avqa.values())
     least = [min(chance(counts[name]) for counts in releases.values()) for name in names]
     table = tabulate(lines, headers=["questions / fit by luck", *(f"`{r}`" for r in releases)], tablefmt="github")
-    return (f"## How sharp the check is\n\nThe share of all values from 0.00 to 100.00 that are some k/n. Of the nine cells "
-            f"of a row, {sum(least):.1f} are expected to fit a test set that is not its own; that all nine do happens once in "
-            f"{1 / math.prod(least):.0e} rows.\n\n{table}\n\nTable 2, by its implied counts: {rare}. Its large types fit "
-            "often by luck; what decides there is that all rows and their totals fit together.\n")
+    return (f"## How sharp the check is\n\nThe share of all values from 0.00 to 100.00 that are some k/n. Of the nine "
+            f"cells of a row, {sum(least):.1f} are expected to fit a test set that is not its own; that all nine do by luck "
+            f"has a probability of {math.prod(least):.0e}.\n\n{table}\n\nTable 2, by its implied counts: {rare}. Its "
+            "large types fit often by luck; what decides there is that all rows and their totals fit together.\n")
 
 
 def rows(material: Material) -> str:
@@ -100,8 +101,8 @@ def rows(material: Material) -> str:
         lines.append((row.table[-1], row.label, missing, max(printed.values()), *read.values(), wrong or "all"))
     head = ["table", "row", "missing", "as printed", *(f"exchanged, `{name}`" for name in material.releases),
             "averages that follow, or printed (from the cells)"]
-    return ("## Tables 1 and 3, row by row\n\nHow many of nine cells are whole numbers of questions: under the headings as "
-            "printed, on the better release, and with Loc and Cnt of Audio-Visual exchanged, on each.\n\n"
+    return ("## Tables 1 and 3, row by row\n\nHow many of nine cells are whole numbers of questions: under the headings "
+            "as printed, on the better release, and with Loc and Cnt of Audio-Visual exchanged, on each.\n\n"
             f"{tabulate(lines, headers=head, tablefmt='github')}\n")
 
 
