@@ -27,16 +27,17 @@ from engine.published import chance, fits, percent, printed_as, printed_averages
 PAGE = ROOT / "docs" / "paper_tables.md"
 INTRODUCTION = """# The published tables, checked against themselves
 
-Written by `python scripts/audit_paper_tables.py --write` from the figures as printed (`configs/tables/table*.yaml`) and
-the questions per type of the test sets (`configs/published/question_counts.yaml`; `--annotations DIR` recounts them).
-
 An accuracy is a number of questions k out of n, printed with two decimals. The n of every question type is known, so a
-printed figure either is some k/n or it is not, and the averages over questions follow exactly. This says where figures
-stand and what they were computed on. It does not say how good a method is, nor why a figure is as it is.
+printed figure either is some k/n or it is not, and averages over questions follow exactly. This says where figures stand
+and what they were computed on, not how good a method is, nor why a figure is as it is. "+ RMM + AVR" and "ours" are the
+paper's "+Ours"; `json` is the first release of the MUSIC-AVQA annotations, `json_update` the corrected one.
+"""
+SOURCES = """## Sources
 
-`configs/tables` holds every figure under the name of what it is about; comparisons go by these names, not by the
-printed headings. `json` is the first release of the annotations, `json_update` the corrected one. "+ RMM + AVR" is what
-the paper calls "+Ours".
+Written by `python scripts/audit_paper_tables.py --write` from the figures in `configs/tables/table*.yaml` and the questions
+per type of the test sets in `configs/published/question_counts.yaml`; with `--annotations DIR` the latter are recounted.
+`configs/tables` holds every figure under the name of what it is about, and notes where the printed heading differs.
+Comparisons in this project go by these names. Figure 5 is printed without figures.
 """
 
 
@@ -85,8 +86,8 @@ def sharpness(material: Material) -> str:
     least = [min(chance(counts[name]) for counts in releases.values()) for name in names]
     table = tabulate(lines, headers=["questions / fit by luck", *(f"`{r}`" for r in releases)], tablefmt="github")
     return (f"## How sharp the check is\n\nThe share of all values from 0.00 to 100.00 that are some k/n. Of the nine "
-            f"cells of a row, {sum(least):.1f} are expected to fit a test set that is not its own; that all nine do by luck "
-            f"has a probability of {math.prod(least):.0e}.\n\n{table}\n\nTable 2, by its implied counts: {rare}. Its "
+            f"cells of a row, {sum(least):.1f} are expected to fit a test set that is not its own; that all nine do by "
+            f"luck has a probability of {math.prod(least):.0e}.\n\n{table}\n\nTable 2, by its implied counts: {rare}. Its "
             "large types fit often by luck; what decides there is that all rows and their totals fit together.\n")
 
 
@@ -101,8 +102,8 @@ def rows(material: Material) -> str:
         lines.append((row.table[-1], row.label, missing, max(printed.values()), *read.values(), wrong or "all"))
     head = ["table", "row", "missing", "as printed", *(f"exchanged, `{name}`" for name in material.releases),
             "averages that follow, or printed (from the cells)"]
-    return ("## Tables 1 and 3, row by row\n\nHow many of nine cells are whole numbers of questions: under the headings "
-            "as printed, on the better release, and with Loc and Cnt of Audio-Visual exchanged, on each.\n\n"
+    return ("## Tables 1 and 3, row by row\n\nHow many of nine cells are whole numbers of questions: under the "
+            "headings as printed, on the better release, and with Loc and Cnt of Audio-Visual exchanged, on each.\n\n"
             f"{tabulate(lines, headers=head, tablefmt='github')}\n")
 
 
@@ -111,7 +112,7 @@ def main() -> None:
     material = read_material()
     if options.annotations:
         recount(options.annotations, material)
-    page = "\n".join((INTRODUCTION, verdicts(material), sharpness(material), rows(material)))
+    page = "\n".join((INTRODUCTION, verdicts(material), sharpness(material), rows(material), SOURCES))
     if options.write:
         write_text(PAGE, page)
         print(f"written: {PAGE.relative_to(ROOT)}")
