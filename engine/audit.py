@@ -13,6 +13,7 @@ from pathlib import Path
 
 import yaml
 
+from engine.errors import UsageError
 from engine.published import (
     CONFIGS,
     WHOLE,
@@ -82,7 +83,10 @@ class Material:
         return wrong_averages(row, row.by_type(self.reading), self.counts_of(row))
 
     def find(self, table: str, name: str, scenario: str) -> Row:
-        return next(r for r in self.tables[table] if (r.name, r.scenario) == (name, scenario))
+        found = [r for r in self.tables.get(table, ()) if (r.name, r.scenario) == (name, scenario)]
+        if not found:
+            raise UsageError(f"configs/tables/{table}.yaml: 'published' lacks {name} with {scenario}, which the audit needs")
+        return found[0]
 
 
 def read_material(counts: Path = CONFIGS / "published" / "question_counts.yaml") -> Material:

@@ -28,14 +28,14 @@ PAGE = ROOT / "docs" / "paper_tables.md"
 INTRODUCTION = """# The published tables, checked against themselves
 
 An accuracy is a number of questions k out of n, printed with two decimals. The n of every question type is known, so a
-printed figure either is some k/n or it is not, and averages over questions follow exactly. This says where figures stand
-and what they were computed on, not how good a method is, nor why a figure is as it is. "+ RMM + AVR" and "ours" are the
-paper's "+Ours"; `json` is the first release of the MUSIC-AVQA annotations, `json_update` the corrected one.
+printed figure either is some k/n or it is not, and averages over questions follow exactly. This says where figures
+stand and what they were computed on, not how good a method is, nor why a figure is as it is. "+ RMM + AVR" and "ours"
+are the paper's "+Ours"; `json` is the first release of the MUSIC-AVQA annotations, `json_update` the corrected one.
 """
 SOURCES = """## Sources
 
-Written by `python scripts/audit_paper_tables.py --write` from the figures in `configs/tables/table*.yaml` and the questions
-per type of the test sets in `configs/published/question_counts.yaml`; with `--annotations DIR` the latter are recounted.
+Written by `python scripts/audit_paper_tables.py --write` from the figures in `configs/tables/table*.yaml` and the
+questions per type in `configs/published/question_counts.yaml`; with `--annotations DIR` these are recounted.
 `configs/tables` holds every figure under the name of what it is about, and notes where the printed heading differs.
 Comparisons in this project go by these names. Figure 5 is printed without figures.
 """
@@ -87,8 +87,8 @@ def sharpness(material: Material) -> str:
     table = tabulate(lines, headers=["questions / fit by luck", *(f"`{r}`" for r in releases)], tablefmt="github")
     return (f"## How sharp the check is\n\nThe share of all values from 0.00 to 100.00 that are some k/n. Of the nine "
             f"cells of a row, {sum(least):.1f} are expected to fit a test set that is not its own; that all nine do by "
-            f"luck has a probability of {math.prod(least):.0e}.\n\n{table}\n\nTable 2, by its implied counts: {rare}. Its "
-            "large types fit often by luck; what decides there is that all rows and their totals fit together.\n")
+            f"luck has a probability of {math.prod(least):.0e}.\n\n{table}\n\nTable 2, by its implied counts: {rare}. "
+            "Its large types fit often by luck; what decides there is that all rows and their totals fit together.\n")
 
 
 def rows(material: Material) -> str:

@@ -21,13 +21,18 @@ from engine.audit import (
     SWAP,
     UNDECIDED,
     average_over_questions,
+    below_floor,
     column_exchange,
     implied_counts,
     inconsistent_rows,
+    margins,
     mixed_releases,
     read_material,
     repeated_figures,
     reversed_rows,
+    same_in_both,
+    shared_audio,
+    table2_totals,
     table4_totals,
     totals_alone,
 )
@@ -165,6 +170,30 @@ def test_the_verdicts_on_the_other_tables_follow_the_table():
     unfit = next(v for v in range(5000, 6000)
                  if all(questions_right(v, sum(counts.values())) is None for counts in (FIRST, UPDATED)))
     assert totals_alone(of_table("table5", [replace(table5[0], overall=unfit)])).verdict == REFUTED
+
+
+def changed(table: str, name: str, scenario: str, **changes):
+    """The published material with one row changed."""
+    rows = [replace(r, **changes) if (r.name, r.scenario) == (name, scenario) else r for r in MATERIAL.tables[table]]
+    return of_table(table, rows)
+
+
+def test_one_changed_row_changes_the_verdict_on_it():
+    row = MATERIAL.find("table1", "avst_ours", "audio_missing")
+    other = {**row.cells, "Audio/Counting": row.cells["Audio/Counting"] - 100}
+    assert shared_audio(MATERIAL).verdict == CONFIRMED
+    assert shared_audio(changed("table1", "avst_ours", "audio_missing", cells=other)).verdict == REFUTED
+    assert below_floor(MATERIAL).verdict == CONFIRMED
+    assert below_floor(changed("table1", "avst", "audio_missing", overall=6000)).verdict == REFUTED
+    assert same_in_both(MATERIAL).verdict == table2_totals(MATERIAL).verdict == CONFIRMED
+    total = MATERIAL.find("table2", "avsd_ours", "visual_missing").overall
+    mended = changed("table2", "avsd_ours", "audio_missing", overall=total)
+    assert same_in_both(mended).verdict == table2_totals(mended).verdict == REFUTED
+    assert margins(MATERIAL).verdict == CONFIRMED
+    few = {**MATERIAL.releases, "json_update": {"Audio/Counting": 100}}
+    assert margins(replace(MATERIAL, releases=few)).verdict == REFUTED
+    with pytest.raises(UsageError, match="lacks avsd_ours with audio_missing"):
+        shared_audio(of_table("table1", MATERIAL.tables["table1"][:2]))
 
 
 def test_the_search_for_counts_is_complete():
