@@ -85,7 +85,7 @@ class Material:
     def find(self, table: str, name: str, scenario: str) -> Row:
         found = [r for r in self.tables.get(table, ()) if (r.name, r.scenario) == (name, scenario)]
         if not found:
-            raise UsageError(f"configs/tables/{table}.yaml: 'published' lacks {name} with {scenario}, which the audit needs")
+            raise UsageError(f"configs/tables/{table}.yaml: 'published' lacks {name} with {scenario}; the audit needs it")
         return found[0]
 
 
@@ -111,19 +111,18 @@ def column_exchange(m: Material) -> Point:
     others = max(n for n, exchange in ranked if exchange not in ({}, best))
     decided = most == total > second
     verdict = CONFIRMED if decided and best == SWAP else REFUTED if decided else UNDECIDED
-    follow = sum(not {"Audio-Visual", "overall"} & set(m.wrong_averages(row)) for row in m.rows)
     named = f"with {' and '.join(best)} exchanged" if best else "read in no other way"
     return Point(
         "Tables 1 and 3: the Audio-Visual headings Loc and Cnt stand over each other's columns", verdict,
         f"Of {total} cells in {len(m.rows)} different rows, {as_printed} are whole numbers of questions under the "
         f"headings as printed, {most} {named}, at most {others} with any other two exchanged. So read, the "
-        f"Audio-Visual and overall averages follow from the cells in {follow} rows; as printed, in "
-        f"{followed_as_printed(m)}.")
+        f"Audio-Visual and overall averages follow from the cells in {following(m, best)} rows; as printed, in "
+        f"{following(m, {})}.")
 
 
-def followed_as_printed(m: Material) -> int:
-    """Rows whose Audio-Visual and overall averages follow from their cells under the headings as printed."""
-    wrong = [wrong_averages(row, row.cells, m.counts_of(row)) for row in m.rows]
+def following(m: Material, exchange: Exchange) -> int:
+    """Rows whose Audio-Visual and overall averages follow from their cells, the headings read with `exchange`."""
+    wrong = [wrong_averages(row, row.by_type(exchange), m.counts_of(row)) for row in m.rows]
     return sum("Audio-Visual" not in parts and "overall" not in parts for parts in wrong)
 
 
