@@ -32,10 +32,11 @@ def predict(model, data, split: str, scenario: Scenario, vocabulary: Vocabulary,
     for batch in bar:
         with accelerator.autocast():
             logits = net(batch.to(accelerator.device)).logits["complete"]          # (B, A) or (B, M)
-        for row, index in zip(batch.row.tolist(), logits.argmax(dim=-1).tolist(), strict=True):
+        confidence, choice = logits.float().softmax(dim=-1).max(dim=-1)            # (B,)
+        for row, index, sure in zip(batch.row.tolist(), choice.tolist(), confidence.tolist(), strict=True):
             q = by_row[row]
             prediction = (q.texts or vocabulary.answers)[index]
-            records.append(Record(row, q.question_id, q.video_id, q.type, scenario.name, prediction, q.answer))
+            records.append(Record(row, q.question_id, q.video_id, q.type, scenario.name, prediction, q.answer, sure))
     gathered = gather_object(records)
     return sorted(gathered, key=lambda r: r.row)
 

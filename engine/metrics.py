@@ -32,6 +32,7 @@ class Record:
     scenario: str
     prediction: str
     answer: str
+    confidence: float        # the predicted answer's probability
 
     @property
     def correct(self) -> bool:

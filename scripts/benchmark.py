@@ -92,7 +92,7 @@ def random_batch(spec: DataSpec, size: int, device: torch.device) -> Batch:
 
 
 def steps_of(options: argparse.Namespace, config: dict[str, Any], spec: DataSpec, accelerator):
-    """A function that runs one step, for `train-step` or `inference` (audio missing, the costly case)."""
+    """The model and a function that runs one step, for `train-step` or `inference` (audio missing, the costly case)."""
     torch.manual_seed(0)
     model = build_model(spec, config["backbone"], config["method"]).to(accelerator.device)
     batch = random_batch(spec, options.batch_size, accelerator.device)
@@ -105,7 +105,7 @@ def steps_of(options: argparse.Namespace, config: dict[str, Any], spec: DataSpec
         def infer() -> None:
             with torch.no_grad(), accelerator.autocast():
                 model(batch)
-        return infer
+        return model, infer
     optimiser = torch.optim.Adam(model.parameters(), lr=config["train"]["learning_rate"])
     model.train()
 
@@ -115,7 +115,7 @@ def steps_of(options: argparse.Namespace, config: dict[str, Any], spec: DataSpec
         optimiser.zero_grad(set_to_none=True)
         total_loss(terms, model.loss_weights).backward()
         optimiser.step()
-    return train
+    return model, train
 
 
 def timed(step, device: torch.device) -> float:
@@ -146,7 +146,7 @@ def bench_model(options: argparse.Namespace) -> dict[str, Any]:
     config, spec = configure(options)
     accelerator = runtime.make_accelerator(config["runtime"])
     device = accelerator.device
-    step = steps_of(options, config, spec, accelerator)
+    model, step = steps_of(options, config, spec, accelerator)
     flops = None
     if config["runtime"]["compile"]:      # counted on eager operations only; a compiled step hides them
         timed(step, device)
@@ -161,6 +161,8 @@ def bench_model(options: argparse.Namespace) -> dict[str, Any]:
     median = statistics.median(seconds)
     return {
         "what": options.what, "backbone": config["backbone"]["name"], "method": config["method"]["name"],
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "bf16": config["runtime"]["bf16"], "compiled": config["runtime"]["compile"],
         "batch_size": options.batch_size, "seconds_per_step": median, "all_seconds": seconds,
         "samples_per_second": options.batch_size / median, "peak_memory_mb": memory, "flops_per_step": flops,

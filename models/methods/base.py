@@ -57,6 +57,10 @@ class Method(nn.Module, ABC):
     def views(self, features: Features, presence: Tensor) -> Views:
         """What training answers on. `features` is blank where `presence` (B, T, 2) is False."""
 
+    def stages(self, features: Features, presence: Tensor) -> dict[str, Features]:
+        """What `complete` passes through on its way, by name, to be compared with the real features."""
+        return {"stand-in": self.complete(features, presence)}
+
     def answer(
         self, fused: Fused, features: Features, head: Callable[[Tensor], Tensor], target: Tensor | None
     ) -> Answered:

@@ -72,6 +72,13 @@ class RMMAVR(Method):
             visual=features.visual.index_put((lacking,), refined.visual.to(features.visual.dtype)),
         )
 
+    def stages(self, features: Features, presence: Tensor) -> dict[str, Features]:
+        """Recalled by RMM (or drawn, without it), and refined by AVR."""
+        recalled = self.recall(features, presence, features.question_id)
+        if self.avr is None:
+            return {"recalled": recalled}
+        return {"recalled": recalled, "refined": self.refine(recalled, presence, features.question_id)}
+
     def views(self, features: Features, presence: Tensor) -> Views:
         """The three views of Eq. 8 with L_rmmr and L_ave on the segments where both modalities are real."""
         self.fill.observe(features, presence)

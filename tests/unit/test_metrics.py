@@ -5,7 +5,7 @@ from engine.metrics import Record, by_source, summarise, table
 
 
 def record(row: int, type_: str, right: bool) -> Record:
-    return Record(row, row, "v", type_, "complete", "yes" if right else "no", "yes")
+    return Record(row, row, "v", type_, "complete", "yes" if right else "no", "yes", 0.5)
 
 
 RECORDS = [record(0, "Audio/Counting", True), record(1, "Audio/Counting", False), record(2, "Audio/Comparative", True),
@@ -36,7 +36,7 @@ def test_the_table_puts_every_figure_under_its_name():
 def test_real_and_synthetic_videos_are_counted_apart():
     videos = {"00000093": True, "00009999": False, "va00003871": True, "esa00000001": True, "evv00000001": False,
               "my_clip": False, "vacation01": True}
-    records = [Record(i, i, v, "Audio/Counting", "complete", "yes" if right else "no", "yes")
+    records = [Record(i, i, v, "Audio/Counting", "complete", "yes" if right else "no", "yes", 0.5)
                for i, (v, right) in enumerate(videos.items())]
     found = by_source(records, MusicAVQA.source)
     assert found == {"real": {"accuracy": 50.0, "n": 2}, "synthetic": {"accuracy": 100 * 2 / 3, "n": 3}}

@@ -1,0 +1,45 @@
+"""The diagnosis of a real, tiny run through its command."""
+
+import json
+
+import pytest
+from commands import command
+
+SMALL = ["train.max_steps=2", "train.epochs=1", "dataset.train_videos=12", "dataset.val_videos=4", "dataset.test_videos=4",
+         "dataset.channels=16", "train.batch_size=8", "avr.width=8", "avr.steps=3", "rmm.slots=5"]
+
+
+@pytest.fixture(scope="module")
+def diagnosis(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    done = command("main_train.py", *SMALL, f"dataset.root={root}/data", f"run.root={root}", "run.name=r")
+    assert done.returncode == 0, done.stderr
+    page = root / "page.md"
+    done = command("scripts/diagnose.py", root / "r", "--steps", "--out", page)
+    assert done.returncode == 0, done.stderr
+    return json.loads((root / "r" / "diagnosis.json").read_text()), page.read_text(), root
+
+
+def test_answers_agree_with_the_evaluation(diagnosis):
+    found, _, root = diagnosis
+    scenarios = json.loads((root / "r" / "results.json").read_text())["scenarios"]
+    for name, result in scenarios.items():
+        assert found["answers"][name]["accuracy"] == pytest.approx(result["overall"])
+
+
+def test_every_stage_is_compared_with_the_real_features(diagnosis):
+    found, page, _ = diagnosis
+    stages = found["features"]["audio_missing"]["stages"]
+    assert set(stages) == {"recalled", "refined"}
+    assert stages["recalled"]["visual"]["all"]["r2"] == 1            # nothing but the absent side is recalled
+    assert stages["recalled"]["audio"]["all"]["r2"] < 0.5            # after two steps
+    parts = [cell["n"] for type_, cell in stages["recalled"]["audio"].items() if type_ != "all"]
+    assert sum(parts) == stages["recalled"]["audio"]["all"]["n"] > 0
+    assert "| recalled | audio" in " ".join(page.split())
+
+
+def test_the_published_addressing_is_nearly_uniform_and_all_steps_equal_the_run(diagnosis):
+    found, _, _ = diagnosis
+    assert found["features"]["visual_missing"]["addressing"]["entropy"] > 0.95
+    assert set(found["by_steps"]["audio_missing"]) == {"1", "2", "3"}
+    assert found["by_steps"]["audio_missing"]["3"] == pytest.approx(found["answers"]["audio_missing"]["accuracy"])

@@ -1,0 +1,55 @@
+"""docs/extending.md, followed to the letter in a copy of the project."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from commands import ROOT
+
+PAGE = (ROOT / "docs" / "extending.md").read_text()
+TINY = ["train.max_steps=2", "train.epochs=1", "dataset.train_videos=12", "dataset.val_videos=4", "dataset.test_videos=4",
+        "dataset.channels=16", "train.batch_size=8"]
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory):
+    """The project with the page's files and registry lines."""
+    copy = tmp_path_factory.mktemp("extended") / "project"
+    copy.mkdir()
+    for name in ("configs", "dataset", "models", "engine", "scripts", "tests"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("main_train.py", "main_test.py", "pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, copy / name)
+    files = re.findall(r"^`([\w/]+\.(?:py|yaml))`\n\n```\w+\n(.*?)```", PAGE, re.MULTILINE | re.DOTALL)
+    assert len(files) == 4
+    for path, text in files:
+        assert not (copy / path).exists()
+        (copy / path).write_text(text)
+    lines = re.findall(r"^`([\w/]+\.py)` gets one line:\n\n```python\n(.*?)```", PAGE, re.MULTILINE | re.DOTALL)
+    assert len(lines) == 2
+    for path, line in lines:
+        registry = (copy / path).read_text()
+        assert registry.rstrip().endswith("}")
+        (copy / path).write_text(registry.rstrip()[:-1] + line + "}\n")
+    return copy
+
+
+def run(folder, *command: str) -> subprocess.CompletedProcess:
+    environment = dict(os.environ, OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
+    return subprocess.run([sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_the_examples_pass_the_laws_and_the_policies(extended):
+    done = run(extended, "-m", "pytest", "-x", "tests/contracts", "tests/policy", "-k",
+               "(gated_mean and (rmm_avr or constant)) or (avst and constant) or imports or registered or screen")
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 80
+
+
+def test_the_examples_train_and_are_evaluated(extended):
+    done = run(extended, "main_train.py", "backbone=gated_mean", "method=constant", *TINY)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (extended / "runs" / "synthetic-gated_mean-constant-s1" / "results.json").is_file()
