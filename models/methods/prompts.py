@@ -42,8 +42,8 @@ class MissingAwarePrompts(Method):
     - task loss; the backbone's own losses stay, as for every method, and can train only what is not frozen;
     - `views: sampled` draws the case uniformly as the original does on complete data; `all` (Eq. 8) is the rule of
       every row here;
-    - the original's learning rate of 1e-2 with AdamW and warm-up is left to the training, which has one rate for all
-      parameters: raise `train.learning_rate` for a frozen backbone.
+    - the original's learning rate of 1e-2 with AdamW and warm-up is left to the training, which is one for all methods
+      and has one rate for all parameters.
     """
 
     def __init__(
