@@ -41,6 +41,9 @@ class Trainer:
         if resumed is None and train["init"]:
             init = Path(train["init"])
             self.say(start_from(self.model, load_checkpoint(init), vocabulary.to_dict(), init))
+        elif resumed is None and self.model.method.needs_trained_backbone:
+            self.say(f"warning: method={config['method']['name']} leaves the backbone's weights as they are, and these "
+                     "are random; train method=plain first and give its checkpoint, train.init=RUN_DIR/best.pt")
         if config["runtime"]["compile"]:
             self.model.method.compile_hot_path()
         optimiser = torch.optim.Adam(self.model.parameters(), lr=train["learning_rate"])

@@ -20,8 +20,8 @@ class OpenVocabulary(nn.Module):
         self.answer = nn.Linear(dim, answers)
 
     def forward(self, vector: Tensor, batch: Batch, encode_text: Encoder) -> Tensor:
-        """`vector` (B, D) -> logits (B, A); every question has the same answers, so the text adds nothing."""
-        return self.answer(vector)                                     # (B, A)
+        """`vector` (B, ..., D) -> logits (B, ..., A); all questions have the same answers, so the text adds nothing."""
+        return self.answer(vector)                                     # (B, ..., A)
 
 
 class MultipleChoice(nn.Module):
@@ -38,8 +38,10 @@ class MultipleChoice(nn.Module):
         self.score = nn.Linear(dim, 1, bias=False)
 
     def forward(self, vector: Tensor, batch: Batch, encode_text: Encoder) -> Tensor:
-        """`vector` (B, D), candidates (B, M, L) of the batch -> logits (B, M)."""
+        """`vector` (B, ..., D), candidates (B, M, L) of the batch -> logits (B, ..., M)."""
         encoded = encode_text(batch.choices.flatten(0, 1))             # (B * M, D)
-        encoded = encoded.unflatten(0, batch.choices.shape[:2])        # (B, M, D)
-        joint = torch.tanh(vector.unsqueeze(1) * self.project(encoded))
-        return self.score(joint).squeeze(-1)                           # (B, M)
+        projected = self.project(encoded.unflatten(0, batch.choices.shape[:2]))        # (B, M, D)
+        for _ in vector.shape[1:-1]:
+            projected = projected.unsqueeze(1)                         # (B, ..., M, D)
+        joint = torch.tanh(vector.unsqueeze(-2) * projected)
+        return self.score(joint).squeeze(-1)                           # (B, ..., M)

@@ -67,6 +67,8 @@ class AVST(Backbone):
     `negatives` and `match_weight` of the match loss (0.5 as released).
     """
 
+    has_summaries = True
+
     def __init__(
         self,
         spec: DataSpec,

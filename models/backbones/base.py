@@ -16,6 +16,7 @@ class Backbone(nn.Module, ABC):
     dim: int                             # D, the width of every stream it hands over
     loss_weights: dict[str, float] = {}  # weight of each of its own terms
     needs_negatives: bool = False        # whether training batches must carry features of other videos
+    has_summaries: bool = False          # whether `fuse` hands over the summary of each stream
 
     @abstractmethod
     def encode(self, batch: Batch) -> Features:

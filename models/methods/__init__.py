@@ -4,6 +4,8 @@ METHODS = {
     "plain": "models.methods.plain.Plain",
     "modality_dropout": "models.methods.modality_dropout.ModalityDropout",
     "rmm_avr": "models.methods.rmm_avr.RMMAVR",
+    "prompts": "models.methods.prompts.MissingAwarePrompts",
     "shaspec": "models.methods.shaspec.ShaSpec",
     "actionmae": "models.methods.actionmae.ActionMAE",
+    "drfuse": "models.methods.drfuse.DrFuse",
 }

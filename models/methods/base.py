@@ -38,6 +38,7 @@ class Method(nn.Module, ABC):
     loss_weights: dict[str, float] = {}
     keeps_present: bool = True           # False where the published method rewrites what is there, too
     label_smoothing: float = 0.0         # of every view's answer loss
+    needs_trained_backbone: bool = False     # True where the backbone's weights are not trained along
 
     def adapt(self, backbone: nn.Module, combination: list[nn.Module]) -> None:
         """Called once when the model is built; `combination` are the backbone's layers behind its summaries.
@@ -63,7 +64,7 @@ class Method(nn.Module, ABC):
     def answer(
         self, fused: Fused, features: Features, head: Callable[[Tensor], Tensor], target: Tensor | None
     ) -> Answered:
-        """Logits of what the backbone made of `features`; `head` takes vectors (B, D) to logits (B, A).
+        """Logits of what the backbone made of `features`; `head` takes vectors (B, ..., D) to logits (B, ..., A).
 
         `target` (B,) is the right answer, -1 where it is unknown, in training only.
         """

@@ -154,3 +154,12 @@ def test_training_accepts_data_that_lack_a_modality(backbone, method):
     batch = with_absence(random_batch(5), "mixed")
     terms = model(poison(batch, float("nan"))).terms
     assert all(torch.isfinite(v) for v in terms.values())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_backbone_hands_over_summaries_if_it_says_so(backbone, method, case):
+    model, batch = make(backbone, method).eval(), with_absence(random_batch(5), case)
+    completed = model.method.complete(model.backbone.encode(poison(batch, 0.0)), batch.presence)
+    summaries = model.backbone.fuse(completed).summaries
+    assert (summaries is not None) == model.backbone.has_summaries
+    assert summaries is None or [s.shape for s in summaries] == [(5, model.backbone.dim)] * 2

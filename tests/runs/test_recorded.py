@@ -78,7 +78,7 @@ def test_the_simulated_share_is_met_halved_between_modalities_and_in_training_on
     assert all(not more.presence(f"v{i}", 3, 1, train=True).all() for i in range(50))
 
 
-@pytest.mark.parametrize("method", ["plain", "modality_dropout", "rmm_avr", "shaspec", "actionmae"])
+@pytest.mark.parametrize("method", ["plain", "modality_dropout", "rmm_avr", "prompts", "shaspec", "actionmae", "drfuse"])
 def test_what_was_never_recorded_reaches_neither_loss_nor_gradient(lacking, method):
     """Garbage instead of the absent rows changes nothing at all in a training step, and all of it is finite."""
     small = [*SMALL, f"dataset.root={lacking}", f"method={method}"]

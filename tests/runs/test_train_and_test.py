@@ -11,7 +11,7 @@ import pytest
 import torch
 from commands import ROOT, command
 
-METHODS = ("plain", "modality_dropout", "rmm_avr", "shaspec", "actionmae")
+METHODS = ("plain", "modality_dropout", "rmm_avr", "prompts", "shaspec", "actionmae", "drfuse")
 
 
 def lines(path: Path) -> list[dict]:
@@ -37,6 +37,19 @@ def test_a_users_own_data_set_trains_and_evaluates(small, tmp_path, in_process, 
     assert {"answer_complete", "match_complete", "total"} <= set(entries[0]["loss"])
     assert list(folder.glob("events.out.tfevents.*")) and (folder / "environment.json").is_file()
     assert "All Avg" in out and "visual_missing" in out
+
+
+def test_prompts_leave_a_trained_backbone_as_it_is_and_warn_without_one(small, tmp_path, in_process):
+    arguments = [a for a in small if not a.startswith(("rmm.", "avr.", "run.name"))]
+    assert in_process("main_train.py", *arguments, "method=plain", "run.name=plain")[0] == 0
+    trained = tmp_path / "runs" / "plain" / "best.pt"
+    code, out, err = in_process("main_train.py", *arguments, "method=prompts", "run.name=p", f"train.init={trained}")
+    assert code == 0 and "warning" not in out, err
+    before, after = (torch.load(p, weights_only=True)["model"] for p in (trained, tmp_path / "runs" / "p" / "last.pt"))
+    changed = {k for k in before.keys() & after.keys() if not torch.equal(before[k], after[k])}
+    assert changed == {f"{layer}.{p}" for layer in ("backbone.fusion", "head.answer") for p in ("weight", "bias")}
+    code, out, _ = in_process("main_train.py", *arguments, "method=prompts", "run.name=random", "train.epochs=1")
+    assert code == 0 and "warning: method=prompts leaves" in out
 
 
 def test_two_and_two_epochs_equal_four(small, tmp_path, in_process):
