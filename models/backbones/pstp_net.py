@@ -246,6 +246,8 @@ class PSTPNet(Backbone):
     `heads` are those of the selecting and of the audio-guided attention; the global path and the fusion have one.
     """
 
+    has_summaries = True
+
     def __init__(
         self,
         spec: DataSpec,
