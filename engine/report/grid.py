@@ -78,7 +78,7 @@ class Grid(BaseModel):
     printed: dict[str, dict[str, str]] = {}
 
     @model_validator(mode="after")
-    def names_only_its_own_rows(self) -> Grid:
+    def names_only_what_it_has(self) -> Grid:
         references = self.compare_to if isinstance(self.compare_to, dict) else {"": self.compare_to}
         named = {"axis.values": self.axis.values if self.axis else (), "published": self.published,
                  "printed": set(self.printed) - {"*"},
@@ -87,6 +87,9 @@ class Grid(BaseModel):
             for row in rows:
                 if row not in self.rows:
                     raise ValueError(f"{key} names the row '{row}'; {nearest(row, self.rows)}")
+        for mix in self.mixes:
+            if self.scenarios and not {mix.start, mix.end} <= set(self.scenarios):
+                raise ValueError(f"the mix '{mix.label}' needs {mix.start} and {mix.end} among the scenarios")
         return self
 
     def reference(self, row: str) -> str | None:

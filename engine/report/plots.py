@@ -48,7 +48,7 @@ def draw_all(table: Table, folder: Path) -> dict[str, str]:
 def save(figure: Figure, stem: Path) -> None:
     for kind, metadata in (("png", None), ("svg", {"Date": None})):
         write_whole(stem.with_suffix(f".{kind}"), lambda path, kind=kind, metadata=metadata: figure.savefig(
-            path, format=kind, dpi=300, metadata=metadata, bbox_inches="tight", pad_inches=0.02))
+            path, format=kind, dpi=300, metadata=metadata))
 
 
 def pretty(scenario: str) -> str:
@@ -56,7 +56,7 @@ def pretty(scenario: str) -> str:
 
 
 def wrapped(label: str) -> str:
-    return "\n".join(textwrap.wrap(label, LABEL))
+    return "\n".join(textwrap.wrap(label, LABEL, max_lines=3, placeholder=" ..."))
 
 
 def line_style(index: int) -> dict:
@@ -99,16 +99,18 @@ def draw_axis(table: Table) -> Figure:
 
 
 def draw_levels(table: Table, axes: Axes) -> None:
-    """Rows without a place on the axis: one thin line per scenario, named at its right end."""
-    for row, cells in table.cells.items():
-        if row in table.grid.axis.values:
-            continue
-        for index, scenario in enumerate(table.scenarios):
-            if scenario in cells:
-                level = mean(cells[scenario].values.values())
-                axes.axhline(level, color=COLOURS[index % len(COLOURS)], linewidth=0.6, alpha=0.7)
-                axes.annotate(row, (1, level), xycoords=("axes fraction", "data"), xytext=(2, 0), fontsize=6, va="center",
-                              textcoords="offset points", color=COLOURS[index % len(COLOURS)])
+    """Rows without a place on the axis: one thin line per scenario, the row's key at its right end."""
+    levels = sorted((mean(cells[scenario].values.values()), index, row) for row, cells in table.cells.items()
+                    if row not in table.grid.axis.values
+                    for index, scenario in enumerate(table.scenarios) if scenario in cells)
+    for level, index, _ in levels:
+        axes.axhline(level, **{**line_style(index), "marker": None}, linewidth=0.6, alpha=0.7)
+    low, high = axes.get_ylim()
+    apart, place = 0.045 * (high - low), low - (high - low)
+    for level, index, row in levels:
+        place = max(level, place + apart)                     # names do not cover each other
+        axes.annotate(row, (1, place), xycoords=("axes fraction", "data"), xytext=(2, 0), fontsize=6, va="center",
+                      textcoords="offset points", color=COLOURS[index % len(COLOURS)])
 
 
 def mixed(table: Table, mix: Mix, row: str, share: float) -> list[float]:
@@ -158,7 +160,8 @@ def draw_bars(table: Table) -> Figure:
                   error_kw={"elinewidth": 0.7, "capsize": 1.5, "capthick": 0.7})
     axes.axvline(0, color="black", linewidth=0.6)
     axes.set_yticks(range(len(rows)), [wrapped(table.grid.rows[row].label) for row in rows])
-    axes.invert_yaxis()
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.spines["left"].set_visible(False)             # the line at zero stands for it
     axes.set_xlabel(title.lower())
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")

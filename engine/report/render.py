@@ -18,6 +18,12 @@ from engine.report.plots import draw_all, pretty
 from engine.report.statistics import RESAMPLES, RULE
 
 MINUS = "\N{MINUS SIGN}"
+NOTES = f"""Differences in points, row minus reference, paired by question and by seed. Over questions: percentile bootstrap
+({RESAMPLES} draws of whole videos) of the difference averaged over seeds, and exact McNemar tests per seed, joined over K
+seeds as K/k times the k-th smallest p-value, k = ceil(K/2). Over seeds: paired t, from three seeds on. Holm: corrected for
+all comparisons of this table. The intervals over seeds are not corrected; where many rows are compared, believe those most
+whose last column of p-values is small, too. With few seeds the t-test has little power: "no difference shown" does not mean
+that there is none."""
 
 
 def write_report(table: Table, folder: Path, command: str) -> Path:
@@ -81,7 +87,7 @@ def heading(table: Table, command: str) -> str:
     lines = [f"`{command}`", f"Runs: {len(table.runs)} of {table.planned} done"
              + (f"; the figures below are of an unfinished table ({waiting} runs lacking)." if waiting else "."),
              f"Data: {', '.join(sorted({run.dataset for run in table.runs}))}.",
-             f"Code: {', '.join(sorted({run.code for run in table.runs}))} (report written by {code_version() or 'unknown'})."]
+             f"Code: {', '.join(sorted({run.code for run in table.runs}))} (of this report: {code_version() or 'unknown'})."]
     return "\n\n".join([lines[0], "\n".join(f"- {line}" for line in [*lines[1:], *environments(table)])])
 
 
@@ -158,12 +164,7 @@ def difference_section(table: Table) -> str:
               interval(c.seed_interval), p_value(c.p_seeds), p_value(c.p_seeds_holm), c.verdict] for c in table.comparisons]
     head = ["", "against", "scenario", "seeds", "difference", "95 % over questions", "McNemar p", "Holm", "95 % over seeds",
             "t-test p", "Holm", "verdict"]
-    return (f"{grid_text(lines, head)}\n\n{RULE}\n\n"
-            "Differences in points, row minus reference, paired by question and by seed. Over questions: percentile bootstrap "
-            f"({RESAMPLES} draws of whole videos) of the difference averaged over seeds, and exact McNemar tests per seed, "
-            "joined over K seeds as K/k times the k-th smallest p-value, k = ceil(K/2). Over seeds: paired t, from three "
-            f"seeds on. Holm: corrected for the {len(table.comparisons)} comparisons of this table. With few seeds the "
-            "t-test has little power: \"no difference shown\" does not mean that there is none.")
+    return f"{grid_text(lines, head)}\n\n{RULE}\n\n{NOTES}"
 
 
 def type_sections(table: Table) -> list[str]:
@@ -190,8 +191,8 @@ def run_section(table: Table) -> str:
              for run in table.runs]
     commands = list(dict.fromkeys(c for run in table.runs for c in (run.start, run.command) if c))
     return (f"{grid_text(lines, ['row', 'seed', 'folder', 'configuration', 'code', 'epoch'])}\n\n"
-            "Configuration: the first digits of the SHA-256 of the resolved configuration; rows with the same one share a run. "
-            "Epoch: chosen on validation.\n\nCommands, starts before what is initialised from them:\n\n```bash\n"
+            "Configuration: the first digits of the SHA-256 of the resolved configuration; rows with the same one share a "
+            "run. Epoch: chosen on validation.\n\nCommands, starts before what is initialised from them:\n\n```bash\n"
             + "\n".join(commands) + "\n```")
 
 

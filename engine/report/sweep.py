@@ -12,6 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -46,16 +47,17 @@ def plan_line(run: Run) -> dict:
 
 
 @contextmanager
-def locked(run: Run) -> Iterator[None]:
-    """Hold the run alone, over threads, processes and machines that share the file system.
+def locked(run: Run) -> Iterator[TextIO]:
+    """Hold the run alone, over threads, processes and machines that share the file system; yields the open lock file.
 
-    The operating system lets go of the lock when its holder dies, so a killed sweep leaves nothing to clean up.
+    The operating system lets go of the lock when the last process that has the file open ends, so a killed sweep leaves
+    nothing to clean up.
     """
     path = run.folder.parent / ".locks" / run.name
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+        yield handle
 
 
 class Sweep:
@@ -75,11 +77,11 @@ class Sweep:
                 while self.waiting or running:
                     for run in self.ready(self.jobs - len(running)):
                         running[pool.submit(self.train, run)] = run
-                    bar.set_postfix_str(", ".join(run.name for run in running.values()))
+                    bar.set_postfix_str(", ".join(run.users[0] for run in running.values()))
                     for future in wait(running, return_when=FIRST_COMPLETED).done:
                         self.finish(running.pop(future), future.result())
                         bar.update()
-                    bar.update(self.drop_orphans())
+                    bar.update(self.drop_orphans({run.name for run in running.values()}))
             finally:                         # an interrupted sweep takes its processes with it
                 for process in list(self.processes.values()):
                     process.terminate()
@@ -93,15 +95,16 @@ class Sweep:
 
     def train(self, run: Run) -> int:
         """The exit code of one run; what another process has trained meanwhile is not trained again."""
-        with locked(run):
+        with locked(run) as lock:
             if run.done:
                 return 0
             run.folder.mkdir(parents=True, exist_ok=True)
             with open(run.folder / "log.txt", "a") as log:
                 log.write(f"{shlex.join(command_of(run))}\n")
                 log.flush()
+                # It inherits the lock: should this sweep be killed, the next one waits for what still trains.
                 process = subprocess.Popen([sys.executable, str(ROOT / "main_train.py"), *run.arguments], stdout=log,
-                                           stderr=subprocess.STDOUT, env=self.environment())
+                                           stderr=subprocess.STDOUT, env=self.environment(), pass_fds=(lock.fileno(),))
                 self.processes[run.name] = process
                 code = process.wait()
                 del self.processes[run.name]
@@ -119,10 +122,11 @@ class Sweep:
         lines = (run.folder / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()
         self.report(Failure(run, code, [line for line in lines if line.strip()][-LOG_LINES:]))
 
-    def drop_orphans(self) -> int:
-        """Give up the runs whose start failed; returns how many."""
-        failed = {failure.run.name for failure in self.failures}
-        orphans = [run for run in self.waiting if run.depends_on and run.depends_on.name in failed]
+    def drop_orphans(self, running: set[str]) -> int:
+        """Give up the runs whose start is not there and will not come; returns how many."""
+        coming = running | {run.name for run in self.waiting}
+        orphans = [run for run in self.waiting
+                   if run.depends_on and not run.depends_on.done and run.depends_on.name not in coming]
         for run in orphans:
             self.report(Failure(run, None, [f"its start {run.depends_on.name} failed"]))
         self.waiting = [run for run in self.waiting if run not in orphans]
@@ -130,4 +134,4 @@ class Sweep:
 
     def report(self, failure: Failure) -> None:
         self.failures.append(failure)
-        tqdm.write(f"failed: {failure}", file=sys.stderr)
+        tqdm.write(f"failed: {str(failure).splitlines()[0]}", file=sys.stderr)
