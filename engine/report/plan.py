@@ -44,7 +44,7 @@ class Plan:
         """Add the runs that `grid` needs; `overrides` go to every run, a row's own win over them."""
         self.tables[name] = {row: {} for row in grid.rows}
         for seed in range(1, (seeds or grid.seeds) + 1):
-            for key, row in grid.rows.items():
+            for key in grid.rows:
                 try:
                     self.tables[name][key][seed] = self.add_row(name, key, grid, seed, overrides)
                 except UsageError as error:
