@@ -129,7 +129,7 @@ def draw_mixes(table: Table) -> Figure:
             if mix.start in cells and mix.end in cells and mixed(table, mix, row, 0):
                 draw_band(axes, [100 * s for s in shares], [mixed(table, mix, row, s) for s in shares],
                           label=wrapped(table.grid.rows[row].label), markevery=2, **line_style(index))
-        axes.set_xlabel(mix.label)
+        axes.set_xlabel(textwrap.fill(mix.label, 2 * LABEL))
         axes.set_ylabel("accuracy (%)")
         axes.grid(axis="y")
     handles, labels = panels[0].get_legend_handles_labels()
