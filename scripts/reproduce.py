@@ -53,7 +53,8 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", nargs="?", help="a name of --list, 'all', or a file TABLE.yaml")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="applied to every run; a row's own win")
+    parser.add_argument("overrides", nargs="*", metavar="key=value",
+                        help="applied to every run, so valid for all of them; a row's own win")
     parser.add_argument("--seeds", type=positive, help="seeds 1..N (default: the table's, else 3)")
     parser.add_argument("--jobs", type=positive, default=1, help="runs at a time, which share the cores (default 1)")
     parser.add_argument("--shard", type=shard, default=(1, 1), metavar="I/N", help="only part I of N of the runs")
@@ -68,13 +69,18 @@ def parse() -> argparse.Namespace:
     return options
 
 
-def write_reports(grids: dict[str, Grid], plan: Plan, out: Path | None) -> list[str]:
-    """Report every table; returns what was in the way of those that could not be written."""
+def write_reports(grids: dict[str, Grid], plan: Plan, out: Path | None, partial: bool) -> list[str]:
+    """Report every table; returns what was in the way of those that could not be written.
+
+    `partial`: other machines work on the same tables, so one without any finished run is no problem.
+    """
     command, problems = shlex.join(["python", "scripts/reproduce.py", *sys.argv[1:]]), []
     for name, grid in grids.items():
         root = next(run.folder.parent for by_seed in plan.tables[name].values() for run in by_seed.values())
         try:
             table = collect(name, grid, plan.tables[name])
+            if partial and not table.runs:
+                continue
             if not table.runs:
                 raise UsageError(f"no run of table {name} is done; there is nothing to report")
             path = write_report(table, (out or root) / f"report-{name}", command)
@@ -117,7 +123,7 @@ def main() -> None:
             print(json.dumps(plan_line(run)))
         return
     failures = [] if options.report_only else Sweep(runs, options.jobs).execute()
-    conclude(failures, write_reports(grids, plan, out))
+    conclude(failures, write_reports(grids, plan, out, partial=options.shard[1] > 1))
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def draw_axis(table: Table) -> Figure:
     axes.set_xlabel(axis.label)
     axes.set_ylabel("accuracy (%)")
     axes.grid(axis="y")
-    figure.legend(loc="outside lower center", ncols=2, handlelength=2.6)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, handlelength=2.6)
     return figure
 
 

@@ -98,8 +98,8 @@ def environments(table: Table) -> list[str]:
         e = run.environment
         libraries = ", ".join(f"{k} {v}" for k, v in e.get("libraries", {}).items())
         found.append(f"Environment: Python {e.get('python', 'unknown')}, {libraries or 'libraries unknown'}; "
-                     f"{e.get('device', 'device unknown')}, {e.get('threads', '?')} threads, "
-                     f"{e.get('processes', '?')} processes.")
+                     f"{e.get('device', 'device unknown')}; threads {e.get('threads', '?')}, "
+                     f"processes {e.get('processes', '?')}.")
     return list(dict.fromkeys(found))
 
 

@@ -4,7 +4,7 @@ Two sources of chance are looked at apart, since neither speaks for the other:
 
 - questions: other test questions would have given other accuracies. Exact McNemar test (McNemar, 1947) per seed; the
   p-values of K seeds are joined by K/k times the k-th smallest, k = ceil(K/2), which holds whatever the dependence
-  between seeds (Rueger, 1978). The 95 % interval is a percentile bootstrap of the difference, averaged over seeds; whole
+  between seeds (Rüger, 1978). The 95 % interval is a percentile bootstrap of the difference, averaged over seeds; whole
   videos are drawn, since the questions on one video are not independent.
 - seeds: another seed would have trained another model. Paired t interval and test over seeds, from three seeds on.
 

@@ -72,7 +72,8 @@ class Sweep:
     def execute(self) -> list[Failure]:
         """Train until nothing is left to do; returns what failed."""
         running: dict[Future, Run] = {}
-        with ThreadPoolExecutor(self.jobs) as pool, tqdm(total=len(self.waiting), desc="runs", unit="run") as bar:
+        bar = tqdm(total=len(self.waiting), desc="runs", unit="run", disable=not self.waiting)
+        with ThreadPoolExecutor(self.jobs) as pool, bar:
             try:
                 while self.waiting or running:
                     for run in self.ready(self.jobs - len(running)):

@@ -18,19 +18,24 @@ from engine.report import sweep
 from engine.report.grid import Grid, find_grid, read_grid, table_names
 from engine.report.plan import Plan
 from engine.report.sweep import Sweep, plan_line
+from models import BACKBONES, METHODS
 
 GRID = {"title": "t", "start": "configs/embedded_plain.yaml", "rows_from": "configs/embedded.yaml", "rows": {
     "dropout": {"label": "modality dropout", "overrides": ["method=modality_dropout"]},
     "few": {"label": "few slots", "overrides": ["rmm.slots=5"]}}}
 # A stand-in for main_train.py: notes that it was started, fails where it is told to, else leaves a result.
 TRAIN = """
-import pathlib, sys, time
+import os, pathlib, sys, time
 options = dict(a.split("=", 1) for a in sys.argv[1:] if "=" in a)
 folder = pathlib.Path(options["run.root"]) / options["run.name"]
 with open(pathlib.Path(options["run.root"]) / "started", "a") as f: f.write(options["run.name"] + "\\n")
 assert "train.init" not in options or pathlib.Path(options["train.init"]).with_name("results.json").is_file()
+fds = "/proc/self/fd"
+links = [os.path.realpath(f"{fds}/{f}") for f in os.listdir(fds)] if os.path.isdir(fds) else []
+assert not links or any(link.endswith("/.locks/" + options["run.name"]) for link in links)
 time.sleep(0.2)
-if options.get("rmm.slots") == "5" or (options["train.seed"] == "2" and "method" not in options and not "rmm.slots" in options):
+is_start = "method" not in options and "rmm.slots" not in options
+if options.get("rmm.slots") == "5" or (options["train.seed"] == "2" and is_start):
     print("no such thing"); sys.exit(3)
 (folder / "results.json").write_text("{}")
 """
@@ -68,7 +73,8 @@ def started(overrides) -> list[str]:
     ({"compare_to": {"few": "droput"}}, "compare_to names the row 'droput'"),
     ({"published": {"many": {}}}, "published names the row 'many'"),
     ({"published": {"few": {"complete": {"overall": 101}}}}, "key 'published.few.complete.overall'"),
-    ({"scenarios": ["complete"], "mixes": [{"label": "m", "start": "complete", "end": "audio_missing"}]}, "the mix 'm' needs"),
+    ({"scenarios": ["complete"], "mixes": [{"label": "m", "start": "complete", "end": "audio_missing"}]},
+     "the mix 'm' needs"),
 ])
 def test_a_wrong_table_file_is_one_clear_error(tmp_path, change, message):
     path = tmp_path / "mine.yaml"
@@ -91,6 +97,20 @@ def test_the_tables_at_hand_are_valid_and_an_unknown_name_is_told():
         assert find_grid(name)[1].rows
     with pytest.raises(UsageError, match="did you mean 'embedded'"):
         find_grid("embeded")
+
+
+@pytest.mark.parametrize("name", table_names())
+def test_every_row_of_the_tables_at_hand_is_a_configuration(name):
+    """Rows of backbones and methods that are not registered are left out."""
+    grid, registries = find_grid(name)[1], {"backbone": BACKBONES, "method": METHODS}
+    rows = {}
+    for key, row in grid.rows.items():
+        chosen = dict(item.split("=", 1) for item in row.overrides)
+        if all(chosen.get(kind) in (None, *known) for kind, known in registries.items()):
+            rows[key] = row
+    plan = Plan()
+    plan.add_table(name, grid.model_copy(update={"rows": rows}), 1, [])
+    assert set(plan.tables[name]) == set(rows) and plan.runs
 
 
 def test_a_mistake_in_an_override_names_table_and_row():
@@ -198,7 +218,7 @@ def test_two_sweeps_at_once_train_each_run_once(stub):
 
 
 def test_the_lock_outlives_a_killed_sweep_as_long_as_its_run_trains(stub):
-    """A process that inherited the lock still holds it after the sweep closed its own handle."""
+    """A process that inherited the lock, as every run does, holds it after the sweep closed its own handle."""
     run = next(iter(plan_of(GRID, seeds=1, overrides=stub).runs.values()))
     with sweep.locked(run) as lock:
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.6)"], pass_fds=(lock.fileno(),))

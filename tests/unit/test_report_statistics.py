@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from engine.report.statistics import (
-    Comparison, bootstrap_interval, compare, correct, holm, joined, mcnemar, seed_test,
+    Comparison,
+    bootstrap_interval,
+    compare,
+    correct,
+    holm,
+    joined,
+    mcnemar,
+    seed_test,
 )
 
 
