@@ -1,7 +1,9 @@
-"""Run what a table needs, skip what is done, write the table as Markdown and JSON.
+"""Run what a table or figure needs, skip what is done, and write the report: Markdown, JSON and plots.
 
 A table is a file configs/tables/TABLE.yaml: a start configuration, the configuration all rows share, and per row the
-overrides that make it. Every row is trained with the same number of steps from the same start, once per seed.
+overrides that make it. Every row is trained once per seed, from the start of its own data, backbone and seed. Runs with
+the same resolved configuration are one run, whichever tables ask for it; its folder is named by a digest of that
+configuration. A sweep that was stopped continues when the same command is given again.
 """
 
 from __future__ import annotations
@@ -9,115 +11,119 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
-import subprocess
+import shlex
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Semaphore
-from typing import Any
-
-import yaml
-from tabulate import tabulate
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from dataset.files import write_json, write_text  # noqa: E402
 from engine.errors import UsageError, run_guarded  # noqa: E402
+from engine.report.collect import collect  # noqa: E402
+from engine.report.grid import Grid, find_grid, table_names  # noqa: E402
+from engine.report.plan import Plan  # noqa: E402
+from engine.report.render import write_report  # noqa: E402
+from engine.report.sweep import Failure, Sweep, plan_line  # noqa: E402
+
+EPILOG = """examples:
+  python scripts/reproduce.py --list
+  python scripts/reproduce.py embedded --seeds 3 --jobs 2
+  python scripts/reproduce.py all dataset=music_avqa dataset.root=DIR
+  python scripts/reproduce.py all --shard 2/8             the second of eight machines that share runs/
+  python scripts/reproduce.py all --plan > runs.jsonl     one line per run, for a scheduler
+  python scripts/reproduce.py table4 --report-only        the report of what is done by now
+more: docs/reproduce.md"""
+
+
+def shard(text: str) -> tuple[int, int]:
+    """"2/8" -> (2, 8)."""
+    index, _, count = text.partition("/")
+    if not (index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
+        raise argparse.ArgumentTypeError(f"expected I/N with 1 <= I <= N, such as 2/8, got '{text}'")
+    return int(index), int(count)
+
+
+def positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got '{text}'")
+    return int(text)
 
 
 def parse() -> argparse.Namespace:
-    tables = sorted(p.stem for p in (ROOT / "configs" / "tables").glob("*.yaml"))
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=tables)
-    parser.add_argument("--seeds", type=int, default=3, help="seeds 1..N (default 3)")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each where above 1")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="applied to every run")
-    return parser.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", nargs="?", help="a name of --list, 'all', or a file TABLE.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="key=value",
+                        help="applied to every run, so valid for all of them; a row's own win")
+    parser.add_argument("--seeds", type=positive, help="seeds 1..N (default: the table's, else 3)")
+    parser.add_argument("--jobs", type=positive, default=1, help="runs at a time, which share the cores (default 1)")
+    parser.add_argument("--shard", type=shard, default=(1, 1), metavar="I/N", help="only part I of N of the runs")
+    parser.add_argument("--out", type=Path, help="folder of the reports (default: run.root, as report-TABLE)")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--list", action="store_true", help="print the tables and stop")
+    what.add_argument("--plan", action="store_true", help="print one JSON line per run (name, command, depends_on) and stop")
+    what.add_argument("--report-only", action="store_true", help="train nothing; report what is done")
+    options = parser.parse_intermixed_args()
+    if options.table is None and not options.list:
+        parser.error(f"which table? One of: {', '.join([*table_names(), 'all'])}, or a file TABLE.yaml")
+    return options
 
 
-def train(name: str, arguments: list[str], threads: int | None, slots: Semaphore) -> Path:
-    """One run as a process of its own, skipped when its results are there; returns its folder."""
-    folder = Path("runs") / name
-    if (folder / "results.json").is_file():
-        return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    environment = dict(os.environ, **({"OMP_NUM_THREADS": str(threads)} if threads else {}))
-    command = [sys.executable, str(ROOT / "main_train.py"), *arguments, f"run.name={name}"]
-    with slots, open(folder / "log.txt", "a") as log:
-        code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment).returncode
-    if code:
-        print(f"failed ({code}): {' '.join(command)}; see {folder / 'log.txt'}", file=sys.stderr, flush=True)
-    return folder
+def write_reports(grids: dict[str, Grid], plan: Plan, out: Path | None, partial: bool) -> list[str]:
+    """Report every table; returns what was in the way of those that could not be written.
 
-
-def run_seed(table: dict[str, Any], rows: dict[str, list[str]], name: str, seed: int, options: argparse.Namespace,
-             pool: ThreadPoolExecutor, slots: Semaphore) -> dict[str, Any]:
-    """Start the rows of one seed once their common start is trained."""
-    threads = 1 if options.jobs > 1 else None
-    start = train(f"{name}-start-s{seed}", [table["start"], f"train.seed={seed}", *options.overrides], threads, slots)
-    common = [table["rows_from"], f"train.seed={seed}", f"train.init={start}/best.pt", *options.overrides]
-    return {row: pool.submit(train, f"{name}-{row}-s{seed}", [*common, *extra], threads, slots)
-            for row, extra in rows.items()}
-
-
-def collect(name: str, rows: dict[str, list[str]], seeds: int) -> dict[str, dict[str, dict[str, Any]]]:
-    """Row -> scenario -> accuracies over seeds, floor and oracle, of every run that is done."""
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    for row in rows:
-        for seed in range(1, seeds + 1):
-            path = Path("runs") / f"{name}-{row}-s{seed}" / "results.json"
-            if not path.is_file():
+    `partial`: other machines work on the same tables, so one without any finished run is no problem.
+    """
+    command, problems = shlex.join(["python", "scripts/reproduce.py", *sys.argv[1:]]), []
+    for name, grid in grids.items():
+        root = next(run.folder.parent for by_seed in plan.tables[name].values() for run in by_seed.values())
+        try:
+            table = collect(name, grid, plan.tables[name])
+            if partial and not table.runs:
                 continue
-            for scenario, result in json.loads(path.read_text())["scenarios"].items():
-                cell = found.setdefault(row, {}).setdefault(scenario, {"accuracies": []})
-                cell["accuracies"].append(result["overall"])
-                cell["floor"], cell["oracle"] = result["question_only_floor"], result["oracle"]
-    return found
+            if not table.runs:
+                raise UsageError(f"no run of table {name} is done; there is nothing to report")
+            path = write_report(table, (out or root) / f"report-{name}", command)
+        except UsageError as error:
+            problems.append(str(error))
+            continue
+        results = path.read_text(encoding="utf-8").split("\n## ")[1].partition("\n\n")[2]
+        print(f"{grid.title}\n\n{results}\n\nreport: {path}\n", flush=True)
+    return problems
 
 
-def render(found: dict[str, dict[str, dict[str, Any]]], table: dict[str, Any], command: str) -> str:
-    """Markdown: mean and standard deviation over seeds, floor and oracle below."""
-    scenarios = list(dict.fromkeys(s for cells in found.values() for s in cells))
-    lines = []
-    for row, cells in found.items():
-        seeds = max(len(c["accuracies"]) for c in cells.values())
-        lines.append([table["rows"][row]["label"], seeds, *(spread(cells[s]["accuracies"]) for s in scenarios)])
-    any_row = next(iter(found.values()))
-    for label, key in (("Bayes oracle", "oracle"), ("question-only floor", "floor")):
-        values = [any_row[s][key] for s in scenarios]
-        lines.append([label, "", *("-" if v is None else f"{v:.1f}" for v in values)])
-    head = ["", "seeds", *(s.replace("_", " ") for s in scenarios)]
-    return f"{table['title']}\n\n`{command}`\n\n{tabulate(lines, headers=head, tablefmt='github')}\n"
-
-
-def spread(values: list[float]) -> str:
-    deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.1f}{deviation}"
+def conclude(failures: list[Failure], problems: list[str]) -> None:
+    """Tell what went wrong and leave with exit code 1, or return when nothing did."""
+    for failure in failures:
+        print(f"failed: {failure}", file=sys.stderr)
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    if failures:
+        print(f"{len(failures)} runs failed; the same command tries them again", file=sys.stderr)
+    if failures or problems:
+        sys.exit(1)
 
 
 def main() -> None:
     options = parse()
-    if options.seeds < 1 or options.jobs < 1:
-        raise UsageError("--seeds and --jobs must be at least 1")
+    if options.list:
+        for name in table_names():
+            print(f"{name:10} {find_grid(name)[1].title}")
+        return
+    names = table_names() if options.table == "all" else [options.table]
+    grids = dict(find_grid(name) for name in names)
+    out = options.out.resolve() if options.out else None
     os.chdir(ROOT)
-    table = yaml.safe_load((ROOT / "configs" / "tables" / f"{options.table}.yaml").read_text())
-    rows = {row: content["overrides"] for row, content in table["rows"].items()}
-    command = f"python scripts/reproduce.py {' '.join(sys.argv[1:])}"
-    report = Path("runs") / f"table-{options.table}"
-    with ThreadPoolExecutor(options.jobs) as pool, ThreadPoolExecutor(options.jobs) as starts:
-        seeds, slots = range(1, options.seeds + 1), Semaphore(options.jobs)
-        for jobs in starts.map(lambda s: run_seed(table, rows, options.table, s, options, pool, slots), seeds):
-            for row, job in jobs.items():
-                print(f"done: {job.result()} ({row})", flush=True)
-                found = collect(options.table, rows, options.seeds)
-                if found:
-                    write_json(report / "table.json", {"command": command, "rows": found})
-                    write_text(report / "table.md", render(found, table, command))
-    if not collect(options.table, rows, options.seeds):
-        raise UsageError(f"no run of {options.table} succeeded; see runs/{options.table}-*/log.txt")
-    print((report / "table.md").read_text())
+    plan = Plan()
+    for name, grid in grids.items():
+        plan.add_table(name, grid, options.seeds, options.overrides)
+    runs = plan.shard(*options.shard)
+    if options.plan:
+        for run in runs:
+            print(json.dumps(plan_line(run)))
+        return
+    failures = [] if options.report_only else Sweep(runs, options.jobs).execute()
+    conclude(failures, write_reports(grids, plan, out, partial=options.shard[1] > 1))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,167 @@
+"""Run folders to the figures of a table: accuracies by row, scenario and seed, and the tests between rows."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import statistics as summary
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from engine.errors import UsageError
+from engine.metrics import accuracies
+from engine.report.grid import Grid, Published
+from engine.report.plan import Run
+from engine.report.statistics import Answers, Comparison, compare, correct
+from engine.report.sweep import command_of
+
+Read = TypeVar("Read")
+
+
+@dataclass
+class Cell:
+    """One row in one scenario, by seed, in percent. `groups`: accuracy by question type and by modality."""
+
+    values: dict[int, float] = field(default_factory=dict)
+    groups: dict[str, dict[int, float]] = field(default_factory=dict)
+    questions: int = 0
+    floor: float | None = None
+    oracle: float | None = None
+    published: Published | None = None
+
+    @property
+    def shares(self) -> list[float]:
+        """Per seed the share of the gap between floor and oracle that is recovered, in percent; empty if unknown."""
+        if self.floor is None or self.oracle is None or self.oracle <= self.floor:
+            return []
+        return [100 * (value - self.floor) / (self.oracle - self.floor) for value in self.values.values()]
+
+    @property
+    def beside_paper(self) -> float | None:
+        """Our mean minus the published figure."""
+        if self.published is None or self.published.overall is None or not self.values:
+            return None
+        return mean(self.values.values()) - self.published.overall
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """Where one figure comes from."""
+
+    row: str
+    seed: int
+    name: str
+    digest: str
+    command: str
+    start: str | None                # the command of the start
+    dataset: str
+    epoch: int
+    environment: dict[str, Any]
+
+    @property
+    def code(self) -> str:
+        return self.environment.get("code") or "unknown"
+
+
+@dataclass
+class Table:
+    """All that a report says. `cells`: row -> scenario -> cell, rows without a finished run left out."""
+
+    name: str
+    grid: Grid
+    planned: int
+    cells: dict[str, dict[str, Cell]] = field(default_factory=dict)
+    runs: list[RunInfo] = field(default_factory=list)
+    comparisons: list[Comparison] = field(default_factory=list)
+
+    @property
+    def scenarios(self) -> list[str]:
+        return list(dict.fromkeys(scenario for cells in self.cells.values() for scenario in cells))
+
+
+def mean(values) -> float:
+    return summary.mean(values)
+
+
+def spread(values) -> float | None:
+    """Sample standard deviation, None of a single value."""
+    values = list(values)
+    return summary.stdev(values) if len(values) > 1 else None
+
+
+def read(path: Path, parse: Callable[[str], Read]) -> Read:
+    """A file of a run folder, parsed; one clear error when it is damaged."""
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} cannot be read ({type(error).__name__}: {error}); delete the folder {path.parent} and "
+                         "run again") from error
+
+
+def collect(name: str, grid: Grid, planned: dict[str, dict[int, Run]]) -> Table:
+    """The table as far as its runs are done. `planned`: row -> seed -> run."""
+    table = Table(name, grid, planned=sum(len(by_seed) for by_seed in planned.values()))
+    done = {row: {seed: run for seed, run in by_seed.items() if run.done} for row, by_seed in planned.items()}
+    for row, by_seed in done.items():
+        for seed, run in by_seed.items():
+            results = read(run.folder / "results.json", json.loads)
+            table.runs.append(info(row, seed, run, results))
+            for scenario, result in results["scenarios"].items():
+                if grid.scenarios is None or scenario in grid.scenarios:
+                    cell = table.cells.setdefault(row, {}).setdefault(scenario, Cell())
+                    add(cell, seed, result)
+                    cell.published = grid.published.get(row, {}).get(scenario)
+    table.comparisons = correct(tests(grid, done, table))
+    return table
+
+
+def add(cell: Cell, seed: int, result: dict[str, Any]) -> None:
+    cell.values[seed] = result["overall"]
+    cell.questions, cell.floor, cell.oracle = result["n"], result["question_only_floor"], result["oracle"]
+    for name, accuracy in accuracies(result).items():
+        cell.groups.setdefault(name, {})[seed] = accuracy
+
+
+def info(row: str, seed: int, run: Run, results: dict[str, Any]) -> RunInfo:
+    path = run.folder / "environment.json"
+    environment = read(path, json.loads) if path.is_file() else {}
+    start = shlex.join(command_of(run.depends_on)) if run.depends_on else None
+    return RunInfo(row, seed, run.name, run.digest, shlex.join(command_of(run)), start,
+                   results["config"]["dataset"]["name"], results["epoch"], environment)
+
+
+def tests(grid: Grid, done: dict[str, dict[int, Run]], table: Table) -> list[Comparison]:
+    """Every row against its reference, in every scenario that both have."""
+    cache: dict[str, dict[str, Answers]] = {}
+
+    def answers(run: Run) -> dict[str, Answers]:
+        if run.name not in cache:
+            cache[run.name] = read(run.folder / "predictions.jsonl", parse_answers)
+        return cache[run.name]
+
+    found = []
+    for row, cells in table.cells.items():
+        reference = grid.reference(row)
+        seeds = [seed for seed in done[row] if seed in done.get(reference, {})]
+        for scenario in cells if seeds else ():
+            if scenario not in table.cells[reference]:
+                continue
+            pairs = [(answers(done[row][s])[scenario], answers(done[reference][s])[scenario]) for s in seeds]
+            try:
+                found.append(compare(row, reference, scenario, pairs))
+            except ValueError as error:
+                raise UsageError(f"table {table.name}, {scenario}: {error}; rows that are compared need the same test "
+                                 "data") from error
+    return found
+
+
+def parse_answers(text: str) -> dict[str, Answers]:
+    """predictions.jsonl: scenario -> question -> video and whether the answer is right."""
+    found: dict[str, Answers] = {}
+    for line in text.splitlines():
+        record = json.loads(line)
+        question = (record["row"], record["question_id"])
+        found.setdefault(record["scenario"], {})[question] = (record["video_id"], record["correct"])
+    return found

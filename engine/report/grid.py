@@ -1,0 +1,138 @@
+"""A table or figure as data: the file configs/tables/TABLE.yaml, read strictly."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from engine.config import CONFIGS, ScenarioName, nearest
+from engine.errors import UsageError
+
+STRICT = ConfigDict(extra="forbid", frozen=True)
+TABLES = CONFIGS / "tables"
+Percent = Annotated[float, Field(ge=0, le=100)]
+
+
+class Row(BaseModel):
+    """One line of the table: what it is called and what makes it differ from the shared configuration."""
+
+    model_config = STRICT
+    label: str
+    overrides: list[str]
+
+
+class Axis(BaseModel):
+    """A curve over rows: `values` gives a row its place on the x axis; rows without one are drawn as levels."""
+
+    model_config = STRICT
+    name: str                     # the configuration key, such as rmm.slots
+    label: str
+    values: Annotated[dict[str, float], Field(min_length=2)]
+
+
+class Mix(BaseModel):
+    """A curve over a share: a share r of the questions is in scenario `end`, the others are in `start`.
+
+    Questions are answered one by one, so the expected accuracy is exactly (1 - r) * start + r * end.
+    """
+
+    model_config = STRICT
+    label: str
+    start: ScenarioName
+    end: ScenarioName
+
+
+class Published(BaseModel):
+    """The figures of one printed row in one scenario, in percent."""
+
+    model_config = STRICT
+    overall: Percent | None = None
+    by_type: dict[str, Percent] = {}
+    by_modality: dict[str, Percent] = {}
+
+
+class Grid(BaseModel):
+    """A whole table.
+
+    `start`: the configuration all rows are initialised from, or null to train every row from scratch. `rows_from`: the
+    configuration that the rows share. `scenarios`: the columns; null: those that the configuration evaluates.
+    `compare_to`: the reference row of the tests, for all rows or row by row. `published`: row -> scenario -> figures;
+    `printed`: row or "*" -> heading in print -> the type its figures belong to (already applied in `published`).
+    """
+
+    model_config = STRICT
+    title: str
+    start: str | None
+    rows_from: str
+    rows: Annotated[dict[str, Row], Field(min_length=1)]
+    seeds: Annotated[int, Field(ge=1)] = 3
+    scenarios: Annotated[list[ScenarioName], Field(min_length=1)] | None = None
+    axis: Axis | None = None
+    mixes: list[Mix] = []
+    compare_to: str | dict[str, str] | None = None
+    published: dict[str, dict[ScenarioName, Published]] = {}
+    printed: dict[str, dict[str, str]] = {}
+
+    @model_validator(mode="after")
+    def names_only_what_it_has(self) -> Grid:
+        references = self.compare_to if isinstance(self.compare_to, dict) else {"": self.compare_to}
+        named = {"axis.values": self.axis.values if self.axis else (), "published": self.published,
+                 "printed": set(self.printed) - {"*"},
+                 "compare_to": {*references, *references.values()} - {"", None}}
+        for key, rows in named.items():
+            for row in rows:
+                if row not in self.rows:
+                    raise ValueError(f"{key} names the row '{row}'; {nearest(row, self.rows)}")
+        for mix in self.mixes:
+            if self.scenarios and not {mix.start, mix.end} <= set(self.scenarios):
+                raise ValueError(f"the mix '{mix.label}' needs {mix.start} and {mix.end} among the scenarios")
+        return self
+
+    def reference(self, row: str) -> str | None:
+        """The row that `row` is tested against, None for none."""
+        found = self.compare_to.get(row) if isinstance(self.compare_to, dict) else self.compare_to
+        return None if found == row else found
+
+
+def table_names() -> list[str]:
+    return sorted(path.stem for path in TABLES.glob("*.yaml"))
+
+
+def find_grid(name: str) -> tuple[str, Grid]:
+    """The table called `name` in configs/tables, or the one in the file `name`."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else TABLES / f"{name}.yaml"
+    if not path.is_file():
+        raise UsageError(f"there is no table '{name}'; {nearest(name, [*table_names(), 'all'])}, or a file TABLE.yaml")
+    return path.stem, read_grid(path)
+
+
+def read_grid(path: Path) -> Grid:
+    """The grid in a file; UsageError naming file and key when it is not one."""
+    if not re.fullmatch(r"[\w.-]+", path.stem):
+        raise UsageError(f"{path}: the name of a table may hold letters, digits, '_', '-' and '.' only")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    try:
+        return Grid.model_validate(content)
+    except ValidationError as error:
+        raise UsageError(f"{path}: {'; '.join(describe(item) for item in error.errors())}") from error
+
+
+def describe(error: dict) -> str:
+    """One schema error in words: the key, what was expected."""
+    *parents, last = [str(part) for part in error["loc"]] or ["the table"]
+    key = ".".join([*parents, last])
+    if error["type"] == "extra_forbidden":
+        known = {"rows": Row, "axis": Axis, "mixes": Mix, "published": Published}.get(parents[0], Grid) if parents else Grid
+        return f"unknown key '{key}'; {nearest(last, known.model_fields)}"
+    if error["type"] == "missing":
+        return f"key '{key}' is required"
+    if error["type"] == "value_error":
+        return error["msg"].removeprefix("Value error, ")
+    return f"key '{key}': {error['msg'].lower()}, got {error['input']!r}"

@@ -1,0 +1,103 @@
+"""From grids to runs: one run per resolved configuration, whichever tables and rows ask for it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from engine.config import compose
+from engine.errors import UsageError
+from engine.report.grid import Grid, Row
+
+# A start takes over what a row says about these: it must be of the row's own data and backbone.
+INHERITED = ("dataset", "backbone")
+DIGITS = 10                      # of a digest in the name of a run folder
+
+
+@dataclass
+class Run:
+    """One training, known by the digest of its configuration; `users` says for which tables, rows and seeds."""
+
+    name: str
+    digest: str
+    folder: Path
+    arguments: list[str]         # of main_train.py
+    depends_on: Run | None
+    users: list[str] = field(default_factory=list)
+
+    @property
+    def done(self) -> bool:
+        return (self.folder / "results.json").is_file()
+
+
+@dataclass
+class Plan:
+    """All runs by name, starts before what needs them, and per table the run of every row and seed."""
+
+    runs: dict[str, Run] = field(default_factory=dict)
+    tables: dict[str, dict[str, dict[int, Run]]] = field(default_factory=dict)
+
+    def add_table(self, name: str, grid: Grid, seeds: int | None, overrides: list[str]) -> None:
+        """Add the runs that `grid` needs; `overrides` go to every run, a row's own win over them."""
+        self.tables[name] = {row: {} for row in grid.rows}
+        for seed in range(1, (seeds or grid.seeds) + 1):
+            for key in grid.rows:
+                try:
+                    self.tables[name][key][seed] = self.add_row(name, key, grid, seed, overrides)
+                except UsageError as error:
+                    raise UsageError(f"table {name}, row {key}: {error}") from error
+
+    def add_row(self, table: str, key: str, grid: Grid, seed: int, overrides: list[str]) -> Run:
+        row, start = grid.rows[key], None
+        if grid.start is not None:
+            common = [grid.start, f"train.seed={seed}", *overrides, *inherited(row)]
+            start = self.add_run(common, None, f"{table}/start s{seed}")
+        arguments = [grid.rows_from, f"train.seed={seed}", *overrides, *row.overrides]
+        if start is not None:
+            arguments.append(f"train.init={start.folder / 'best.pt'}")
+        if grid.scenarios is not None:
+            evaluated = compose(arguments[0], arguments[1:])["evaluate"]["scenarios"]
+            if not set(grid.scenarios) <= set(evaluated):
+                scenarios = list(dict.fromkeys([*evaluated, *grid.scenarios]))
+                arguments.append(f"evaluate.scenarios=[{','.join(scenarios)}]")
+        return self.add_run(arguments, start, f"{table}/{key} s{seed}")
+
+    def add_run(self, arguments: list[str], start: Run | None, user: str) -> Run:
+        """The run of these arguments: a new one, or that which is already planned for the same configuration."""
+        config = compose(arguments[0], arguments[1:])
+        digest = digest_of(config, start)
+        parts = (config["dataset"]["name"], config["backbone"]["name"], config["method"]["name"],
+                 f"s{config['train']['seed']}", digest[:DIGITS])
+        name = "-".join(parts)
+        run = self.runs.get(name)
+        if run is None:
+            folder = Path(config["run"]["root"]) / name
+            run = self.runs[name] = Run(name, digest, folder, [*arguments, f"run.name={name}"], start)
+        if user not in run.users:
+            run.users.append(user)
+        return run
+
+    def shard(self, index: int, count: int) -> list[Run]:
+        """Part `index` of 1..`count` of the runs, with the starts they need.
+
+        The parts share starts and nothing else; together they hold every run.
+        """
+        starts = {run.depends_on.name for run in self.runs.values() if run.depends_on}
+        chosen = [run for name, run in self.runs.items() if name not in starts][index - 1::count]
+        needed = {run.depends_on.name: run.depends_on for run in chosen if run.depends_on}
+        return [*needed.values(), *chosen]
+
+
+def inherited(row: Row) -> list[str]:
+    return [item for item in row.overrides if item.partition("=")[0].partition(".")[0] in INHERITED]
+
+
+def digest_of(config: dict[str, Any], start: Run | None) -> str:
+    """SHA-256 of a configuration without the place it is kept at; the start counts by its own digest."""
+    content = {section: options for section, options in config.items() if section != "run"}
+    if start is not None:
+        content["train"] = {**content["train"], "init": start.digest}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,108 @@
+"""The command for tables, shrunk: two rows of one seed on a tiny data set, from a start they share."""
+
+import importlib.util
+import json
+import os
+import sys
+
+import pytest
+import yaml
+from commands import ROOT, SHORT, command
+
+from engine.errors import run_guarded
+from engine.report import sweep
+
+
+@pytest.fixture(scope="module")
+def toy(own_data, tmp_path_factory):
+    """A table file of two rows, and the overrides that make its runs as small as they get."""
+    folder = tmp_path_factory.mktemp("tables")
+    (folder / "start.yaml").write_text("method: plain\n")
+    (folder / "rows.yaml").write_text("method: modality_dropout\n")
+    (folder / "toy.yaml").write_text(yaml.safe_dump({
+        "title": "A toy sweep", "start": str(folder / "start.yaml"), "rows_from": str(folder / "rows.yaml"), "seeds": 1,
+        "compare_to": "dropout", "rows": {"dropout": {"label": "modality dropout", "overrides": []},
+                                          "plain": {"label": "plain", "overrides": ["method=plain"]}}}))
+    small = [x for x in SHORT if not x.startswith(("rmm.", "avr.", "train.epochs"))]
+    return folder, [str(folder / "toy.yaml"), "dataset=music_avqa", "dataset.stride=2", f"dataset.root={own_data}", *small,
+                    "train.epochs=1", "train.max_steps=1", f"run.root={folder / 'runs'}"]
+
+
+@pytest.fixture
+def reproduce(monkeypatch, capsys):
+    """The command inside the test process, which saves the start-up; returns exit code, stdout, stderr."""
+    spec = importlib.util.spec_from_file_location("reproduce", ROOT / "scripts" / "reproduce.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.chdir(os.getcwd())                 # restored afterwards: the command goes to the repository root
+
+    def call(*arguments) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["scripts/reproduce.py", *map(str, arguments)])
+        code = 0
+        try:
+            run_guarded(module.main)
+        except SystemExit as stop:
+            code = stop.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def test_a_sweep_trains_reports_and_does_not_train_again(toy, reproduce):
+    folder, arguments = toy
+    plan = [json.loads(line) for line in reproduce(*arguments, "--plan")[1].splitlines()]
+    assert [len(line["depends_on"]) for line in plan] == [0, 1, 1] and not (folder / "runs").exists()
+    done = command("scripts/reproduce.py", *arguments, "--jobs", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads((folder / "runs/report-toy/report.json").read_text())
+    assert (report["runs_done"], report["runs_planned"]) == (2, 2) and set(report["rows"]) == {"dropout", "plain"}
+    for line in plan:
+        results = json.loads((folder / "runs" / line["name"] / "results.json").read_text())
+        assert results["config"]["run"]["name"] == line["name"]
+        if line["depends_on"]:
+            row = line["users"][0].split("/")[1].split()[0]
+            assert report["rows"][row]["scenarios"]["complete"]["mean"] == results["scenarios"]["complete"]["overall"]
+            assert f"{line['depends_on'][0]}/best.pt" in (folder / "runs" / line["name"] / "log.txt").read_text()
+    assert {c["verdict"] for c in report["comparisons"]} == {"too few seeds"}
+    assert "| modality dropout" in done.stdout and "embedded benchmark" not in (
+        folder / "runs/report-toy/report.md").read_text()
+
+    before = {path: path.stat().st_mtime_ns for path in (folder / "runs").glob("*/last.pt")}
+    code, _, err = reproduce(*arguments, "--out", folder / "elsewhere")
+    assert code == 0 and (folder / "elsewhere/report-toy/bars.svg").is_file(), err
+    assert len(before) == 3 and {path: path.stat().st_mtime_ns for path in before} == before
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["embeded", "--plan"], "did you mean 'embedded'?"),
+    (["embedded", "--seeds", "0"], "expected a whole number of at least 1"),
+    (["embedded", "--shard", "3/2"], "expected I/N with 1 <= I <= N"),
+    (["embedded", "--plan", "train.epocs=3"], "table embedded, row plain: unknown configuration key 'train.epocs'"),
+    ([], "which table?"),
+])
+def test_a_wrong_command_is_one_clear_error(reproduce, arguments, message):
+    code, _, err = reproduce(*arguments)
+    assert code == 2 and message in err
+
+
+def test_failed_runs_end_the_command_with_their_last_words(reproduce, toy, tmp_path, monkeypatch):
+    (tmp_path / "main_train.py").write_text("raise SystemExit('no space for this')")
+    monkeypatch.setattr(sweep, "ROOT", tmp_path)
+    code, _, err = reproduce(*toy[1], f"run.root={tmp_path / 'runs'}")
+    assert code == 1 and "exit code 1" in err and "    no space for this" in err and "3 runs failed" in err
+
+
+def test_a_shard_with_nothing_done_is_no_error(reproduce, toy, tmp_path):
+    assert reproduce(*toy[1], f"run.root={tmp_path}", "--report-only", "--shard", "2/2")[0] == 0
+
+
+def test_a_report_of_nothing_is_an_error(reproduce, toy, tmp_path):
+    code, _, err = reproduce(*toy[1], f"run.root={tmp_path}", "--report-only")
+    assert code == 1 and "no run of table toy is done" in err
+
+
+def test_tables_are_listed(reproduce):
+    code, out, _ = reproduce("--list")
+    assert code == 0 and [line.split()[0] for line in out.splitlines()] == sorted(
+        path.stem for path in (ROOT / "configs" / "tables").glob("*.yaml"))

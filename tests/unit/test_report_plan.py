@@ -1,0 +1,228 @@
+"""Grids are read strictly and become runs: shared where configurations are equal, split without loss."""
+
+import json
+import re
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.errors import UsageError
+from engine.report import sweep
+from engine.report.grid import Grid, find_grid, read_grid, table_names
+from engine.report.plan import Plan
+from engine.report.sweep import Sweep, plan_line
+from models import BACKBONES, METHODS
+
+GRID = {"title": "t", "start": "configs/embedded_plain.yaml", "rows_from": "configs/embedded.yaml", "rows": {
+    "dropout": {"label": "modality dropout", "overrides": ["method=modality_dropout"]},
+    "few": {"label": "few slots", "overrides": ["rmm.slots=5"]}}}
+# A stand-in for main_train.py: notes that it was started, fails where it is told to, else leaves a result.
+TRAIN = """
+import os, pathlib, sys, time
+options = dict(a.split("=", 1) for a in sys.argv[1:] if "=" in a)
+folder = pathlib.Path(options["run.root"]) / options["run.name"]
+with open(pathlib.Path(options["run.root"]) / "started", "a") as f: f.write(options["run.name"] + "\\n")
+assert "train.init" not in options or pathlib.Path(options["train.init"]).with_name("results.json").is_file()
+fds = "/proc/self/fd"
+links = [os.path.realpath(f"{fds}/{f}") for f in os.listdir(fds)] if os.path.isdir(fds) else []
+assert not links or any(link.endswith("/.locks/" + options["run.name"]) for link in links)
+time.sleep(0.2)
+is_start = "method" not in options and "rmm.slots" not in options
+if options.get("rmm.slots") == "5" or (options["train.seed"] == "2" and is_start):
+    print("no such thing"); sys.exit(3)
+(folder / "results.json").write_text("{}")
+"""
+
+
+@pytest.fixture
+def stub(tmp_path, monkeypatch):
+    """Runs are trained by the stand-in, into tmp_path/runs; returns the overrides for that."""
+    (tmp_path / "main_train.py").write_text(TRAIN)
+    (tmp_path / "runs").mkdir()
+    monkeypatch.setattr(sweep, "ROOT", tmp_path)
+    return [f"run.root={tmp_path / 'runs'}"]
+
+
+def plan_of(*grids, seeds=None, overrides=()) -> Plan:
+    plan = Plan()
+    for index, grid in enumerate(grids):
+        plan.add_table(f"table{index}", Grid.model_validate(grid), seeds, list(overrides))
+    return plan
+
+
+def started(overrides) -> list[str]:
+    return (Path(overrides[0].partition("=")[2]) / "started").read_text().split()
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"colour": "red"}, "unknown key 'colour'"),
+    ({"scenario": ["complete"]}, "unknown key 'scenario'; did you mean 'scenarios'?"),
+    ({"rows": {"a": {"lable": "x", "label": "x", "overrides": []}}}, "unknown key 'rows.a.lable'; did you mean 'label'?"),
+    ({"rows": {}}, "key 'rows'"),
+    ({"title": None}, "key 'title'"),
+    ({"scenarios": ["nothing_missing"]}, "key 'scenarios.0'"),
+    ({"axis": {"name": "rmm.slots", "label": "K", "values": {"fev": 1, "dropout": 2}}}, "axis.values names the row 'fev'"),
+    ({"compare_to": "dropuot"}, "compare_to names the row 'dropuot'; did you mean 'dropout'?"),
+    ({"compare_to": {"few": "droput"}}, "compare_to names the row 'droput'"),
+    ({"published": {"many": {}}}, "published names the row 'many'"),
+    ({"published": {"few": {"complete": {"overall": 101}}}}, "key 'published.few.complete.overall'"),
+    ({"scenarios": ["complete"], "mixes": [{"label": "m", "start": "complete", "end": "audio_missing"}]},
+     "the mix 'm' needs"),
+])
+def test_a_wrong_table_file_is_one_clear_error(tmp_path, change, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({**GRID, **change}))
+    with pytest.raises(UsageError, match=re.escape(message)) as caught:
+        read_grid(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1\n", "", "3"])
+def test_a_file_that_is_no_table_is_told(tmp_path, text):
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(UsageError, match="mine.yaml"):
+        find_grid(str(tmp_path / "mine.yaml"))
+
+
+def test_the_tables_at_hand_are_valid_and_an_unknown_name_is_told():
+    assert "embedded" in table_names()
+    for name in table_names():
+        assert find_grid(name)[1].rows
+    with pytest.raises(UsageError, match="did you mean 'embedded'"):
+        find_grid("embeded")
+
+
+@pytest.mark.parametrize("name", table_names())
+def test_every_row_of_the_tables_at_hand_is_a_configuration(name):
+    """Rows of backbones and methods that are not registered are left out."""
+    grid, registries = find_grid(name)[1], {"backbone": BACKBONES, "method": METHODS}
+    rows = {}
+    for key, row in grid.rows.items():
+        chosen = dict(item.split("=", 1) for item in row.overrides)
+        if all(chosen.get(kind) in (None, *known) for kind, known in registries.items()):
+            rows[key] = row
+    plan = Plan()
+    plan.add_table(name, grid.model_copy(update={"rows": rows}), 1, [])
+    assert set(plan.tables[name]) == set(rows) and plan.runs
+
+
+def test_a_mistake_in_an_override_names_table_and_row():
+    grid = {**GRID, "rows": {"few": {"label": "x", "overrides": ["rmm.slotz=5"]}}}
+    with pytest.raises(UsageError, match=r"table table0, row few: .*rmm.slotz.*did you mean 'slots'"):
+        plan_of(grid)
+
+
+def test_equal_configurations_are_one_run_and_others_are_not():
+    """The second table asks for the first one's rows under other names, one of them with a default spelled out."""
+    again = {**GRID, "rows": {"same": {"label": "x", "overrides": ["rmm.slots=5", "rmm.addressing=paper"]},
+                              "new": {"label": "x", "overrides": ["rmm.slots=6"]}}}
+    plan = plan_of(GRID, again, seeds=2)
+    assert len(plan.runs) == 2 * (1 + 2 + 1)
+    assert plan.tables["table0"]["few"][1] is plan.tables["table1"]["same"][1]
+    assert plan.tables["table0"]["few"][1].users == ["table0/few s1", "table1/same s1"]
+    digests = [run.digest for run in plan.runs.values()]
+    assert len(set(digests)) == len(digests)
+
+
+def test_the_place_of_the_runs_does_not_change_their_digest_but_the_start_does():
+    here, there = plan_of(GRID, seeds=1), plan_of(GRID, seeds=1, overrides=["run.root=elsewhere"])
+    assert list(here.runs) == list(there.runs)
+    longer = plan_of({**GRID, "start": "configs/embedded.yaml"}, seeds=1)
+    assert not set(longer.runs) & set(here.runs)
+
+
+def test_the_start_is_of_the_rows_own_data_and_backbone():
+    rows = {"half": {"label": "x", "overrides": ["dataset.train_missing_ratio=0.5", "rmm.slots=5"]},
+            "avst": {"label": "x", "overrides": ["backbone=avst", "backbone.dropout=0.2"]}}
+    plan = plan_of({**GRID, "rows": rows}, seeds=1)
+    half, avst = (plan.tables["table0"][row][1].depends_on for row in rows)
+    assert "dataset.train_missing_ratio=0.5" in half.arguments and "rmm.slots=5" not in half.arguments
+    assert {"backbone=avst", "backbone.dropout=0.2"} <= set(avst.arguments) and avst is not half
+
+
+def test_a_table_without_a_start_and_one_with_more_scenarios():
+    plan = plan_of({**GRID, "start": None, "scenarios": ["complete", "both_missing"]}, seeds=1)
+    for run in plan.runs.values():
+        assert run.depends_on is None and run.arguments.count(
+            "evaluate.scenarios=[complete,audio_missing,visual_missing,both_missing]") == 1
+
+
+SHARDED = plan_of(GRID, {**GRID, "rows": {f"k{k}": {"label": "x", "overrides": [f"rmm.slots={k}"]} for k in range(5, 9)}},
+                  seeds=3)
+
+
+@settings(deadline=None)
+@given(count=st.integers(1, 30))
+def test_shards_are_a_partition_with_their_starts(count):
+    starts = {run.depends_on.name for run in SHARDED.runs.values() if run.depends_on}
+    shards = [SHARDED.shard(i, count) for i in range(1, count + 1)]
+    rows = [run.name for shard in shards for run in shard if run.name not in starts]
+    assert sorted(rows) == sorted(set(SHARDED.runs) - starts)              # each once
+    for shard in shards:
+        names = [run.name for run in shard]
+        for run in shard:
+            assert run.depends_on is None or names.index(run.depends_on.name) < names.index(run.name)
+    sizes = [sum(run.name not in starts for run in shard) for shard in shards]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_plan_lines_say_all_that_a_scheduler_needs():
+    lines = [json.loads(json.dumps(plan_line(run))) for run in SHARDED.shard(1, 1)]
+    seen = set()
+    for line in lines:
+        assert set(line) == {"name", "command", "done", "depends_on", "users"} and line["users"] and not line["done"]
+        assert line["command"].startswith("python main_train.py configs/") and f"run.name={line['name']}" in line["command"]
+        assert set(line["depends_on"]) <= seen
+        assert all(f"runs/{start}/best.pt" in line["command"] for start in line["depends_on"])
+        seen.add(line["name"])
+    assert seen == set(SHARDED.runs)
+
+
+def test_a_failed_run_is_told_and_the_others_go_on(stub):
+    """Seed 1: one row fails. Seed 2: the start fails, so its rows are not started."""
+    plan = plan_of(GRID, seeds=2, overrides=stub)
+    failures = Sweep(plan.shard(1, 1), jobs=2).execute()
+    told = {failure.run.users[0]: failure for failure in failures}
+    assert set(told) == {"table0/few s1", "table0/start s2", "table0/few s2", "table0/dropout s2"}
+    assert (told["table0/few s1"].code, told["table0/few s1"].lines[-1]) == (3, "no such thing")
+    assert told["table0/few s2"].code is None and "its start" in str(told["table0/few s2"])
+    assert plan.tables["table0"]["dropout"][1].done
+    assert len(started(stub)) == 4                                         # two starts, two rows of seed 1
+
+
+def test_a_rerun_trains_nothing_and_tries_the_failed_again(stub):
+    rows = {"dropout": GRID["rows"]["dropout"], "few": GRID["rows"]["few"]}
+    plan = plan_of({**GRID, "rows": rows}, seeds=1, overrides=stub)
+    assert len(Sweep(plan.shard(1, 1), jobs=1).execute()) == 1
+    before = started(stub)
+    assert len(Sweep(plan.shard(1, 1), jobs=1).execute()) == 1
+    assert started(stub)[len(before):] == [plan.tables["table0"]["few"][1].name]
+
+
+def test_two_sweeps_at_once_train_each_run_once(stub):
+    plan = plan_of({**GRID, "rows": {f"k{k}": {"label": "x", "overrides": [f"rmm.slots={k}"]} for k in (6, 7)}}, seeds=1,
+                   overrides=stub)
+    threads = [threading.Thread(target=Sweep(plan.shard(i, 2), jobs=1).execute) for i in (1, 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(started(stub)) == sorted(plan.runs) and all(run.done for run in plan.runs.values())
+
+
+def test_the_lock_outlives_a_killed_sweep_as_long_as_its_run_trains(stub):
+    """A process that inherited the lock, as every run does, holds it after the sweep closed its own handle."""
+    run = next(iter(plan_of(GRID, seeds=1, overrides=stub).runs.values()))
+    with sweep.locked(run) as lock:
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.6)"], pass_fds=(lock.fileno(),))
+    before = time.monotonic()
+    with sweep.locked(run):
+        assert child.poll() is not None or time.monotonic() - before > 0.2
+    child.wait()
