@@ -10,16 +10,16 @@ Extra = tuple[Tensor, Tensor]            # keys and values (B, P, D)
 
 def attend(
     attention: nn.MultiheadAttention, query: Tensor, tokens: Tensor, mask: Tensor | None = None,
-    extra: Extra | None = None, *, need_weights: bool = False,
+    extra: Extra | None = None, *, values: Tensor | None = None, need_weights: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """`query` (B, Q, D) over `tokens` (B, S, D): attended (B, Q, D) and, if asked, head-averaged weights (B, Q, S).
 
-    `mask` (B, S) bool, True = may be read; `extra` tokens always may. A question that may read nothing gets zeros:
-    a softmax over nothing is NaN.
+    `mask` (B, S) bool, True = may be read; `extra` tokens always may. `values` (B, S, D) are read where they are not the
+    `tokens` that are compared with the query. A question that may read nothing gets zeros: a softmax over nothing is NaN.
     """
-    keys = values = tokens
+    keys, values = tokens, tokens if values is None else values
     if extra is not None:
-        keys, values = torch.cat([extra[0], tokens], dim=1), torch.cat([extra[1], tokens], dim=1)
+        keys, values = torch.cat([extra[0], keys], dim=1), torch.cat([extra[1], values], dim=1)
         mask = None if mask is None else torch.cat([mask.new_ones(extra[0].shape[:2]), mask], dim=1)
     if mask is None or bool(mask.all()):
         attended, weights = attention(query, keys, values, need_weights=need_weights)

@@ -3,7 +3,9 @@
 Absence cases: whole modality, both modalities, single segments.
 """
 
+from copy import deepcopy
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -13,15 +15,31 @@ from dataset.types import AUDIO, VISUAL
 from engine.config import compose
 from models import BACKBONES, METHODS, build_model
 
+# Other settings of a component that change what is computed enough to be another one, with every partner that differs.
+VARIANTS = ("modality_alignment preset=agreement", "modality_alignment preset=agreement values=visual norm=batch",
+            "pstp_net variant=released")
 PAIRS = [(b, m) for b in BACKBONES for m in METHODS]
+PAIRS += [(b, m) for b in VARIANTS for m in ("plain", "prompts", "drfuse")]
+SHRUNK = {"rmm_avr": ["avr.steps=3"]}    # the laws do not depend on the number of steps
 CASES = ("complete", "audio_missing", "visual_missing", "both_missing", "segments", "mixed")
 pytestmark = pytest.mark.parametrize("backbone,method", PAIRS)
 
 
 def make(backbone: str, method: str, seed: int = 0, *overrides: str):
+    config = configuration(backbone, method, *overrides)
     torch.manual_seed(seed)
-    config = compose(None, ["dataset=music_avqa", f"backbone={backbone}", f"method={method}", *overrides])
     return build_model(SPEC, config["backbone"], config["method"])
+
+
+@cache
+def composed(*overrides: str):
+    return compose(None, list(overrides))
+
+
+def configuration(backbone: str, method: str, *overrides: str):
+    name, *options = backbone.split()
+    return deepcopy(composed("dataset=music_avqa", f"backbone={name}", f"method={method}", *SHRUNK.get(method, []),
+                             *(f"backbone.{option}" for option in options), *overrides))
 
 
 def with_absence(batch, case: str):

@@ -1,0 +1,178 @@
+"""MCD, mutual correlation distillation (arXiv 2403.06679): audio-visual clues are distilled into the question.
+
+Fidelity. The paper's overview and captions fix the parts and their order; its equations, sizes and weights were not at
+hand, so every number below is this project's choice.
+- projections of both modalities and a question encoder (overview). The question is AVST's encoder; audio is projected
+  in `encode`, visual in `fuse` on the mean over the map, so that a method sees the map itself;
+- association blocks: self-attention whose residual takes in a small amount of the other modality (captions,
+  "soft association"); `mix` is where the learned amount starts, one scalar per block and modality;
+- the pooled streams of the last block are contrasted in both directions; questions on the same video are no negatives
+  of each other. The contrast is direct, without further projections. Since a block has mixed each stream into the
+  other, the contrast can be met without any correspondence between them; contrasting before the blocks would not be
+  what the captions say ("at the attention layer");
+- one aggregator for both modalities and both levels: the question attends to the projected and to the associated
+  features (overview). `text_objects: words` lets each hint attend to the question's words, as the paper's optional
+  branch attends to its key words and type; which words are key ones is not marked in every data set, so all are read;
+- semantic approximation: the question is drawn to both modalities in a latent space by contrast. The features that it
+  is drawn to are detached before their projections, which are trained: the question learns from them, not they from it;
+- the answer is read off the question embedding alone (paper: no audio-visual features at decision level);
+- both own losses count questions whose clip is whole, so no stand-in is aligned. A batch of 4 gives few negatives;
+- a modality that cannot be read has zero hints. Prompts are read wherever its stream is attended to;
+- like AVST it has no notion of order in time: attention and means only.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from dataset.types import AUDIO, VISUAL, Batch, DataSpec
+from models.backbones.base import Backbone
+from models.features import Features, Fused
+from models.layers.attention import Extra, attend, masked_mean
+from models.layers.contrast import info_nce
+from models.layers.question import QuestionLSTM
+
+Weight = Annotated[float, Field(ge=0)]
+Size = Annotated[int, Field(ge=1)]
+
+
+class Stream(NamedTuple):
+    """Tokens (B, T, D), which of them may be read (B, T), and a method's extra tokens."""
+
+    tokens: Tensor
+    mask: Tensor | None
+    extra: Extra | None
+
+
+class Association(nn.Module):
+    """One block of one modality: self-attention plus a little of the other one, then a perceptron."""
+
+    def __init__(self, dim: int, heads: int, dropout: float, mix: float) -> None:
+        super().__init__()
+        self.own = nn.MultiheadAttention(dim, heads, dropout=dropout, batch_first=True)
+        self.other = nn.MultiheadAttention(dim, heads, dropout=dropout, batch_first=True)
+        self.mix = nn.Parameter(torch.tensor(mix))
+        self.norm, self.norm_out = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.feed_forward = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * dim, dim))
+
+    def forward(self, x: Stream, y: Stream) -> Stream:
+        """`x` after it has read itself and, by the learned amount, `y`."""
+        own = attend(self.own, x.tokens, x.tokens, x.mask, x.extra)[0]
+        other = attend(self.other, x.tokens, y.tokens, y.mask, y.extra)[0]
+        mixed = self.norm(x.tokens + own + self.mix * other)                        # (B, T, D)
+        return x._replace(tokens=self.norm_out(mixed + self.feed_forward(mixed)))
+
+
+class Aggregator(nn.Module):
+    """The question reads a stream and, if asked, the words: one hint per stream, with the same weights for all."""
+
+    def __init__(self, dim: int, heads: int, dropout: float, words: bool) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(dim, heads, dropout=dropout, batch_first=True)
+        self.norm, self.norm_out = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.feed_forward = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * dim, dim))
+        self.objects = nn.MultiheadAttention(dim, heads, dropout=dropout, batch_first=True) if words else None
+
+    def forward(self, question: Tensor, stream: Stream, words: Tensor, word_mask: Tensor) -> Tensor:
+        """`question` (B, D) -> hint (B, D); zeros where neither the stream nor extra tokens can be read."""
+        query = question.unsqueeze(1)                                               # (B, 1, D)
+        hint = self.norm(query + attend(self.attention, query, stream.tokens, stream.mask, stream.extra)[0])
+        hint = self.norm_out(hint + self.feed_forward(hint))
+        if self.objects is not None:
+            hint = hint + attend(self.objects, hint, words, word_mask)[0]
+        hint = hint.squeeze(1)                                                      # (B, D)
+        if stream.mask is None or stream.extra is not None:
+            return hint
+        return torch.where(stream.mask.any(dim=1, keepdim=True), hint, 0.0)
+
+
+class MCD(Backbone):
+    """Association, aggregation into the question, semantic approximation.
+
+    Options: `blocks` of association with `heads`, `dropout` and the start of `mix`; `text_objects`; `latent` width and
+    `temperature` of the contrasts; the weights of both; `answer_dropout` before the answer.
+    """
+
+    has_summaries = True
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        blocks: Size = 2,
+        heads: Size = 4,
+        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1,
+        mix: float = 0.1,
+        text_objects: Literal["words", "none"] = "words",
+        latent: Size = 128,
+        temperature: Annotated[float, Field(gt=0)] = 0.07,
+        contrast_weight: Weight = 0.5,
+        distil_weight: Weight = 0.5,
+        answer_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5,
+    ) -> None:
+        super().__init__()
+        self.dim = dim = spec.visual_channels
+        if dim % heads:
+            raise ValueError(f"backbone.heads={heads} must divide the {dim} channels of the features")
+        self.temperature = temperature
+        self.loss_weights = {"contrast": contrast_weight, "distil": distil_weight}
+        self.question = QuestionLSTM(spec.vocabulary, dim)
+        self.audio = nn.Linear(spec.audio_channels, dim)
+        self.visual = nn.Linear(dim, dim)
+        self.associate_audio = nn.ModuleList(Association(dim, heads, dropout, mix) for _ in range(blocks))
+        self.associate_visual = nn.ModuleList(Association(dim, heads, dropout, mix) for _ in range(blocks))
+        self.aggregate = Aggregator(dim, heads, dropout, text_objects == "words")
+        self.combine, self.norm = nn.Linear(4 * dim, dim), nn.LayerNorm(dim)
+        self.latent_audio, self.latent_visual, self.latent_question = (projection(dim, latent) for _ in range(3))
+        self.answer = nn.Sequential(nn.Dropout(answer_dropout), nn.GELU(), nn.Linear(dim, dim), nn.GELU())
+
+    def encode(self, batch: Batch) -> Features:
+        states, question = self.question(batch.words)
+        return Features(
+            audio=self.audio(batch.audio),                                          # (B, T, D)
+            visual=batch.visual.flatten(3).transpose(2, 3),                         # (B, T, N, D)
+            words=states, word_mask=batch.words != 0, question=question,
+            question_id=batch.question_id, presence=batch.presence, video=batch.video,
+        )
+
+    def encode_text(self, words: Tensor) -> Tensor:
+        return self.question(words)[1]                                              # (B, D)
+
+    def fuse(self, features: Features) -> Fused:
+        low_audio = Stream(features.audio, features.mask(AUDIO), features.extra(AUDIO))
+        frames = self.visual(features.visual.mean(dim=2))                           # (B, T, D)
+        low_visual = Stream(frames, features.mask(VISUAL), features.extra(VISUAL))
+        audio, visual = low_audio, low_visual
+        for hear, see in zip(self.associate_audio, self.associate_visual, strict=True):
+            audio, visual = hear(audio, visual), see(visual, audio)                 # both from the block's inputs
+        hints = [self.aggregate(features.question, stream, features.words, features.word_mask)
+                 for stream in (low_audio, audio, low_visual, visual)]
+        embedding = self.norm(features.question + self.combine(torch.cat(hints, dim=-1)))       # (B, D)
+        losses = self.losses(features, audio, visual, embedding) if self.training else {}
+        summaries = (hints[0] + hints[1]) / 2, (hints[2] + hints[3]) / 2
+        return Fused(self.answer(embedding), losses, summaries)
+
+    def combination(self) -> list[nn.Module]:
+        return [self.combine, self.norm, self.answer]
+
+    def losses(self, features: Features, audio: Stream, visual: Stream, embedding: Tensor) -> dict[str, Tensor]:
+        """Contrast of both streams, and of the question embedding (B, D) with each of them; (B,) each."""
+        heard, seen = masked_mean(audio.tokens, audio.mask), masked_mean(visual.tokens, visual.mask)    # (B, D)
+
+        def contrast(anchor: Tensor, partner: Tensor) -> Tensor:
+            return info_nce(anchor, partner, features.video, features.whole, self.temperature)
+
+        asked = self.latent_question(embedding)                                     # (B, latent)
+        return {
+            "contrast": (contrast(heard, seen) + contrast(seen, heard)) / 2,
+            "distil": contrast(asked, self.latent_audio(heard.detach()))
+            + contrast(asked, self.latent_visual(seen.detach())),
+        }
+
+
+def projection(dim: int, latent: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(dim, latent), nn.GELU(), nn.Linear(latent, latent))
