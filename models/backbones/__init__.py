@@ -2,6 +2,7 @@
 
 BACKBONES = {
     "avst": "models.backbones.avst.AVST",
+    "avsd": "models.backbones.avsd.AVSD",
     "mcd": "models.backbones.mcd.MCD",
     "modality_alignment": "models.backbones.modality_alignment.ModalityAlignment",
     "pstp_net": "models.backbones.pstp_net.PSTPNet",

@@ -1,0 +1,241 @@
+"""AVSD, the simple baseline for audio-visual scene-aware dialog (Schwartz et al., CVPR 2019), without the dialog.
+
+Fidelity (the paper, and the official `mmseq2seq_model.py`, `atten.py`):
+- factor-graph attention over the question's words, the frames and the sound: unary, self and pair potentials, and a
+  prior at the question's last word, mixed by one weight each. The mean of a similarity matrix over one side is taken
+  as a product with the mean of that side, which is the same. The other utilities' prior is zero and has no weight;
+- the attended media vectors, sound first, then the frames in order, go through one LSTM, whose last state meets the
+  attended question. The history is gone with the dialog, and beam search with the sentence;
+- no port to single answers was released. `answer: perceptron` is ours; `decoder` is the first step of the dialog's
+  decoder, from the media's state, with an output as wide as the answer layer reads (the release: 128);
+- `frames: 4`, as published: segments are averaged in as many runs of equal length as possible, the map over 2 x 2
+  positions, so that 14 x 14 gives the 49 published ones; an odd grid is kept. `all` takes every segment. Frames share
+  all weights, as their number may vary;
+- widths are shares of D, of 512 as published: words 128, all else 256. The question's LSTM has D, so that a method
+  finds features of one width; its state at the last word is the question vector;
+- what cannot be read is out of every potential, mean and softmax; a utility without anything to read is a zero vector.
+  Prompts are further elements of the sound and of every frame, never part of a mean.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dataset.types import AUDIO, VISUAL, Batch, DataSpec
+from models.backbones.base import Backbone
+from models.features import Features, Fused
+from models.layers.attention import Extra, masked_mean
+
+
+class Utility(NamedTuple):
+    """Utilities of one kind, U of them with n elements each: (B, U, n, H), and which may be read, (B, U, n)."""
+
+    elements: Tensor
+    mask: Tensor
+
+
+class Unary(nn.Module):
+    """What an element says by itself, and by its similarity to the others of its utility."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.score = nn.Sequential(
+            nn.Linear(width, width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, 1, bias=False)
+        )
+        self.left, self.right = nn.Linear(width, width), nn.Linear(width, width)
+
+    def forward(self, own: Utility, extra: Tensor | None) -> list[Tensor]:
+        """Potentials (B, U, n) of the elements, and of `extra` (B, U, P, H) behind them, if any."""
+        asked = with_extra(own.elements, extra)
+        mean = mean_direction(self.right(own.elements), own.mask)                   # (B, U, H)
+        return [self.score(asked).squeeze(-1), similarity(self.left(asked), mean)]
+
+
+class Pair(nn.Module):
+    """The similarity of two kinds of utilities, seen from either."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.left, self.right = nn.Linear(width, width), nn.Linear(width, width)
+
+    def from_left(self, left: Tensor, right: Utility) -> Tensor:
+        """How near `left` (B, U, n, H) is to each of the V utilities on the right: (B, U, n, V)."""
+        return every_similarity(self.left(left), mean_direction(self.right(right.elements), right.mask))
+
+    def from_right(self, right: Tensor, left: Utility) -> Tensor:
+        return every_similarity(self.right(right), mean_direction(self.left(left.elements), left.mask))
+
+
+class FactorGraphAttention(nn.Module):
+    """Attention of words, frames and sound to each other (CVPR 2019, section 3)."""
+
+    def __init__(self, width: int, frames: int, dropout: float) -> None:
+        super().__init__()
+        self.frames = frames
+        self.words, self.frame, self.audio = (Unary(width, dropout) for _ in range(3))
+        self.words_frame, self.words_audio, self.audio_frame, self.frame_frame = (Pair(width) for _ in range(4))
+        self.mix_words = nn.Parameter(torch.ones(4 + frames))    # unary, self, prior, sound, every frame
+        self.mix_audio = nn.Parameter(torch.ones(3 + frames))    # unary, self, words, every frame
+        self.mix_frame = nn.Parameter(torch.ones(3 + frames))    # unary, self, words, sound, every other frame
+
+    def forward(
+        self, words: Utility, frame: Utility, audio: Utility, prior: Tensor,
+        extra_audio: Extra | None = None, extra_frame: Extra | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """-> attended words (B, 1, H), frames (B, F, H) and sound (B, 1, H); `prior` (B, 1, L) of the words."""
+        heard, seen = keys_of(extra_audio, 1), keys_of(extra_frame, self.frames)
+        asked, listened, looked = words.elements, with_extra(audio.elements, heard), with_extra(frame.elements, seen)
+        of_words = [*self.words(words, None), prior, *self.words_audio.from_left(asked, audio).unbind(-1),
+                    *self.words_frame.from_left(asked, frame).unbind(-1)]
+        of_audio = [*self.audio(audio, heard), *self.words_audio.from_right(listened, words).unbind(-1),
+                    *self.audio_frame.from_left(listened, frame).unbind(-1)]
+        of_frame = [*self.frame(frame, seen), *self.words_frame.from_right(looked, words).unbind(-1),
+                    *self.audio_frame.from_right(looked, audio).unbind(-1), *self.other_frames(looked, frame)]
+        return (read(words, of_words, self.mix_words, None), read(frame, of_frame, self.mix_frame, extra_frame),
+                read(audio, of_audio, self.mix_audio, extra_audio))
+
+    def other_frames(self, looked: Tensor, frame: Utility) -> list[Tensor]:
+        """The pair potentials (B, F, n) of every frame with the first, second, ... of the others."""
+        scores = self.frame_frame.from_left(looked, frame)                          # (B, F, n, F)
+        others = [[j for j in range(self.frames) if j != i] for i in range(self.frames)]
+        index = torch.tensor(others, device=looked.device, dtype=torch.int64)       # (F, F - 1)
+        index = index[None, :, None].expand(*scores.shape[:3], -1)
+        return list(scores.gather(-1, index).unbind(-1))
+
+
+class AVSD(Backbone):
+    """Factor-graph attention, an LSTM over sound and frames.
+
+    Options: `frames` of a video, 4 as published, or `all` segments; `answer` from the attended question and the media state;
+    `dropout` of the unary potentials and before the answer.
+    """
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        frames: Annotated[int, Field(ge=1)] | Literal["all"] = 4,
+        answer: Literal["perceptron", "decoder"] = "perceptron",
+        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5,
+    ) -> None:
+        super().__init__()
+        self.dim = dim = spec.visual_channels
+        if dim % 4:
+            raise ValueError(f"backbone=avsd takes shares of the features' {dim} channels; their number must be a "
+                             "multiple of 4")
+        width, self.grid = dim // 2, spec.grid
+        self.frames = spec.segments if frames == "all" else min(frames, spec.segments)
+        self.embedding = nn.Embedding(spec.vocabulary, dim // 4)
+        self.lstm = nn.LSTM(dim // 4, dim, batch_first=True)
+        self.audio = nn.Linear(spec.audio_channels, dim)
+        self.narrow_words, self.narrow_frame, self.narrow_audio = (nn.Linear(dim, width) for _ in range(3))
+        self.attention = FactorGraphAttention(width, self.frames, dropout)
+        self.media = nn.LSTM(width, width, batch_first=True)
+        self.decoder = nn.LSTMCell(width, width) if answer == "decoder" else None
+        size = width if answer == "decoder" else 2 * width
+        self.answer = nn.Sequential(nn.Linear(size, dim), nn.ReLU(), nn.Dropout(dropout))
+
+    def encode(self, batch: Batch) -> Features:
+        states, question = self.read_words(batch.words)
+        return Features(
+            audio=self.audio(batch.audio),                                          # (B, T, D)
+            visual=batch.visual.flatten(3).transpose(2, 3),                         # (B, T, N, D)
+            words=states, word_mask=batch.words != 0, question=question,
+            question_id=batch.question_id, presence=batch.presence,
+        )
+
+    def encode_text(self, words: Tensor) -> Tensor:
+        return self.read_words(words)[1]                                            # (B, D)
+
+    def read_words(self, words: Tensor) -> tuple[Tensor, Tensor]:
+        """`words` (B, L) -> states (B, L, D) and the one at the last real word (B, D)."""
+        states = self.lstm(self.embedding(words))[0]
+        return states, states[torch.arange(len(words), device=words.device), last_word(words != 0)]
+
+    def fuse(self, features: Features) -> Fused:
+        words = Utility(self.narrow_words(features.words).unsqueeze(1), features.word_mask.unsqueeze(1))
+        heard = readable(features, AUDIO).unsqueeze(1)                              # (B, 1, T)
+        audio = Utility(self.narrow_audio(features.audio).unsqueeze(1), heard)
+        frame = self.group_frames(features.visual, readable(features, VISUAL))
+        prior = F.one_hot(last_word(features.word_mask), features.words.shape[1]).to(audio.elements.dtype)
+        asked, seen, listened = self.attention(
+            words, frame, audio, prior.unsqueeze(1),
+            narrowed(self.narrow_audio, features.extra(AUDIO)), narrowed(self.narrow_frame, features.extra(VISUAL)),
+        )
+        _, (hidden, cell) = self.media(torch.cat([listened, seen], dim=1))          # (1, B, H) twice
+        asked = asked.squeeze(1)                                                    # (B, H)
+        if self.decoder is None:
+            return Fused(self.answer(torch.cat([asked, hidden[0]], dim=-1)))
+        return Fused(self.answer(self.decoder(asked, (hidden[0], cell[0]))[0]))
+
+    def group_frames(self, visual: Tensor, mask: Tensor) -> Utility:
+        """`visual` (B, T, N, D), `mask` (B, T) -> F frames, each the mean of a run of segments, on a coarser grid."""
+        height, width = self.grid
+        if height % 2 == 0 and width % 2 == 0:
+            visual = visual.unflatten(2, (height // 2, 2, width // 2, 2)).mean(dim=(3, 5)).flatten(2, 3)
+        runs = torch.arange(mask.shape[1], device=mask.device).tensor_split(self.frames)
+        means = torch.stack([masked_mean(visual[:, run].flatten(2), mask[:, run]) for run in runs], dim=1)
+        means = means.unflatten(2, visual.shape[2:])                                # (B, F, n, D)
+        shown = torch.stack([mask[:, run].any(dim=1) for run in runs], dim=1)       # (B, F)
+        return Utility(self.narrow_frame(means), shown.unsqueeze(-1).expand(means.shape[:3]))
+
+    def combination(self) -> list[nn.Module]:
+        return [self.answer]
+
+
+def readable(features: Features, modality: int) -> Tensor:
+    """(B, T) bool, all True where a stand-in was written into what is absent."""
+    mask = features.mask(modality)
+    return torch.ones_like(features.presence[..., modality]) if mask is None else mask
+
+
+def last_word(mask: Tensor) -> Tensor:
+    """The position (B,) of the last True of `mask` (B, L); 0 where there is none."""
+    positions = torch.arange(mask.shape[1], device=mask.device)
+    return torch.where(mask, positions, 0).amax(dim=1)
+
+
+def narrowed(layer: nn.Linear, extra: Extra | None) -> Extra | None:
+    return None if extra is None else (layer(extra[0]), layer(extra[1]))
+
+
+def keys_of(extra: Extra | None, utilities: int) -> Tensor | None:
+    """The keys of `extra` for each of several utilities, (B, U, P, H)."""
+    return None if extra is None else extra[0].unsqueeze(1).expand(-1, utilities, -1, -1)
+
+
+def with_extra(elements: Tensor, extra: Tensor | None) -> Tensor:
+    return elements if extra is None else torch.cat([elements, extra], dim=2)       # (B, U, n + P, H)
+
+
+def mean_direction(vectors: Tensor, mask: Tensor) -> Tensor:
+    """The mean of the normalised `vectors` (B, U, n, H) that `mask` (B, U, n) leaves: (B, U, H)."""
+    directions = F.normalize(vectors, dim=-1).flatten(0, 1)
+    return masked_mean(directions, mask.flatten(0, 1)).unflatten(0, mask.shape[:2])
+
+
+def similarity(vectors: Tensor, mean: Tensor) -> Tensor:
+    """Mean cosine of `vectors` (B, U, n, H) with what `mean` (B, U, H) is the mean direction of: (B, U, n)."""
+    return (F.normalize(vectors, dim=-1) @ mean.unsqueeze(-1)).squeeze(-1)
+
+
+def every_similarity(vectors: Tensor, means: Tensor) -> Tensor:
+    """The same with each of V means (B, V, H): (B, U, n, V)."""
+    return torch.einsum("bunh,bvh->bunv", F.normalize(vectors, dim=-1), means)
+
+
+def read(own: Utility, potentials: list[Tensor], mix: Tensor, extra: Extra | None) -> Tensor:
+    """The elements (and extra values) weighed by the softmax of their mixed potentials: (B, U, H)."""
+    score = torch.stack(potentials, dim=-1) @ mix                                   # (B, U, n + P)
+    values, mask = own.elements, own.mask
+    if extra is not None:
+        values = with_extra(values, extra[1].unsqueeze(1).expand(-1, values.shape[1], -1, -1))
+        mask = torch.cat([mask, mask.new_ones(*mask.shape[:2], extra[1].shape[1])], dim=2)
+    weights = torch.softmax(score.masked_fill(~mask, torch.finfo(score.dtype).min), dim=-1)
+    weights = torch.where(mask, weights, 0.0)                                       # all zero where nothing is readable
+    return (weights.unsqueeze(2) @ values).squeeze(2)
