@@ -5,5 +5,6 @@ BACKBONES = {
     "avsd": "models.backbones.avsd.AVSD",
     "mcd": "models.backbones.mcd.MCD",
     "modality_alignment": "models.backbones.modality_alignment.ModalityAlignment",
+    "pano_avqa": "models.backbones.pano_avqa.PanoAVQA",
     "pstp_net": "models.backbones.pstp_net.PSTPNet",
 }
