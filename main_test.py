@@ -12,7 +12,7 @@ from engine import runtime
 from engine.checkpoint import load_checkpoint, load_weights
 from engine.config import override
 from engine.errors import UsageError, run_guarded
-from engine.evaluation import evaluate, report, unknown_answers
+from engine.evaluation import NOTHING_MISSING, RELEASED_NOISE, evaluate, report, unknown_answers
 from engine.metrics import table
 from models import build_model
 
@@ -26,6 +26,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--missing", choices=MISSING, help="default: complete, audio missing and visual missing")
     parser.add_argument("--ratio", type=float, default=1.0, help="share of questions that lose the modality (default 1)")
     parser.add_argument("--segments", type=float, help="share of each such question's segments that is lost (default all)")
+    parser.add_argument("--protocol", choices=("missing", RELEASED_NOISE), default="missing",
+                        help="released_noise: what the official evaluation code does, in which the modality is not missing "
+                        "but noisy; results are named and marked so")
     parser.add_argument("--split", choices=("val", "test"), default="test")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as dataset.root=DIR runtime.device=cpu")
     return parser.parse_args()
@@ -48,6 +51,7 @@ def scenarios(arguments: argparse.Namespace, default: list[str]):
     names = MISSING[arguments.missing] if arguments.missing else default
     suffix = "" if arguments.ratio == 1 else f"-ratio{arguments.ratio:g}"
     suffix += "" if arguments.segments is None else f"-segments{arguments.segments:g}"
+    suffix += f"-{RELEASED_NOISE}" if arguments.protocol == RELEASED_NOISE else ""
     return [replace(SCENARIOS[n], name=n if n == "complete" else n + suffix, ratio=arguments.ratio,
                     segments=arguments.segments) for n in names]
 
@@ -65,12 +69,15 @@ def main() -> None:
     load_weights(model, state["model"], path)
     model.to(accelerator.device)
     results, records = evaluate(model, data, arguments.split, scenarios(arguments, config["evaluate"]["scenarios"]),
-                                vocabulary, accelerator, config["evaluate"]["batch_size"], config["runtime"]["workers"])
+                                vocabulary, accelerator, config["evaluate"]["batch_size"], config["runtime"]["workers"],
+                                arguments.protocol)
     if accelerator.is_main_process:
         header = {"config": config, "checkpoint": str(path), "epoch": state["epoch"],
                   "seed": config["train"]["seed"], "split": arguments.split}
         print(f"{arguments.split}, {path}, epoch {state['epoch']}\n{table(results)}\n"
               f"{unknown_answers(records, vocabulary)}")
+        if arguments.protocol == RELEASED_NOISE:
+            print(f"WARNING: {NOTHING_MISSING}")
         report(path.parent, header, results, records, print)
 
 

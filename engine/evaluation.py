@@ -7,21 +7,33 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from tqdm import tqdm
 
-from dataset import Scenario, Vocabulary, make_loader, question_only_floor
+from dataset import SCENARIOS, Scenario, Vocabulary, make_loader, question_only_floor
 from dataset.files import write_json, write_jsonl
+from engine.errors import UsageError
 from engine.metrics import Record, by_source, summarise
+
+RELEASED_NOISE = "released_noise"
+# Standard deviation of the noise on (audio, visual) in the official evaluation code, by what it calls missing.
+NOISE_SCALE = {"none": (0.0, 0.0), "audio": (0.3, 0.0), "visual": (0.0, 0.7), "both": (0.5, 0.5)}
+NOTHING_MISSING = ("protocol released_noise: the modality is NOT missing. Its real features, with noise added, reach the "
+                   "answer, as in the official evaluation code. Not comparable with a missing modality.")
 
 
 @torch.no_grad()
 def predict(model, data, split: str, scenario: Scenario, vocabulary: Vocabulary, accelerator: Accelerator,
-            batch_size: int, workers: int) -> list[Record]:
-    """One record per question of `split`, gathered over all processes."""
-    questions = data.question_set(split, vocabulary, scenario)
+            batch_size: int, workers: int, protocol: str = "missing") -> list[Record]:
+    """One record per question of `split`, gathered over all processes.
+
+    `protocol` "released_noise" reads the real features of what the scenario takes away (`NOTHING_MISSING`).
+    """
+    noised = protocol == RELEASED_NOISE
+    questions = data.question_set(split, vocabulary, SCENARIOS["complete"] if noised else scenario)
     loader = make_loader(questions, batch_size=batch_size, shuffle=False, workers=workers,
                          rank=accelerator.process_index, world_size=accelerator.num_processes)
     by_row = {q.row: q for q in data.questions(split)}
@@ -31,7 +43,13 @@ def predict(model, data, split: str, scenario: Scenario, vocabulary: Vocabulary,
     bar = tqdm(loader, desc=f"{split} {scenario.name}", leave=False, disable=None if accelerator.is_main_process else True)
     for batch in bar:
         with accelerator.autocast():
-            logits = net(batch.to(accelerator.device)).logits["complete"]          # (B, A) or (B, M)
+            batch = batch.to(accelerator.device)
+            if noised:
+                lost = np.stack([scenario.presence(row, batch.presence.shape[1]) for row in batch.row.tolist()])
+                state = batch.presence & torch.from_numpy(lost).to(batch.presence.device)
+                logits = net.answer_on_noised_real(batch, state, NOISE_SCALE[scenario.missing])
+            else:
+                logits = net(batch).logits["complete"]                             # (B, A) or (B, M)
         confidence, choice = logits.float().softmax(dim=-1).max(dim=-1)            # (B,)
         for row, index, sure in zip(batch.row.tolist(), choice.tolist(), confidence.tolist(), strict=True):
             q = by_row[row]
@@ -42,15 +60,19 @@ def predict(model, data, split: str, scenario: Scenario, vocabulary: Vocabulary,
 
 
 def evaluate(model, data, split: str, scenarios: list[Scenario], vocabulary: Vocabulary, accelerator: Accelerator,
-             batch_size: int, workers: int) -> tuple[dict[str, Any], list[Record]]:
+             batch_size: int, workers: int, protocol: str = "missing") -> tuple[dict[str, Any], list[Record]]:
     """Results by scenario as in results.json, and all records."""
+    if protocol == RELEASED_NOISE and not hasattr(accelerator.unwrap_model(model).method, "refine_noised_real"):
+        raise UsageError("--protocol released_noise exists for checkpoints of method=rmm_avr only")
     questions = data.questions(split)
     floor = dict(zip([q.row for q in questions], question_only_floor(data.questions("train"), questions), strict=True))
     results, records = {}, []
     for scenario in scenarios:
-        found = predict(model, data, split, scenario, vocabulary, accelerator, batch_size, workers)
+        found = predict(model, data, split, scenario, vocabulary, accelerator, batch_size, workers, protocol)
         oracle = data.oracle(split, scenario) if split == "test" else None
         results[scenario.name] = {**summarise(found, floor, oracle), "by_source": by_source(found, data.source)}
+        if protocol == RELEASED_NOISE and scenario.missing != "none":
+            results[scenario.name] |= {"protocol": protocol, "warning": NOTHING_MISSING}
         records += found
     return results, records
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from dataset.types import AUDIO, VISUAL, Batch
@@ -47,6 +48,17 @@ class AVQAModel(nn.Module):
         completed = self.method.complete(features, batch.presence)
         answered = self.answer(completed, batch, None)[1]
         return Output({"complete": answered.logits})
+
+    @torch.no_grad()
+    def answer_on_noised_real(self, batch: Batch, state: Tensor, scale: tuple[float, float]) -> Tensor:
+        """Logits (B, A) by the protocol of the released evaluation code, in which nothing is missing.
+
+        What `state` (B, T, 2) calls absent is the real feature plus noise of the standard deviations `scale` (audio,
+        visual). For comparison with published figures only: this is the one path on which absent values are read.
+        """
+        features = blank_features(self.backbone.encode(blank_batch(batch)), batch.presence)
+        completed = self.method.refine_noised_real(features, state, scale)
+        return self.answer(completed, batch, None)[1].logits
 
     def answer_views(self, views: Views, batch: Batch) -> Output:
         """All views through the backbone as one batch, then one answer loss per view."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from models.features import FeatureShape, blank
 from models.layers.denoiser import Denoiser
 from models.layers.diffusion import FeatureDiffusion, Objective, Sampler, Schedule
+from models.layers.map_denoiser import MapDenoiser
 from models.layers.noise import gaussian_like
 from models.layers.standardise import Standardiser
 
@@ -23,20 +24,23 @@ class AVR(nn.Module):
     `layout`: the sequences that are diffused (below). `width`, `multipliers`: of the U-Net. `steps`, `schedule`,
     `objective`, `loss_weight`: of the diffusion; `snr` weighs x0 and v prediction so that they equal noise prediction.
     `clip`: bound of the estimated clean feature, in standard deviations; null for none. `normalize`: `none` diffuses
-    the features on their own scale. `start`: `given` takes the pair itself as the state at step `start_step`
+    the features on their own scale, `unnormalise_only` takes the result for values in [-1, 1] and maps them to [0, 1].
+    `start`: `given` takes the pair itself as the state at step `start_step`
     (counted from 0; null: the last), `noised` first adds that step's noise. `detach_input`: L_ave does not train the
-    encoders. `sampler`: `ddim` adds no noise in the reverse steps.
+    encoders. `sampler`: `ddim` adds no noise in the reverse steps. `audio_readout` of the layout `map`.
 
     Fidelity:
     - section 3.2 concatenates the pair and says no more. `tokens`: per segment the sequence [audio; N visual tokens]
-      of D channels; `time`: per question the sequence over segments of D + N*D channels. The released code folds both
-      into one map of D channels by a trained convolution, so that noise acts on a learned mixture; this does not;
+      of D channels; `time`: per question the sequence over segments of D + N*D channels. `map` is the released code:
+      audio is repeated at every position of the visual map, a trained 1x1 convolution folds both into D channels, which
+      a 2D U-Net denoises, and a second one unfolds them. Noise then acts on a learned mixture. Audio is read off the
+      first position (`corner`, as released) or is the mean over all (`mean`);
     - Eq. 5, 7: noise prediction on the real pair, one random step per sequence, no weight over steps; mean over
       elements for the squared norm. The released code predicts v with weight snr / (snr + 1);
     - Eq. 6: the variance is the fixed posterior one of DDPM, [7] of the paper, not a network output (so released);
     - Fig. 4b: the pair given enters the reverse process un-noised, and all steps carry gradient (so released);
     - features are standardised before and restored after, since Eq. 5 adds noise of unit scale. The paper is silent;
-      the released code clamps to [-1, 1] instead, which `normalize: none, clip: 1` does;
+      the released code does not, clamps to [-1, 1] and maps the result to [0, 1]: `unnormalise_only` with `clip: 1`;
     - the schedule is not in the paper; `sigmoid` is the one of the released code. `linear` needs 21 steps or more.
 
     At the last of ten steps alpha-bar is 4e-5. Noise prediction divides an un-noised start by its root, 160: with
@@ -48,7 +52,7 @@ class AVR(nn.Module):
         self,
         shape: FeatureShape,
         *,
-        layout: Literal["tokens", "time"] = "tokens",
+        layout: Literal["tokens", "time", "map"] = "tokens",
         width: Annotated[int, Field(ge=8, multiple_of=8)] = 64,
         multipliers: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 2),
         steps: Annotated[int, Field(ge=2)] = 10,
@@ -56,23 +60,29 @@ class AVR(nn.Module):
         objective: Objective = "noise",
         loss_weight: Literal["none", "snr"] = "none",
         clip: Annotated[float, Field(gt=0)] | None = None,
-        normalize: Literal["standardise", "none"] = "standardise",
+        normalize: Literal["standardise", "none", "unnormalise_only"] = "standardise",
         start: Literal["given", "noised"] = "given",
         start_step: Annotated[int, Field(ge=0)] | None = None,
         detach_input: bool = True,
         sampler: Sampler = "ancestral",
+        audio_readout: Literal["corner", "mean"] = "corner",
     ) -> None:
         super().__init__()
         self.start_step = steps - 1 if start_step is None else start_step
         if self.start_step >= steps:
             raise ValueError(f"avr.start_step={start_step} must be below avr.steps={steps}: steps count from 0")
         self.shape, self.layout, self.clip, self.start = shape, layout, clip, start
+        self.audio_readout = audio_readout
         self.loss_weight, self.normalize, self.detach_input = loss_weight, normalize, detach_input
         D, N = shape.channels, shape.tokens
-        channels, length = (D, 1 + N) if layout == "tokens" else (D + N * D, shape.segments)
-        self.padding = -length % 2 ** (len(multipliers) - 1)           # the U-Net halves the length that often
+        channels, length = {"tokens": (D, 1 + N), "time": (D + N * D, shape.segments), "map": (D, N)}[layout]
         self.audio_scale, self.visual_scale = Standardiser(D), Standardiser(D)
-        denoiser = Denoiser(width, channels, multipliers)
+        if layout == "map":
+            self.fold, self.unfold, self.padding = nn.Linear(2 * D, D), nn.Linear(D, 2 * D), 0
+            denoiser = MapDenoiser(width, D, multipliers, shape.grid)
+        else:
+            self.padding = -length % 2 ** (len(multipliers) - 1)       # the U-Net halves the length that often
+            denoiser = Denoiser(width, channels, multipliers)
         self.diffusion = FeatureDiffusion(denoiser, length + self.padding, steps, schedule, objective, sampler)
 
     def loss(self, audio: Tensor, visual: Tensor, present: Tensor | None) -> Tensor:
@@ -110,12 +120,17 @@ class AVR(nn.Module):
         if self.start == "noised":
             x = self.diffusion.q_sample(state, torch.full(state.shape[:1], last, device=state.device), draw(last + 1))
         clean = self.diffusion.reverse(x, last, draw, self.clip)
+        if self.normalize == "unnormalise_only":
+            clean = (clean + 1) / 2
         refined_audio, refined_visual = self.restore(*self.separate(clean, audio.shape[0]))
         return refined_audio.to(audio.dtype), refined_visual.to(visual.dtype)
 
     def join(self, audio: Tensor, visual: Tensor) -> Tensor:
         """The standardised pair as float32 sequences (S, L, C), zeros at the end where the U-Net needs a multiple."""
         audio, visual = self.audio_scale.standardise(audio), self.visual_scale.standardise(visual)
+        if self.layout == "map":
+            everywhere = audio.unsqueeze(2).expand_as(visual)                      # (B, T, N, D)
+            return self.fold(torch.cat([everywhere, visual], dim=-1)).flatten(0, 1).float()    # (B*T, N, D)
         if self.layout == "tokens":
             pads = [audio.new_zeros(*audio.shape[:2], self.padding, audio.shape[2])] if self.padding else []
             return torch.cat([audio.unsqueeze(2), visual, *pads], dim=2).flatten(0, 1)     # (B*T, 1+N, D)
@@ -126,6 +141,9 @@ class AVR(nn.Module):
         """The parts of `join`, still standardised: audio (B, T, D), visual (B, T, N, D)."""
         pair = pair[:, :pair.shape[1] - self.padding]
         D, N = self.shape.channels, self.shape.tokens
+        if self.layout == "map":
+            audio, visual = self.unfold(pair).unflatten(0, (questions, -1)).chunk(2, dim=-1)   # (B, T, N, D) each
+            return audio[:, :, 0] if self.audio_readout == "corner" else audio.mean(dim=2), visual
         if self.layout == "tokens":
             pair = pair.unflatten(0, (questions, -1))                              # (B, T, 1+N, D)
             return pair[:, :, 0], pair[:, :, 1:]

@@ -43,7 +43,8 @@ class RMM(nn.Module):
     `slots` K, the paper's L (75). `similarity`: Eq. 1's scaled inner product, or `cosine` as released. `scale`:
     Eq. 1 divides by sqrt(c) also for the flattened map (`channels`); `length` divides by the root of the vector's
     own length. `temperature` divides every score (1 in the paper). `loss_reduction`, `detach_target`: of Eq. 3.
-    `init_std`: the slots start from N(0, init_std^2).
+    `init_std`: the slots start from N(0, init_std^2). `question_pairing`: `time_major` repeats a defect of the released
+    code, in training only as there: row i of the B*T segments is addressed with question i modulo B.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class RMM(nn.Module):
         loss_reduction: Literal["mean", "sum"] = "mean",
         detach_target: bool = False,
         init_std: Annotated[float, Field(gt=0)] = 1.0,
+        question_pairing: Literal["own", "time_major"] = "own",
     ) -> None:
         super().__init__()
         self.shape = shape
@@ -67,6 +69,7 @@ class RMM(nn.Module):
         self.temperature = temperature
         self.loss_reduction = loss_reduction
         self.detach_target = detach_target
+        self.question_pairing = question_pairing
         D, N = shape.channels, shape.tokens
         self.audio_slots = nn.Parameter(torch.randn(slots, D) * init_std)
         self.visual_slots = nn.Parameter(torch.randn(slots, D * N) * init_std)     # channel-major, like the maps
@@ -80,11 +83,10 @@ class RMM(nn.Module):
         return F.linear(vector, slots) / (math.sqrt(length) * self.temperature)
 
     def address(self, modal: Tensor, text: Tensor, present: Tensor) -> Tensor:
-        """The addressing vector of Eq. 2, (B, T, K), from the scores `modal` (B, T, K) and `text` (B, K).
+        """The addressing vector of Eq. 2, (B, T, K), from the scores `modal` (B, T, K) and `text`, broadcast to it.
 
         `present` (B, T): where the addressing modality is itself absent the question addresses alone.
         """
-        text = text.unsqueeze(1)                                                    # (B, 1, K)
         if self.addressing == "paper":
             joint = torch.softmax(torch.softmax(modal, dim=-1) * torch.softmax(text, dim=-1), dim=-1)
         else:
@@ -98,7 +100,9 @@ class RMM(nn.Module):
         """
         B, T, N, D = features.visual.shape
         flat = features.visual.transpose(2, 3).reshape(B, T, D * N)                 # a view of (B, T, D, H*W) maps
-        text = self.score(features.question, self.text_slots).float()               # (B, K)
+        text = self.score(features.question, self.text_slots).float().unsqueeze(1)  # (B, 1, K)
+        if self.training and self.question_pairing == "time_major":
+            text = text.squeeze(1).repeat(T, 1).unflatten(0, (B, T))                # (B, T, K)
         from_visual = self.score(flat, self.visual_slots).float()                   # (B, T, K)
         from_audio = self.score(features.audio, self.audio_slots).float()           # (B, T, K)
         a_vt = self.address(from_visual, text, presence[..., VISUAL])               # addresses the audio slots

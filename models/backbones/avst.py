@@ -64,7 +64,8 @@ class AVST(Backbone):
     """Spatial grounding per segment, temporal grounding per stream, fusion by the question.
 
     Options: `heads`, `dropout` of the temporal attentions; `temperature` of the spatial softmax (1 as released);
-    `negatives` and `match_weight` of the match loss (0.5 as released).
+    `negatives` and `match_weight` of the match loss (0.5 as released), which counts in every view in which a stand-in was
+    written for what is absent, as released, or in the complete one alone (`match_views`).
     """
 
     has_summaries = True
@@ -78,11 +79,13 @@ class AVST(Backbone):
         temperature: Annotated[float, Field(gt=0)] = 1.0,
         match_weight: Annotated[float, Field(ge=0)] = 0.5,
         negatives: Literal["in_batch", "other_video"] = "in_batch",
+        match_views: Literal["all", "complete"] = "all",
     ) -> None:
         super().__init__()
         self.dim = dim = spec.visual_channels
         self.loss_weights = {"match": match_weight}
         self.negatives = negatives
+        self.match_views = match_views
         self.needs_negatives = negatives == "other_video" and match_weight > 0
         self.question = QuestionLSTM(spec.vocabulary, dim)
         self.audio = nn.Sequential(nn.Linear(spec.audio_channels, dim), nn.ReLU(), nn.Linear(dim, dim))
@@ -140,7 +143,8 @@ class AVST(Backbone):
         target = torch.arange(2 * segments, device=logits.device) < segments        # positives first: label 1
         target = target.long().expand(logits.shape[:2])                             # (B, 2T)
         loss = F.cross_entropy(logits.transpose(1, 2), target, reduction="none").mean(dim=1)
-        return loss * features.negative_valid
+        valid = features.negative_valid if self.match_views == "all" else features.negative_valid & features.whole
+        return loss * valid
 
 
 def as_tokens(maps: Tensor) -> Tensor:

@@ -18,8 +18,11 @@ from models import BACKBONES, METHODS, build_model
 # Other settings of a component that change what is computed enough to be another one, with every partner that differs.
 VARIANTS = ("modality_alignment preset=agreement", "modality_alignment preset=agreement values=visual norm=batch",
             "pstp_net variant=released")
+RELEASED = ("rmm_avr method.refine=missing_only method.reconstruction=1 rmm.similarity=cosine avr.layout=map avr.objective=v "
+            "avr.loss_weight=snr avr.normalize=unnormalise_only avr.clip=1 avr.detach_input=false")
 PAIRS = [(b, m) for b in BACKBONES for m in METHODS]
 PAIRS += [(b, m) for b in VARIANTS for m in ("plain", "prompts", "drfuse")]
+PAIRS += [pytest.param("avst", RELEASED, id="avst-rmm_avr released")]
 SHRUNK = {"rmm_avr": ["avr.steps=3"]}    # the laws do not depend on the number of steps
 CASES = ("complete", "audio_missing", "visual_missing", "both_missing", "segments", "mixed")
 pytestmark = pytest.mark.parametrize("backbone,method", PAIRS)
@@ -37,9 +40,9 @@ def composed(*overrides: str):
 
 
 def configuration(backbone: str, method: str, *overrides: str):
-    name, *options = backbone.split()
-    return deepcopy(composed("dataset=music_avqa", f"backbone={name}", f"method={method}", *SHRUNK.get(method, []),
-                             *(f"backbone.{option}" for option in options), *overrides))
+    (backbone, *of_backbone), (method, *of_method) = backbone.split(), method.split()
+    return deepcopy(composed("dataset=music_avqa", f"backbone={backbone}", f"method={method}", *SHRUNK.get(method, []),
+                             *(f"backbone.{option}" for option in of_backbone), *of_method, *overrides))
 
 
 def with_absence(batch, case: str):

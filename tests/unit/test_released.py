@@ -1,0 +1,131 @@
+"""The choices of the released code, each against a computation of its own."""
+
+import pytest
+import torch
+from denoising_diffusion_pytorch import Unet
+from toy import SHAPE, random_features
+from torch.nn import functional as F
+
+from dataset.types import AUDIO, VISUAL
+from models.avr import AVR
+from models.features import FeatureShape
+from models.layers.map_denoiser import MapDenoiser
+from models.methods.rmm_avr import RMMAVR, reconstruction_loss
+from models.rmm import RMM
+
+OPTIONS = {"layout": "map", "objective": "v", "loss_weight": "snr", "normalize": "unnormalise_only", "clip": 1.0,
+           "detach_input": False, "width": 8, "steps": 4}
+
+
+def released(shape: FeatureShape = SHAPE, **changes) -> AVR:
+    torch.manual_seed(0)
+    return AVR(shape, **{**OPTIONS, **changes})
+
+
+def test_the_map_denoiser_is_the_library_network_but_for_group_norms():
+    torch.manual_seed(0)
+    mine, library = MapDenoiser(16, 4, (1, 2), (6, 4)), Unet(16, channels=4, dim_mults=(1, 2))
+    names, others = ({k: tuple(v.shape) for k, v in m.state_dict().items()} for m in (mine, library))
+    exchanged = {k for k in names if k not in others}
+    assert exchanged and all(".block" in k and k.endswith((".norm.weight", ".norm.bias")) for k in exchanged)
+    assert {k for k in others if k not in names} == {k.rsplit(".", 1)[0] + ".g" for k in exchanged}
+    assert all(names[k] == others[k] for k in names if k in others)
+    x, step = torch.randn(2, 24, 4), torch.tensor([0, 3])
+    image = Unet.forward(mine, x.transpose(1, 2).reshape(2, 4, 6, 4), step)
+    torch.testing.assert_close(mine(x, step), image.flatten(2).transpose(1, 2))
+
+
+def test_an_odd_map_is_padded_and_cut():
+    denoiser = MapDenoiser(8, 4, (1, 2), (3, 5))
+    out = denoiser(torch.randn(2, 15, 4), torch.tensor([1, 2]))
+    assert out.shape == (2, 15, 4) and torch.isfinite(out).all()
+
+
+def test_joining_is_a_1x1_convolution_over_audio_repeated_on_the_map():
+    avr, features = released(), random_features(2)
+    B, T, N, D = features.visual.shape
+    H, W = SHAPE.grid
+    image = features.visual.transpose(2, 3).reshape(B * T, D, H, W)
+    sound = features.audio.reshape(B * T, D, 1, 1).expand(-1, -1, H, W)
+    expected = F.conv2d(torch.cat([sound, image], dim=1), avr.fold.weight[..., None, None], avr.fold.bias)
+    found = avr.join(features.audio, features.visual)
+    torch.testing.assert_close(found.transpose(1, 2).reshape(B * T, D, H, W), expected)
+
+
+@pytest.mark.parametrize("readout", ["corner", "mean"])
+def test_separating_reads_audio_off_the_corner_or_the_mean(readout):
+    avr = released(audio_readout=readout)
+    folded = torch.randn(2 * SHAPE.segments, SHAPE.tokens, SHAPE.channels)
+    audio, visual = avr.separate(folded, 2)
+    image = folded.transpose(1, 2).unflatten(2, SHAPE.grid)
+    wide = F.conv2d(image, avr.unfold.weight[..., None, None], avr.unfold.bias)     # (B*T, 2D, H, W)
+    sound, picture = wide.chunk(2, dim=1)
+    expected = sound[:, :, 0, 0] if readout == "corner" else sound.mean(dim=(2, 3))
+    torch.testing.assert_close(audio.flatten(0, 1), expected)
+    torch.testing.assert_close(visual.flatten(0, 1).transpose(1, 2).unflatten(2, SHAPE.grid), picture)
+
+
+def test_what_is_unfolded_lies_in_zero_to_one():
+    avr, features = released(), random_features(2)
+    seen = []
+    avr.unfold.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    avr.refine(features.audio * 5, features.visual * 5, features.question_id)
+    assert 0 <= float(seen[0].min()) and float(seen[0].max()) <= 1
+    assert (seen[0] == 0).any() or (seen[0] == 1).any()
+
+
+def test_the_weight_over_steps_is_snr_over_snr_plus_one():
+    diffusion = released().diffusion
+    snr = diffusion.alphas_cumprod / (1 - diffusion.alphas_cumprod)
+    torch.testing.assert_close(diffusion.loss_weight, snr / (snr + 1))
+
+
+def test_the_reconstruction_loss_by_hand():
+    real, view = random_features(2), random_features(2, seed=1)
+    whole = torch.tensor([[True, False, True, True], [False, True, True, True]])
+    expected = 0.0
+    for name in ("audio", "visual"):
+        errors = [float((getattr(view, name)[b, t] - getattr(real, name)[b, t]).square().mean())
+                  for b in range(2) for t in range(4) if whole[b, t]]
+        expected += 2 * sum(errors) / len(errors)                   # the same view twice
+    assert float(reconstruction_loss(real, [view, view], whole)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_reconstruction_loss_is_of_both_sides_before_the_missing_one_is_chosen():
+    torch.manual_seed(0)
+    method = RMMAVR(SHAPE, rmm={"slots": 3}, avr=OPTIONS, refine="missing_only", reconstruction=1.0).train()
+    features = random_features(3)
+    views = method.views(features, features.presence)
+    assert torch.equal(views.features["audio_missing"].visual, features.visual)
+    assert float(views.losses["reconstruction"]) > 0
+    views.losses["reconstruction"].backward()
+    assert method.avr.unfold.weight.grad[SHAPE.channels:].abs().sum() > 0
+
+
+def test_time_major_pairs_row_i_with_question_i_modulo_b_in_training_only():
+    torch.manual_seed(0)
+    rmm, features = RMM(SHAPE, slots=5, question_pairing="time_major"), random_features(3)
+    B, T = features.audio.shape[:2]
+    found = rmm.train()(features, features.presence).audio_addressing.flatten(0, 1)
+    own = RMM(SHAPE, slots=5)
+    own.load_state_dict(rmm.state_dict())
+    for i in range(B * T):
+        b, t = divmod(i, T)
+        asked = features.rows(slice(b, b + 1)).with_(question=features.question[i % B:i % B + 1])
+        torch.testing.assert_close(found[i], own(asked, asked.presence).audio_addressing[0, t])
+    torch.testing.assert_close(rmm.eval()(features, features.presence).audio, own(features, features.presence).audio)
+
+
+def test_the_noised_pair_of_the_released_evaluation_reads_what_is_called_missing():
+    torch.manual_seed(0)
+    method = RMMAVR(SHAPE, rmm={"slots": 3}, avr={"enabled": False}).eval()
+    features, state = random_features(3), torch.ones(3, SHAPE.segments, 2, dtype=torch.bool)
+    state[..., AUDIO] = False
+    found = method.refine_noised_real(features, state, (0.3, 0.7))
+    noise = found.audio - features.audio
+    assert torch.equal(found.visual, features.visual)
+    assert 0.2 < float(noise.std()) < 0.4
+    state[..., VISUAL], state[..., AUDIO] = False, True
+    found = method.refine_noised_real(features, state, (0.3, 0.7))
+    assert torch.equal(found.audio, features.audio)
+    assert 0.6 < float((found.visual - features.visual).std()) < 0.8
