@@ -18,8 +18,8 @@ from models import BACKBONES, METHODS, build_model
 # Other settings of a component that change what is computed enough to be another one, with every partner that differs.
 VARIANTS = ("modality_alignment preset=agreement", "modality_alignment preset=agreement values=visual norm=batch",
             "pstp_net variant=released")
-RELEASED = ("rmm_avr method.refine=missing_only method.reconstruction=1 rmm.similarity=cosine avr.layout=map avr.objective=v "
-            "avr.loss_weight=snr avr.normalize=unnormalise_only avr.clip=1 avr.detach_input=false")
+RELEASED = ("rmm_avr method.refine=missing_only method.reconstruction=1 rmm.similarity=cosine avr.layout=map "
+            "avr.objective=v avr.loss_weight=snr avr.normalize=unnormalise_only avr.clip=1 avr.detach_input=false")
 PAIRS = [(b, m) for b in BACKBONES for m in METHODS]
 PAIRS += [(b, m) for b in VARIANTS for m in ("plain", "prompts", "drfuse")]
 PAIRS += [pytest.param("avst", RELEASED, id="avst-rmm_avr released")]

@@ -1,27 +1,31 @@
 """The real commands, shrunk to seconds, on a data set of other shapes, another T and other words."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from commands import ROOT, command
 
-METHODS = ("plain", "modality_dropout", "rmm_avr", "prompts", "shaspec", "actionmae", "drfuse")
+from models import BACKBONES, METHODS
+
+PAIRS = [("avst", method) for method in METHODS] + [(b, "rmm_avr") for b in BACKBONES if b != "avst"]
 
 
 def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_a_users_own_data_set_trains_and_evaluates(small, tmp_path, in_process, method):
+@pytest.mark.parametrize("backbone,method", PAIRS)
+def test_a_users_own_data_set_trains_and_evaluates(small, tmp_path, in_process, backbone, method):
     arguments = [a for a in small if method == "rmm_avr" or not a.startswith(("rmm.", "avr."))]
-    code, out, err = in_process("main_train.py", *arguments, f"method={method}")
+    code, out, err = in_process("main_train.py", *arguments, f"backbone={backbone}", f"method={method}")
     assert code == 0, err
     folder = tmp_path / "runs" / "r"
     results = json.loads((folder / "results.json").read_text())
@@ -34,7 +38,8 @@ def test_a_users_own_data_set_trains_and_evaluates(small, tmp_path, in_process, 
         assert sum(cell["n"] for cell in scenario["by_type"].values()) == 24
     entries = lines(folder / "metrics.jsonl")
     assert [e["epoch"] for e in entries] == [1, 2]
-    assert {"answer_complete", "match_complete", "total"} <= set(entries[0]["loss"])
+    own = {f"{name}_complete" for name in ({"avst": ["match"], "mcd": ["contrast", "distil"]}.get(backbone, []))}
+    assert {"answer_complete", "total", *own} <= set(entries[0]["loss"])
     assert list(folder.glob("events.out.tfevents.*")) and (folder / "environment.json").is_file()
     assert "All Avg" in out and "visual_missing" in out
 
@@ -126,3 +131,36 @@ def test_a_second_stage_starts_from_the_first(small, tmp_path, in_process):
     init = f"train.init={tmp_path / 'runs' / 'first' / 'best.pt'}"
     code, out, _ = in_process("main_train.py", *small, init, "train.max_steps=1")
     assert code == 0 and "of the method start fresh" in out
+
+
+def test_the_released_evaluation_is_marked_and_reads_what_it_calls_missing(small, tmp_path, in_process):
+    """Silencing the sound changes nothing where it is missing, and the answers of the released protocol."""
+    assert in_process("main_train.py", *small)[0] == 0
+    folder = tmp_path / "runs" / "r"
+    silent = tmp_path / "silent"
+    root = Path(next(a for a in small if a.startswith("dataset.root=")).partition("=")[2])
+    shutil.copytree(root, silent)
+    for path in (silent / "feats" / "vggish").glob("*.npy"):
+        np.save(path, np.zeros_like(np.load(path)))
+    confidences = {}
+    for protocol in ("missing", "released_noise"):
+        for data in (root, silent):
+            code, out, err = in_process("main_test.py", "--checkpoint", folder, "--missing", "audio", "--protocol", protocol,
+                                        f"dataset.root={data}")
+            assert code == 0 and ("WARNING: protocol released_noise" in out) is (protocol == "released_noise"), err
+            records = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+            name = "audio_missing" + ("" if protocol == "missing" else "-released_noise")
+            confidences[protocol, data == silent] = [r["confidence"] for r in records if r["scenario"] == name]
+    assert confidences["missing", False] == confidences["missing", True]
+    assert confidences["released_noise", False] != confidences["released_noise", True]
+    scenarios = json.loads((folder / "results.json").read_text())["scenarios"]
+    assert scenarios["audio_missing-released_noise"]["protocol"] == "released_noise"
+    assert "NOT missing" in scenarios["audio_missing-released_noise"]["warning"]
+    assert "protocol" not in scenarios["audio_missing"]
+
+
+def test_the_released_evaluation_needs_the_method(small, tmp_path, in_process):
+    plain = [a for a in small if not a.startswith(("rmm.", "avr."))]
+    assert in_process("main_train.py", *plain, "method=plain")[0] == 0
+    code, _, err = in_process("main_test.py", "--checkpoint", tmp_path / "runs" / "r", "--protocol", "released_noise")
+    assert code == 2 and "method=rmm_avr" in err

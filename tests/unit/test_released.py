@@ -3,8 +3,8 @@
 import pytest
 import torch
 from denoising_diffusion_pytorch import Unet
-from toy import SHAPE, random_features
 from torch.nn import functional as F
+from toy import SHAPE, random_features
 
 from dataset.types import AUDIO, VISUAL
 from models.avr import AVR

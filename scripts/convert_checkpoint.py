@@ -1,0 +1,90 @@
+"""An official net_grd_avst state dict (AVST's, or the method's) to a run folder of this project.
+
+An official checkpoint holds weights and nothing else. The vocabulary comes from the annotations: give dataset.root with
+the official json/ (the official code builds it from the first release). Shapes are those of the official features.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import sys
+import zipfile
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from dataset import build_dataset  # noqa: E402
+from dataset.types import DataSpec  # noqa: E402
+from engine.checkpoint import save_checkpoint  # noqa: E402
+from engine.config import compose  # noqa: E402
+from engine.convert import convert, has_method, steps_of  # noqa: E402
+from engine.errors import UsageError, run_guarded  # noqa: E402
+from models import build_model  # noqa: E402
+
+# Rows 0, 6, ... 54 of the official VGGish and ResNet-18 features; words and answers follow from the vocabulary.
+OFFICIAL = DataSpec(segments=10, audio_channels=128, visual_channels=512, grid=(14, 14), words=14, vocabulary=93, answers=42)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("official", type=Path, help="the official file, e.g. avst.pt")
+    parser.add_argument("out", type=Path, help="run folder to write best.pt into; then: bash test.sh OUT")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dataset.root=DIR and others; the configuration "
+                        "is configs/released.yaml for the method's checkpoint, method=plain for AVST's")
+    return parser.parse_args()
+
+
+def read(path: Path) -> dict[str, torch.Tensor]:
+    """The state dict in `path`; nothing but tensors is unpickled."""
+    if not path.is_file():
+        raise UsageError(f"{path} does not exist; give the official checkpoint file")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, zipfile.BadZipFile, ValueError, KeyError) as error:
+        raise UsageError(f"{path} is damaged, or holds more than tensors ({type(error).__name__}); save its state dict with "
+                         "torch.save(model.state_dict(), FILE) where it was made") from error
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise UsageError(f"{path} is not a state dict: expected names with tensors")
+    return state
+
+
+def configure(official: dict[str, torch.Tensor], overrides: list[str]) -> dict[str, Any]:
+    if not has_method(official):
+        return compose(None, ["dataset=music_avqa", "dataset.annotations=json", "method=plain", *overrides])
+    steps = steps_of(official)
+    given = [] if steps is None else [f"avr.steps={steps}"]
+    return compose(str(ROOT / "configs" / "released.yaml"), ["dataset.annotations=json", *given, *overrides])
+
+
+def main() -> None:
+    options = parse()
+    official = read(options.official)
+    config = configure(official, options.overrides)
+    vocabulary = build_dataset(config["dataset"]).vocabulary()
+    spec = replace(OFFICIAL, words=vocabulary.length, vocabulary=len(vocabulary.words), answers=len(vocabulary.answers))
+    torch.manual_seed(config["train"]["seed"])
+    model = build_model(spec, config["backbone"], config["method"])
+    converted = convert(official, model.state_dict())
+    model.load_state_dict(converted.state)
+    path = options.out / "best.pt"
+    save_checkpoint(path, {"config": config, "vocabulary": vocabulary.to_dict(), "spec": asdict(spec),
+                           "model": model.state_dict(), "epoch": 0})
+    print(f"{len(official) - len(converted.unused)} of {len(official)} official entries are used; without a place here:")
+    print("  " + (", ".join(summary(converted.unused)) or "none"))
+    print(f"written: {path}; evaluate it with: bash test.sh {options.out} dataset.root=DIR")
+
+
+def summary(names: list[str]) -> list[str]:
+    """How many entries of each top-level module."""
+    modules = list(dict.fromkeys(name.split(".")[0] for name in names))
+    return [f"{module} ({sum(name.split('.')[0] == module for name in names)})" for module in modules]
+
+
+if __name__ == "__main__":
+    run_guarded(main)
