@@ -21,6 +21,9 @@ def run_guarded(main: Callable[[], None]) -> None:
         main()
     except (UsageError, DataError, OptionError, NonFiniteLoss) as error:
         message = " ".join(str(error).split())
+    except BrokenPipeError:      # the reader of the output has seen enough: `... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
     except OSError as error:     # full disk, unwritable folder, vanished file
         where = f" ({error.filename})" if error.filename else ""
         message = f"{error.strerror or error}{where}. Free some space or choose a writable folder with run.root=FOLDER"
