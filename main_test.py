@@ -6,15 +6,11 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from dataset import SCENARIOS, Vocabulary, build_dataset
-from dataset.types import DataSpec
-from engine import runtime
-from engine.checkpoint import load_checkpoint, load_weights
-from engine.config import override
+from dataset import SCENARIOS
 from engine.errors import UsageError, run_guarded
 from engine.evaluation import NOTHING_MISSING, RELEASED_NOISE, evaluate, report, unknown_answers
 from engine.metrics import table
-from models import build_model
+from engine.restore import restore
 
 MISSING = {"none": ["complete"], "audio": ["audio_missing"], "visual": ["visual_missing"], "both": ["both_missing"],
            "all": ["complete", "audio_missing", "visual_missing", "both_missing"]}
@@ -59,22 +55,15 @@ def scenarios(arguments: argparse.Namespace, default: list[str]):
 def main() -> None:
     arguments = parse()
     path = find_checkpoint(arguments.checkpoint)
-    state = load_checkpoint(path)
-    config = override(state["config"], arguments.overrides)
-    accelerator = runtime.make_accelerator(config["runtime"])
-    vocabulary, spec = Vocabulary.from_dict(state["vocabulary"]), DataSpec(**state["spec"])
-    data = build_dataset(config["dataset"])
-    data.check(spec)
-    model = build_model(spec, config["backbone"], config["method"])
-    load_weights(model, state["model"], path)
-    model.to(accelerator.device)
-    results, records = evaluate(model, data, arguments.split, scenarios(arguments, config["evaluate"]["scenarios"]),
-                                vocabulary, accelerator, config["evaluate"]["batch_size"], config["runtime"]["workers"],
-                                arguments.protocol)
-    if accelerator.is_main_process:
-        header = {"config": config, "checkpoint": str(path), "epoch": state["epoch"],
+    run = restore(path, arguments.overrides)
+    config, vocabulary = run.config, run.vocabulary
+    results, records = evaluate(run.model, run.data, arguments.split, scenarios(arguments, config["evaluate"]["scenarios"]),
+                                vocabulary, run.accelerator, config["evaluate"]["batch_size"],
+                                config["runtime"]["workers"], arguments.protocol)
+    if run.accelerator.is_main_process:
+        header = {"config": config, "checkpoint": str(path), "epoch": run.epoch,
                   "seed": config["train"]["seed"], "split": arguments.split}
-        print(f"{arguments.split}, {path}, epoch {state['epoch']}\n{table(results)}\n"
+        print(f"{arguments.split}, {path}, epoch {run.epoch}\n{table(results)}\n"
               f"{unknown_answers(records, vocabulary)}")
         if arguments.protocol == RELEASED_NOISE:
             print(f"WARNING: {NOTHING_MISSING}")

@@ -13,6 +13,8 @@ from dataset.files import write_whole
 from engine.errors import UsageError
 
 FORMAT = 1
+# What torch.load raises on a file that is damaged, or holds more than tensors and plain values.
+UNREADABLE = (RuntimeError, pickle.UnpicklingError, EOFError, zipfile.BadZipFile, ValueError, KeyError)
 REQUIRED = ("format", "config", "vocabulary", "spec", "model", "epoch")
 
 
@@ -31,7 +33,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise UsageError(f"checkpoint {path} does not exist; give a run folder or a file such as runs/NAME/best.pt")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, zipfile.BadZipFile, ValueError, KeyError) as error:
+    except UNREADABLE as error:
         raise UsageError(f"checkpoint {path} is damaged or not a checkpoint of this project "
                          f"({type(error).__name__}); delete it or give another one") from error
     lacking = [k for k in REQUIRED if not isinstance(state, dict) or k not in state]

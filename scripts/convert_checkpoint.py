@@ -7,9 +7,7 @@ the official json/ (the official code builds it from the first release). Shapes 
 from __future__ import annotations
 
 import argparse
-import pickle
 import sys
-import zipfile
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 
 from dataset import build_dataset  # noqa: E402
 from dataset.types import DataSpec  # noqa: E402
-from engine.checkpoint import save_checkpoint  # noqa: E402
+from engine.checkpoint import UNREADABLE, save_checkpoint  # noqa: E402
 from engine.config import compose  # noqa: E402
 from engine.convert import convert, has_method, steps_of  # noqa: E402
 from engine.errors import UsageError, run_guarded  # noqa: E402
@@ -46,7 +44,7 @@ def read(path: Path) -> dict[str, torch.Tensor]:
         raise UsageError(f"{path} does not exist; give the official checkpoint file")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, zipfile.BadZipFile, ValueError, KeyError) as error:
+    except UNREADABLE as error:
         raise UsageError(f"{path} is damaged, or holds more than tensors ({type(error).__name__}); save its state dict with "
                          "torch.save(model.state_dict(), FILE) where it was made") from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):

@@ -14,17 +14,13 @@ from tabulate import tabulate
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from dataset import SCENARIOS, Vocabulary, build_dataset  # noqa: E402
+from dataset import SCENARIOS  # noqa: E402
 from dataset.files import write_json, write_text  # noqa: E402
-from dataset.types import DataSpec  # noqa: E402
-from engine import runtime  # noqa: E402
-from engine.checkpoint import load_checkpoint, load_weights  # noqa: E402
-from engine.config import override  # noqa: E402
 from engine.diagnosis import accuracy_by_steps, calibration, examine_features  # noqa: E402
 from engine.errors import run_guarded  # noqa: E402
 from engine.evaluation import predict  # noqa: E402
 from engine.metrics import percentage  # noqa: E402
-from models import build_model  # noqa: E402
+from engine.restore import restore  # noqa: E402
 
 
 def parse() -> argparse.Namespace:
@@ -39,20 +35,12 @@ def parse() -> argparse.Namespace:
 
 def diagnose(path: Path, overrides: list[str], options: argparse.Namespace) -> dict[str, Any]:
     """Everything that is measured on one checkpoint, as written to diagnosis.json."""
-    state = load_checkpoint(path)
-    config = override(state["config"], overrides)
-    accelerator = runtime.make_accelerator(config["runtime"])
-    vocabulary, spec = Vocabulary.from_dict(state["vocabulary"]), DataSpec(**state["spec"])
-    data = build_dataset(config["dataset"])
-    data.check(spec)
-    model = build_model(spec, config["backbone"], config["method"])
-    load_weights(model, state["model"], path)
-    model.to(accelerator.device)
-    where = (model, data, options.split, vocabulary, accelerator, config["evaluate"]["batch_size"],
-             config["runtime"]["workers"])
+    run = restore(path, overrides)
+    where = (run.model, run.data, options.split, run.vocabulary, run.accelerator, run.config["evaluate"]["batch_size"],
+             run.config["runtime"]["workers"])
     answers = {}
     for name in ("complete", "audio_missing", "visual_missing"):
-        records = predict(model, data, options.split, SCENARIOS[name], vocabulary, accelerator, *where[-2:])
+        records = predict(*where[:3], SCENARIOS[name], *where[3:])
         answers[name] = {"accuracy": percentage(r.correct for r in records), "ece": calibration(records)}
     return {"checkpoint": str(path), "split": options.split, "answers": answers, "features": examine_features(*where),
             "by_steps": accuracy_by_steps(*where) if options.steps else {}}
