@@ -30,8 +30,8 @@ def predict(model, data, split: str, scenario: Scenario, vocabulary: Vocabulary,
             batch_size: int, workers: int, protocol: str = "missing") -> list[Record]:
     """One record per question of `split`, gathered over all processes.
 
-    `protocol` "released_noise" reads the real features of what the scenario takes away (`NOTHING_MISSING`); complete input
-    is answered as ever.
+    `protocol` "released_noise" reads the real features of what the scenario takes away (`NOTHING_MISSING`); complete
+    input is answered as ever.
     """
     noised = protocol == RELEASED_NOISE and scenario.missing != "none"
     questions = data.question_set(split, vocabulary, SCENARIOS["complete"] if noised else scenario)

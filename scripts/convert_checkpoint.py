@@ -1,8 +1,9 @@
 """An official net_grd_avst state dict (AVST's, or the method's) to a run folder of this project.
 
-An official checkpoint holds weights and nothing else. Its vocabulary comes from the training file of the first release, in
-order of appearance, whatever release is evaluated: give dataset.root with the official json/. Another order fits in shape
-and gives wrong answers, so dataset.annotations has no say in it. Shapes are those of the official features.
+An official checkpoint holds weights and nothing else. Its vocabulary comes from the training file of the first
+release, in order of appearance, whatever release is evaluated: give dataset.root with the official json/. Another order
+fits in shape and gives wrong answers, so dataset.annotations has no say in it. Shapes are those of the official
+features.
 """
 
 from __future__ import annotations

@@ -79,8 +79,8 @@ class RMMAVR(Method):
     def refine_noised_real(self, features: Features, state: Tensor, scale: tuple[float, float]) -> Features:
         """The released evaluation's "pseudo" pair, refined: real + noise where `state` (B, T, 2) is False.
 
-        `scale` (audio, visual): standard deviations of the noise. Of what the scenario takes away nothing is missing and
-        RMM recalls nothing; what the data themselves lack, where `features.presence` is False, it recalls as ever.
+        `scale` (audio, visual): standard deviations of the noise. Of what the scenario takes away nothing is missing
+        and RMM recalls nothing; what the data themselves lack, where `features.presence` is False, it recalls as ever.
         """
         real = self.recall(features, features.presence, features.question_id)
         audio = real.audio + scale[AUDIO] * gaussian_like(real.audio, features.question_id, stream=3)
