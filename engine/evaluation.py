@@ -20,7 +20,7 @@ from engine.metrics import Record, by_source, summarise
 
 RELEASED_NOISE = "released_noise"
 # Standard deviation of the noise on (audio, visual) in the official evaluation code, by what it calls missing.
-NOISE_SCALE = {"none": (0.0, 0.0), "audio": (0.3, 0.0), "visual": (0.0, 0.7), "both": (0.5, 0.5)}
+NOISE_SCALE = {"audio": (0.3, 0.0), "visual": (0.0, 0.7), "both": (0.5, 0.5)}
 NOTHING_MISSING = ("protocol released_noise: the modality is NOT missing. Its real features, with noise added, reach the "
                    "answer, as in the official evaluation code. Not comparable with a missing modality.")
 
@@ -30,9 +30,10 @@ def predict(model, data, split: str, scenario: Scenario, vocabulary: Vocabulary,
             batch_size: int, workers: int, protocol: str = "missing") -> list[Record]:
     """One record per question of `split`, gathered over all processes.
 
-    `protocol` "released_noise" reads the real features of what the scenario takes away (`NOTHING_MISSING`).
+    `protocol` "released_noise" reads the real features of what the scenario takes away (`NOTHING_MISSING`); complete
+    input is answered as ever.
     """
-    noised = protocol == RELEASED_NOISE
+    noised = protocol == RELEASED_NOISE and scenario.missing != "none"
     questions = data.question_set(split, vocabulary, SCENARIOS["complete"] if noised else scenario)
     loader = make_loader(questions, batch_size=batch_size, shuffle=False, workers=workers,
                          rank=accelerator.process_index, world_size=accelerator.num_processes)

@@ -1,7 +1,9 @@
 """An official net_grd_avst state dict (AVST's, or the method's) to a run folder of this project.
 
-An official checkpoint holds weights and nothing else. The vocabulary comes from the annotations: give dataset.root with
-the official json/ (the official code builds it from the first release). Shapes are those of the official features.
+An official checkpoint holds weights and nothing else. Its vocabulary comes from the training file of the first
+release, in order of appearance, whatever release is evaluated: give dataset.root with the official json/. Another order
+fits in shape and gives wrong answers, so dataset.annotations has no say in it. Shapes are those of the official
+features.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("official", type=Path, help="the official file, e.g. avst.pt")
     parser.add_argument("out", type=Path, help="run folder to write best.pt into; then: bash test.sh OUT")
+    parser.add_argument("--vocabulary", default="json", metavar="FOLDER",
+                        help="folder below dataset.root of the training file the checkpoint was made with (default json)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="dataset.root=DIR and others; the configuration "
                         "is configs/released.yaml for the method's checkpoint, method=plain for AVST's")
     return parser.parse_args()
@@ -54,17 +58,17 @@ def read(path: Path) -> dict[str, torch.Tensor]:
 
 def configure(official: dict[str, torch.Tensor], overrides: list[str]) -> dict[str, Any]:
     if not has_method(official):
-        return compose(None, ["dataset=music_avqa", "dataset.annotations=json", "method=plain", *overrides])
+        return compose(None, ["dataset=music_avqa", "method=plain", *overrides])
     steps = steps_of(official)
     given = [] if steps is None else [f"avr.steps={steps}"]
-    return compose(str(ROOT / "configs" / "released.yaml"), ["dataset.annotations=json", *given, *overrides])
+    return compose(str(ROOT / "configs" / "released.yaml"), [*given, *overrides])
 
 
 def main() -> None:
     options = parse()
     official = read(options.official)
     config = configure(official, options.overrides)
-    vocabulary = build_dataset(config["dataset"]).vocabulary()
+    vocabulary = build_dataset(config["dataset"] | {"annotations": options.vocabulary}).vocabulary()
     spec = replace(OFFICIAL, words=vocabulary.length, vocabulary=len(vocabulary.words), answers=len(vocabulary.answers))
     torch.manual_seed(config["train"]["seed"])
     model = build_model(spec, config["backbone"], config["method"])
@@ -75,7 +79,8 @@ def main() -> None:
                            "model": model.state_dict(), "epoch": 0})
     print(f"{len(official) - len(converted.unused)} of {len(official)} official entries are used; without a place here:")
     print("  " + (", ".join(summary(converted.unused)) or "none"))
-    print(f"written: {path}; evaluate it with: bash test.sh {options.out} dataset.root=DIR")
+    print(f"written: {path}; its words and answers are those of {options.vocabulary}/. Evaluate it on "
+          f"{config['dataset']['annotations']}/ with: bash test.sh {options.out}")
 
 
 def summary(names: list[str]) -> list[str]:

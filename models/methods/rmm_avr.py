@@ -79,12 +79,14 @@ class RMMAVR(Method):
     def refine_noised_real(self, features: Features, state: Tensor, scale: tuple[float, float]) -> Features:
         """The released evaluation's "pseudo" pair, refined: real + noise where `state` (B, T, 2) is False.
 
-        `scale` (audio, visual): standard deviations of the noise. RMM has no part in it, and nothing is missing.
+        `scale` (audio, visual): standard deviations of the noise. Of what the scenario takes away nothing is missing
+        and RMM recalls nothing; what the data themselves lack, where `features.presence` is False, it recalls as ever.
         """
-        audio = features.audio + scale[AUDIO] * gaussian_like(features.audio, features.question_id, stream=3)
-        visual = features.visual + scale[VISUAL] * gaussian_like(features.visual, features.question_id, stream=4)
-        noised = features.with_(audio=audio, visual=visual)
-        pair = merge(features, noised, ~state[..., AUDIO], ~state[..., VISUAL])
+        real = self.recall(features, features.presence, features.question_id)
+        audio = real.audio + scale[AUDIO] * gaussian_like(real.audio, features.question_id, stream=3)
+        visual = real.visual + scale[VISUAL] * gaussian_like(real.visual, features.question_id, stream=4)
+        taken = features.presence & ~state                             # (B, T, 2), what the scenario takes away
+        pair = merge(real, real.with_(audio=audio, visual=visual), taken[..., AUDIO], taken[..., VISUAL])
         return self.refine(pair, state, features.question_id)
 
     def stages(self, features: Features, presence: Tensor) -> dict[str, Features]:

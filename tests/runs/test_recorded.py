@@ -105,3 +105,19 @@ def test_a_run_trains_on_data_with_missing_modalities(lacking, tmp_path, in_proc
                                 f"run.root={tmp_path / 'runs'}", "run.name=r", "train.epochs=1")
     assert code == 0, err
     assert (tmp_path / "runs/r/results.json").is_file()
+
+
+def test_complete_input_is_answered_alike_under_both_protocols(lacking, tmp_path, in_process):
+    """Also where a test video has no sound: nothing is taken away, so the released evaluation has nothing to add."""
+    (lacking / "feats/vggish/test0000.npy").unlink()
+    record = lacking / "feats/presence.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"test0000": {"audio": 0, "visual": 6}}))
+    arguments = [*SMALL, f"dataset.root={lacking}", f"run.root={tmp_path / 'runs'}", "run.name=r", "train.max_steps=2"]
+    assert in_process("main_train.py", *arguments)[0] == 0
+    folder, found = tmp_path / "runs/r", []
+    for protocol in ("missing", "released_noise"):
+        code, _, err = in_process("main_test.py", "--checkpoint", folder, "--missing", "none", "--protocol", protocol)
+        assert code == 0, err
+        records = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+        found.append([r["confidence"] for r in records if r["scenario"] == "complete"])
+    assert len(found[0]) == 24 and found[0] == found[1]

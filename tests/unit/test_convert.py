@@ -10,11 +10,13 @@ from commands import command
 from torch.nn import functional as F
 
 from dataset.types import DataSpec
+from engine.checkpoint import load_checkpoint
 from engine.config import compose
 from engine.convert import convert, has_method, steps_of
 from engine.errors import UsageError
 from models import build_model
 from models.layers.map_denoiser import MapDenoiser
+from scripts.convert_checkpoint import read
 
 OFFICIAL = DataSpec(segments=10, audio_channels=128, visual_channels=512, grid=(14, 14), words=14, vocabulary=93, answers=42)
 SLOTS = 3                                # 75 of 100,352 entries are 30 MB
@@ -130,9 +132,10 @@ def write_root(root):
     record = {"question_content": "Where is the performance?", "templ_values": "[]", "question_deleted": 0,
               "type": '["Visual", "Location"]', "video_id": "00000001", "question_id": 1, "anser": "indoor"}
     other = record | {"question_content": "Is it loud?", "question_id": 2, "anser": "yes"}
-    (root / "json").mkdir(parents=True)
-    for split in ("train", "val", "test"):
-        (root / "json" / f"avqa-{split}.json").write_text(json.dumps([record, other]))
+    for release, records in (("json", [record, other]), ("json_update", [other, record])):      # the words in another order
+        (root / release).mkdir(parents=True)
+        for split in ("train", "val", "test"):
+            (root / release / f"avqa-{split}.json").write_text(json.dumps(records))
     for folder, shape in (("vggish", (60, 128)), ("res18_14x14", (60, 512, 14, 14))):
         (root / "feats" / folder).mkdir(parents=True)
         np.save(root / "feats" / folder / "00000001.npy", np.random.default_rng(0).random(shape, dtype=np.float32))
@@ -145,6 +148,9 @@ def test_the_command_writes_a_run_that_can_be_evaluated(tmp_path):
     done = command("scripts/convert_checkpoint.py", tmp_path / "avst.pt", tmp_path / "run", root)
     assert done.returncode == 0, done.stderr
     assert "visual_net (3)" in done.stdout and "norm3 (2)" in done.stdout
+    state = load_checkpoint(tmp_path / "run" / "best.pt")
+    assert state["config"]["dataset"]["annotations"] == "json_update"
+    assert state["vocabulary"]["answers"] == ["indoor", "yes"] and state["vocabulary"]["words"][:2] == ["<pad>", "Where"]
     done = command("main_test.py", "--checkpoint", tmp_path / "run", "runtime.device=cpu")
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "results.json").read_text())["scenarios"]["complete"]["n"] == 2
@@ -156,7 +162,8 @@ def test_the_command_refuses_another_vocabulary_and_what_is_no_state_dict(tmp_pa
     root = f"dataset.root={tmp_path / 'data'}"
     done = command("scripts/convert_checkpoint.py", tmp_path / "avst.pt", tmp_path / "run", root)
     assert done.returncode == 2 and "question_encoder.word2vec.weight" in done.stderr and "vocabulary" in done.stderr
-    torch.save({"model": [1, 2]}, tmp_path / "other.pt")
-    done = command("scripts/convert_checkpoint.py", tmp_path / "other.pt", tmp_path / "run", root)
-    assert done.returncode == 2 and "not a state dict" in done.stderr
+    for content, message in (({"model": [1, 2]}, "not a state dict"), (torch.nn.Linear(2, 2), "more than tensors")):
+        torch.save(content, tmp_path / "other.pt")
+        with pytest.raises(UsageError, match=message):
+            read(tmp_path / "other.pt")
     assert not (tmp_path / "run").exists()

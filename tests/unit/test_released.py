@@ -7,8 +7,9 @@ from torch.nn import functional as F
 from toy import SHAPE, random_features
 
 from dataset.types import AUDIO, VISUAL
+from engine.config import compose
 from models.avr import AVR
-from models.features import FeatureShape
+from models.features import FeatureShape, blank_features
 from models.layers.map_denoiser import MapDenoiser
 from models.methods.rmm_avr import RMMAVR, reconstruction_loss
 from models.rmm import RMM
@@ -20,6 +21,34 @@ OPTIONS = {"layout": "map", "objective": "v", "loss_weight": "snr", "normalize":
 def released(shape: FeatureShape = SHAPE, **changes) -> AVR:
     torch.manual_seed(0)
     return AVR(shape, **{**OPTIONS, **changes})
+
+
+def flat(config: dict, prefix: str = "") -> dict:
+    """`{"a": {"b": 1}}` as `{"a.b": 1}`."""
+    found = {}
+    for key, value in config.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
+def test_the_preset_changes_what_departs_from_the_paper_and_nothing_else():
+    paper, release = (flat(compose(file, ["dataset=music_avqa"])) for file in (None, "configs/released.yaml"))
+    assert paper.keys() == release.keys()
+    assert {key: value for key, value in release.items() if value != paper[key]} == {
+        "backbone.negatives": "other_video", "method.refine": "missing_only", "method.reconstruction": 1.0,
+        "method.rmm.similarity": "cosine", "method.avr.layout": "map", "method.avr.objective": "v",
+        "method.avr.loss_weight": "snr", "method.avr.normalize": "unnormalise_only", "method.avr.clip": 1.0,
+        "method.avr.detach_input": False,
+    }
+    assert release["method.avr.audio_readout"] == "corner" and release["method.rmm.question_pairing"] == "own"
+
+
+def test_the_published_network_has_as_many_parameters_as_version_1_9_4():
+    """163 tensors, 4,685,120 numbers; an RMS norm in place of a group norm would lack one vector per block."""
+    mine, library = MapDenoiser(64, 512, (1, 2), (14, 14)), Unet(64, channels=512, dim_mults=(1, 2))
+    biases = sum(p.numel() for name, p in mine.named_parameters() if name.endswith(".norm.bias"))
+    assert len(mine.state_dict()) == 163 and sum(p.numel() for p in mine.parameters()) == 4_685_120
+    assert sum(p.numel() for p in library.parameters()) == 4_685_120 - biases
 
 
 def test_the_map_denoiser_is_the_library_network_but_for_group_norms():
@@ -130,3 +159,16 @@ def test_the_noised_pair_of_the_released_evaluation_reads_what_is_called_missing
     found = method.refine_noised_real(features, state, (0.3, 0.7))
     assert torch.equal(found.audio, features.audio)
     assert 0.6 < float((found.visual - features.visual).std()) < 0.8
+
+
+def test_what_the_data_lack_is_recalled_in_the_released_evaluation_too():
+    """One question has no picture at all: RMM recalls it, without noise; the others' sound is the real one plus noise."""
+    torch.manual_seed(0)
+    method, whole = RMMAVR(SHAPE, rmm={"slots": 3}, avr={"enabled": False}).eval(), random_features(3)
+    presence = torch.ones(3, SHAPE.segments, 2, dtype=torch.bool)
+    presence[1, :, VISUAL] = False
+    features, state = blank_features(whole, presence), presence.clone()
+    state[..., AUDIO] = False
+    found = method.refine_noised_real(features, state, (0.3, 0.7))
+    torch.testing.assert_close(found.visual, method.complete(features, presence).visual)
+    assert 0.2 < float((found.audio - whole.audio).std()) < 0.4
