@@ -27,7 +27,8 @@ class AVR(nn.Module):
     the features on their own scale, `unnormalise_only` takes the result for values in [-1, 1] and maps them to [0, 1].
     `start`: `given` takes the pair itself as the state at step `start_step`
     (counted from 0; null: the last), `noised` first adds that step's noise. `detach_input`: L_ave does not train the
-    encoders. `sampler`: `ddim` adds no noise in the reverse steps. `audio_readout` of the layout `map`.
+    encoders. `sampler`: `ddim` adds no noise in the reverse steps. `audio_readout` of the layout `map`. `samples`: at
+    evaluation the mean over that many reverse processes, each with noise of its own.
 
     Fidelity:
     - section 3.2 concatenates the pair and says no more. `tokens`: per segment the sequence [audio; N visual tokens]
@@ -66,13 +67,14 @@ class AVR(nn.Module):
         detach_input: bool = True,
         sampler: Sampler = "ancestral",
         audio_readout: Literal["corner", "mean"] = "corner",
+        samples: Annotated[int, Field(ge=1)] = 1,
     ) -> None:
         super().__init__()
         self.start_step = steps - 1 if start_step is None else start_step
         if self.start_step >= steps:
             raise ValueError(f"avr.start_step={start_step} must be below avr.steps={steps}: steps count from 0")
         self.shape, self.layout, self.clip, self.start = shape, layout, clip, start
-        self.audio_readout = audio_readout
+        self.audio_readout, self.samples = audio_readout, samples
         self.loss_weight, self.normalize, self.detach_input = loss_weight, normalize, detach_input
         D, N = shape.channels, shape.tokens
         channels, length = {"tokens": (D, 1 + N), "time": (D + N * D, shape.segments), "map": (D, N)}[layout]
@@ -108,22 +110,31 @@ class AVR(nn.Module):
     def refine(self, audio: Tensor, visual: Tensor, question_id: Tensor | None) -> tuple[Tensor, Tensor]:
         """The reverse process (Eq. 6, Fig. 4b) from the pair given, with gradient; shapes and dtypes are kept.
 
-        `question_id` (B,) int64 seeds each question's noise (evaluation); None draws from the global generator.
+        `question_id` (B,) int64 seeds each question's noise (evaluation); None (training) draws one sample from the
+        global generator.
         """
         state = self.join(audio, visual)                                           # (S, L, C)
-
-        def draw(step: int) -> Tensor:
-            per_question = state.detach().reshape(audio.shape[0], -1, state.shape[-1])
-            return gaussian_like(per_question, question_id, NOISE_STREAM + step).reshape(state.shape)
-
-        x, last = state, self.start_step
-        if self.start == "noised":
-            x = self.diffusion.q_sample(state, torch.full(state.shape[:1], last, device=state.device), draw(last + 1))
-        clean = self.diffusion.reverse(x, last, draw, self.clip)
+        count = 1 if question_id is None else self.samples
+        clean = sum(self.sample(state, question_id, number) for number in range(count)) / count
         if self.normalize == "unnormalise_only":
             clean = (clean + 1) / 2
         refined_audio, refined_visual = self.restore(*self.separate(clean, audio.shape[0]))
         return refined_audio.to(audio.dtype), refined_visual.to(visual.dtype)
+
+    def sample(self, state: Tensor, question_id: Tensor | None, number: int) -> Tensor:
+        """Reverse process `number` from `state` (S, L, C), standardised, with noise that no other number has."""
+        last = self.start_step
+        first_stream = NOISE_STREAM + number * (self.diffusion.num_timesteps + 1)
+
+        def draw(step: int) -> Tensor:
+            questions = len(state) if question_id is None else len(question_id)
+            per_question = state.detach().reshape(questions, -1, state.shape[-1])
+            return gaussian_like(per_question, question_id, first_stream + step).reshape(state.shape)
+
+        x = state
+        if self.start == "noised":
+            x = self.diffusion.q_sample(state, torch.full(state.shape[:1], last, device=state.device), draw(last + 1))
+        return self.diffusion.reverse(x, last, draw, self.clip)
 
     def join(self, audio: Tensor, visual: Tensor) -> Tensor:
         """The standardised pair as float32 sequences (S, L, C), zeros at the end where the U-Net needs a multiple."""

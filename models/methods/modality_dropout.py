@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
 from torch import Tensor
 
 from models.features import Features, FeatureShape, blank_features
@@ -13,11 +16,20 @@ class ModalityDropout(Method):
     """The same fill as `plain`, but absence is simulated in training.
 
     `views`: the simulated states (`simulate`), `all` as Eq. 8 does for the paper's method. A view in which a
-    modality is simply absent gives no match loss: a blank is no evidence about what sounds.
+    modality is simply absent gives no match loss: a blank is no evidence about what sounds. `label_smoothing` of the
+    answer loss, for a fair comparison with methods that have it.
     """
 
-    def __init__(self, shape: FeatureShape, *, fill: FillMode = "zeros", views: ViewMode = "all") -> None:
+    def __init__(
+        self,
+        shape: FeatureShape,
+        *,
+        fill: FillMode = "zeros",
+        views: ViewMode = "all",
+        label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+    ) -> None:
         super().__init__()
+        self.label_smoothing = label_smoothing
         self.fill = Fill(shape, fill)
         self.views_mode = views
 

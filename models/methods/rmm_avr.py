@@ -9,7 +9,8 @@ Fidelity:
 - both refinements go through the denoiser as one batch, which changes nothing but the time;
 - complete input is never refined at test, as Eq. 8 trains it;
 - the switches of Table 4: `rmm.enabled`, `avr.enabled`. AVR alone starts the missing part from unit noise of the
-  standardised features; with both off the method is the plain backbone with `fill`.
+  standardised features; with both off the method is the plain backbone with `fill`;
+- `label_smoothing` and `segment_view` are ours, off by default (`configs/method/rmm_avr_plus.yaml`, `docs/findings.md`).
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class RMMAVR(Method):
     """RMM and AVR between any backbone's `encode` and `fuse`.
 
     `rmm`, `avr`: the options of the two modules plus `enabled`. `lambda1`, `lambda2`: weights of L_rmmr and L_ave;
-    `reconstruction` that of the released code's squared error of refined features.
+    `reconstruction` that of the released code's squared error of refined features. `label_smoothing` of the answer loss.
+    `segment_view`: a fourth training view, in which every segment by itself lacks the sound, the picture or nothing.
     """
 
     sections = {"rmm": RMM, "avr": AVR}
@@ -49,12 +51,16 @@ class RMMAVR(Method):
         lambda1: Annotated[float, Field(ge=0)] = 1.0,
         lambda2: Annotated[float, Field(ge=0)] = 1.0,
         reconstruction: Annotated[float, Field(ge=0)] = 0.0,
+        label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+        segment_view: bool = False,
     ) -> None:
         super().__init__()
         self.rmm = build_section(RMM, shape, rmm)
         self.avr = build_section(AVR, shape, avr)
         self.fill = Fill(shape, fill)
         self.refine_both = refine == "both"
+        self.label_smoothing = label_smoothing
+        self.segment_view = segment_view
         self.loss_weights = {"rmmr": lambda1, "ave": lambda2, "reconstruction": reconstruction}
 
     def compile_hot_path(self) -> None:
@@ -108,16 +114,19 @@ class RMMAVR(Method):
         pseudo = None if self.rmm is None else self.rmm(features, presence)
         if pseudo is not None:
             losses["rmmr"] = self.rmm.loss(features, pseudo, whole)
-        states = [without(presence, AUDIO), without(presence, VISUAL)]
-        pairs = concatenate([self.recall(blank_features(features, s), s, None, pseudo) for s in states])
+        states = {"audio_missing": without(presence, AUDIO), "visual_missing": without(presence, VISUAL)}
+        if self.segment_view:
+            states["segments_missing"] = without_segments(presence)
+        pairs = concatenate([self.recall(blank_features(features, s), s, None, pseudo) for s in states.values()])
         refined = self.refined(pairs, None)
         if self.loss_weights["reconstruction"] > 0 and self.avr is not None:
             losses["reconstruction"] = reconstruction_loss(features, refined.split(presence.shape[0]), whole)
-        no_audio, no_visual = self.chosen(pairs, refined, torch.cat(states)).split(presence.shape[0])
+        parts = self.chosen(pairs, refined, torch.cat(list(states.values()))).split(presence.shape[0])
+        views = dict(zip(states, parts, strict=True))
         complete = features
         if not bool(whole.all()):      # what the data lack is completed as in the view that lacks the same
-            complete = merge(features, no_audio, ~whole, ~whole)
-        return Views({"complete": complete, "audio_missing": no_audio, "visual_missing": no_visual}, losses)
+            complete = merge(features, views["audio_missing"], ~whole, ~whole)
+        return Views({"complete": complete, **views}, losses)
 
     def recall(self, features: Features, presence: Tensor, question_id: Tensor | None, pseudo=None) -> Features:
         """The pair before refinement: pseudo features (or noise, without RMM) in the absent entries."""
@@ -150,6 +159,13 @@ class RMMAVR(Method):
             lacking = ~presence.all(dim=-1)                            # (B, T)
             return refined if bool(lacking.all()) else merge(pair, refined, lacking, lacking)
         return merge(pair, refined, ~presence[..., AUDIO], ~presence[..., VISUAL])
+
+
+def without_segments(presence: Tensor) -> Tensor:
+    """`presence` (B, T, 2) with the sound, the picture or nothing taken from each segment, equally likely."""
+    draw = torch.randint(3, presence.shape[:2], device=presence.device)[..., None]         # (B, T, 1)
+    no_audio, no_visual = without(presence, AUDIO), without(presence, VISUAL)
+    return torch.where(draw == 0, no_audio, torch.where(draw == 1, no_visual, presence))
 
 
 def reconstruction_loss(real: Features, views: list[Features], whole: Tensor) -> Tensor:

@@ -297,3 +297,21 @@ def test_reverse_in_few_channels_is_the_reverse_process(layout, sampler, objecti
         results.append([*refined, audio.grad, visual.grad, *(p.grad for p in avr.parameters())])
     for narrow, plain in zip(*results, strict=True):
         torch.testing.assert_close(narrow, plain, rtol=1e-3, atol=1e-3 * float(plain.detach().abs().max()))
+
+
+@pytest.mark.parametrize("sampler,start", [("ancestral", "given"), ("ddim", "noised")])
+def test_samples_are_averaged_at_evaluation_and_differ_from_each_other(sampler, start):
+    torch.manual_seed(0)
+    avr = AVR(SHAPE, width=8, steps=4, sampler=sampler, start=start, samples=3).eval()
+    audio, visual, ids = torch.randn(2, 3, 8), torch.randn(2, 3, 4, 8), torch.tensor([3, 8])
+    state = avr.join(audio, visual)
+    singles = [avr.sample(state, ids, number) for number in range(3)]
+    assert not any(torch.allclose(a, b) for a, b in zip(singles, singles[1:] + singles[:1], strict=True))
+    expected = avr.restore(*avr.separate((singles[0] + singles[1] + singles[2]) / 3, 2))
+    for found, wanted in zip(avr.refine(audio, visual, ids), expected, strict=True):
+        torch.testing.assert_close(found, wanted)
+    torch.manual_seed(5)
+    trained = avr.refine(audio, visual, None)[0]
+    avr.samples = 1
+    torch.manual_seed(5)
+    assert torch.equal(avr.refine(audio, visual, None)[0], trained)    # training draws one

@@ -8,7 +8,7 @@ from dataset.types import AUDIO, VISUAL
 from models.features import blank_features
 from models.methods.modality_dropout import ModalityDropout
 from models.methods.plain import Plain
-from models.methods.rmm_avr import RMMAVR
+from models.methods.rmm_avr import RMMAVR, without_segments
 
 
 def method(rmm: bool = True, avr: bool = True, **options) -> RMMAVR:
@@ -95,3 +95,24 @@ def test_sampled_dropout_draws_all_three_states():
     assert not (no_audio & no_visual).any()
     counts = [int(no_audio.sum()), int(no_visual.sum()), int((~no_audio & ~no_visual).sum())]
     assert min(counts) >= 10
+
+
+def test_the_segment_view_takes_sound_picture_or_nothing_from_each_segment_alike():
+    torch.manual_seed(0)
+    presence = torch.ones(600, 10, 2, dtype=torch.bool)
+    presence[0, 0, AUDIO] = False                                      # has only its picture, and keeps it
+    reduced = without_segments(presence)
+    assert not bool((reduced & ~presence).any()) and bool(reduced.any(dim=-1).all())
+    shares = [float((~reduced[1:, :, m]).float().mean()) for m in (AUDIO, VISUAL)]
+    assert shares == pytest.approx([1 / 3, 1 / 3], abs=0.02)
+    assert float(reduced[1:].all(dim=1).any(dim=-1).float().mean()) < 0.1      # segments are drawn one by one
+
+
+def test_the_segment_view_is_a_fourth_answer_on_what_the_segments_lack():
+    features, presence = random_features(3), torch.ones(3, 4, 2, dtype=torch.bool)
+    views = method(avr=False, segment_view=True).views(features, presence).features
+    assert list(views) == ["complete", "audio_missing", "visual_missing", "segments_missing"]
+    mixed = views["segments_missing"]
+    kept_audio = (mixed.audio == features.audio).all(dim=-1)           # (B, T)
+    kept_visual = (mixed.visual == features.visual).flatten(2).all(dim=-1)
+    assert bool((kept_audio | kept_visual).all()) and not bool((kept_audio & kept_visual).all())
