@@ -1,36 +1,72 @@
 """Why a run answers as it does without a modality: what it writes in its place, how sharply it recalls, how many diffusion
-steps help, how far its confidence can be trusted. Writes diagnosis.json beside the checkpoint and prints tables.
+steps help, how far its confidence can be trusted, and what the official evaluation protocol would have said. Writes
+diagnosis.json beside every checkpoint and prints tables; runs of a table's row are averaged over its seeds.
+
+  python scripts/diagnose.py runs/NAME --steps
+  python scripts/diagnose.py --table released --seeds 3 --rows paper,released --out page.md
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
-
-from tabulate import tabulate
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from dataset import SCENARIOS  # noqa: E402
 from dataset.files import write_json, write_text  # noqa: E402
+from engine.config import nearest  # noqa: E402
 from engine.diagnosis import accuracy_by_steps, calibration, examine_features  # noqa: E402
-from engine.errors import run_guarded  # noqa: E402
-from engine.evaluation import predict  # noqa: E402
+from engine.errors import UsageError, run_guarded  # noqa: E402
+from engine.evaluation import RELEASED_NOISE, predict  # noqa: E402
 from engine.metrics import percentage  # noqa: E402
+from engine.report.diagnosis import as_markdown  # noqa: E402
+from engine.report.grid import find_grid  # noqa: E402
+from engine.report.plan import Plan  # noqa: E402
 from engine.restore import restore  # noqa: E402
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", metavar="RUN|key=value", help="run folders or checkpoints, then overrides such "
-                        "as dataset.root=DIR runtime.device=cpu")
+    parser.add_argument("runs", nargs="*", metavar="RUN|key=value", help="run folders or checkpoints; overrides such as "
+                        "dataset.root=DIR runtime.device=cpu")
+    parser.add_argument("--table", help="instead of RUN: the finished runs of a table of scripts/reproduce.py")
+    parser.add_argument("--rows", metavar="ROW,ROW", help="of that table; default: all")
+    parser.add_argument("--seeds", type=int, help="seeds 1..N of that table; default: the table's")
     parser.add_argument("--split", choices=("val", "test"), default="test")
     parser.add_argument("--steps", action="store_true", help="also answer with 1, 2, ... diffusion steps (slow)")
     parser.add_argument("--out", type=Path, help="write the tables as Markdown into this file as well")
-    return parser.parse_args()
+    options = parser.parse_intermixed_args()
+    if bool(options.table) == any("=" not in item for item in options.runs):
+        parser.error("give either run folders or --table NAME")
+    return options
+
+
+def checkpoints(options: argparse.Namespace, overrides: list[str]) -> dict[str, list[Path]]:
+    """What is to be diagnosed: {label: checkpoints}, one checkpoint per run given or per seed of a table's row."""
+    if not options.table:
+        paths = [Path(item) for item in options.runs if "=" not in item]
+        paths = [path / "best.pt" if path.is_dir() else path for path in paths]
+        return {path.parent.name: [path] for path in paths}
+    name, grid = find_grid(options.table)
+    plan = Plan()
+    plan.add_table(name, grid, options.seeds, overrides)
+    found = {}
+    for row in options.rows.split(",") if options.rows else grid.rows:
+        if row not in grid.rows:
+            raise UsageError(f"--rows: table {name} has no row '{row}'; {nearest(row, grid.rows)}")
+        runs = list(plan.tables[name][row].values())
+        lacking = [run.name for run in runs if not run.done]
+        if lacking:
+            raise UsageError(f"row {row} of table {name} is not trained: {', '.join(lacking)} lacking; first run "
+                             f"python scripts/reproduce.py {options.table} --seeds {len(runs)}")
+        found[grid.rows[row].label] = [run.folder / "best.pt" for run in runs]
+    return found
 
 
 def diagnose(path: Path, overrides: list[str], options: argparse.Namespace) -> dict[str, Any]:
@@ -38,69 +74,38 @@ def diagnose(path: Path, overrides: list[str], options: argparse.Namespace) -> d
     run = restore(path, overrides)
     where = (run.model, run.data, options.split, run.vocabulary, run.accelerator, run.config["evaluate"]["batch_size"],
              run.config["runtime"]["workers"])
+    protocols = ["missing"]
+    if hasattr(run.model.method, "refine_noised_real"):
+        protocols.append(RELEASED_NOISE)
     answers = {}
-    for name in ("complete", "audio_missing", "visual_missing"):
-        records = predict(*where[:3], SCENARIOS[name], *where[3:])
-        answers[name] = {"accuracy": percentage(r.correct for r in records), "ece": calibration(records)}
+    for protocol in protocols:
+        for name in ("complete", "audio_missing", "visual_missing"):
+            if name == "complete" and protocol != "missing":
+                continue
+            records = predict(*where[:3], SCENARIOS[name], *where[3:], protocol)
+            answers[name if protocol == "missing" else f"{name}, {protocol}"] = {
+                "accuracy": percentage(r.correct for r in records), "ece": calibration(records)}
     return {"checkpoint": str(path), "split": options.split, "answers": answers, "features": examine_features(*where),
             "by_steps": accuracy_by_steps(*where) if options.steps else {}}
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def tables(found: dict[str, dict[str, Any]]) -> str:
-    """Markdown of all runs: answers, stand-ins, addressing, steps; then R2 by question type."""
-    answers = [[run, scenario, number(c["accuracy"], 1), number(c["ece"], 1)]
-               for run, d in found.items() for scenario, c in d["answers"].items()]
-    parts = [("Answers and their calibration (percent)", ["run", "scenario", "accuracy", "ECE"], answers)]
-    stand_ins, by_type, sharp = [], [], []
-    for run, scenario, stage, modality, cells in stages_of(found):
-        place = [run, scenario.replace("_", " "), stage, modality]
-        stand_ins.append([*place, number(cells["all"]["r2"]), number(cells["all"]["spread"])])
-        by_type += [[*place, type_, number(c["r2"])] for type_, c in cells.items() if type_ != "all"]
-    for run, d in found.items():
-        sharp += [[run, scenario, number(c["addressing"]["entropy"], 5), number(c["addressing"]["effective_slots"], 1),
-                   number(c["addressing"]["largest_weight_times_slots"], 2)]
-                  for scenario, c in d["features"].items() if c["addressing"]]
-    head = ["run", "scenario", "stage", "modality"]
-    parts.append(("Stand-ins against the real features", [*head, "R2", "spread / real spread"], stand_ins))
-    parts.append(("Slot addressing", ["run", "scenario", "entropy / log K", "slots in effect", "largest weight x K"], sharp))
-    steps = [[run, scenario, *(number(v, 1) for v in c.values())]
-             for run, d in found.items() for scenario, c in d["by_steps"].items()]
-    longest = max((len(r) - 2 for r in steps), default=0)
-    parts.append(("Accuracy by number of diffusion steps at test", ["run", "scenario", *range(1, longest + 1)], steps))
-    parts.append(("R2 by question type", [*head, "type", "R2"], by_type))
-    shown = [f"### {title}\n\n{tabulate(rows, headers=header, tablefmt='github', disable_numparse=True)}\n"
-             for title, header, rows in parts if rows]
-    return "\n".join(shown)
-
-
-def stages_of(found: dict[str, dict[str, Any]]):
-    """Every (run, scenario, stage, modality, cells) of which the stand-in differs from the real feature."""
-    for run, d in found.items():
-        for scenario, content in d["features"].items():
-            for stage, modalities in content["stages"].items():
-                for modality, cells in modalities.items():
-                    if cells["all"]["r2"] != 1:
-                        yield run, scenario, stage, modality, cells
 
 
 def main() -> None:
     options = parse()
     overrides = [item for item in options.runs if "=" in item]
-    found = {}
-    for run in (Path(item) for item in options.runs if "=" not in item):
-        path = run / "best.pt" if run.is_dir() else run
-        found[path.parent.name] = diagnose(path, overrides, options)
-        write_json(path.parent / "diagnosis.json", found[path.parent.name])
-        print(f"written: {path.parent / 'diagnosis.json'}")
-    text = tables(found)
+    out = options.out.resolve() if options.out else None
+    if options.table:
+        os.chdir(ROOT)
+    found: dict[str, list[dict[str, Any]]] = {}
+    for label, paths in checkpoints(options, overrides).items():
+        for path in paths:
+            diagnosis = diagnose(path, [] if options.table else overrides, options)
+            found.setdefault(label, []).append(diagnosis)
+            write_json(path.parent / "diagnosis.json", diagnosis)
+            print(f"written: {path.parent / 'diagnosis.json'}")
+    text = as_markdown(found)
     print(text)
-    if options.out:
-        command = " ".join(["python scripts/diagnose.py", *sys.argv[1:]])
-        write_text(options.out, f"`{command}`\n\n{text}")
+    if out:
+        write_text(out, f"`{shlex.join(['python', 'scripts/diagnose.py', *sys.argv[1:]])}`\n\n{text}")
 
 
 if __name__ == "__main__":

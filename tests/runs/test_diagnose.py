@@ -27,6 +27,21 @@ def test_answers_agree_with_the_evaluation(diagnosis):
         assert found["answers"][name]["accuracy"] == pytest.approx(result["overall"])
 
 
+def test_the_released_protocol_stands_beside_the_missing_modality(diagnosis):
+    found, page, _ = diagnosis
+    assert {"audio_missing, released_noise", "visual_missing, released_noise"} < set(found["answers"])
+    assert "visual_missing, released_noise" in page
+
+
+def test_a_table_is_diagnosed_only_when_it_is_trained(tmp_path):
+    place = [f"run.root={tmp_path}", f"dataset.root={tmp_path}/data"]
+    done = command("scripts/diagnose.py", "--table", "table4", "--rows", "rmm", "--seeds", "1", *place)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "row rmm of table table4 is not trained" in done.stderr and "scripts/reproduce.py table4" in done.stderr
+    done = command("scripts/diagnose.py", "--table", "table4", "--rows", "rnm", *place)
+    assert done.returncode == 2 and "no row 'rnm'; did you mean 'rmm'?" in done.stderr
+
+
 def test_every_stage_is_compared_with_the_real_features(diagnosis):
     found, page, _ = diagnosis
     stages = found["features"]["audio_missing"]["stages"]
