@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 
 from engine.errors import UsageError, run_guarded  # noqa: E402
 from engine.report.collect import collect  # noqa: E402
-from engine.report.grid import Grid, find_grid, table_names  # noqa: E402
+from engine.report.grid import Grid, chosen_dataset, find_grid, table_names  # noqa: E402
 from engine.report.plan import Plan  # noqa: E402
 from engine.report.render import write_report  # noqa: E402
 from engine.report.sweep import Failure, Sweep, plan_line  # noqa: E402
@@ -28,7 +28,7 @@ from engine.report.sweep import Failure, Sweep, plan_line  # noqa: E402
 EPILOG = """examples:
   python scripts/reproduce.py --list
   python scripts/reproduce.py embedded --seeds 3 --jobs 2
-  python scripts/reproduce.py all dataset=music_avqa dataset.root=DIR
+  python scripts/reproduce.py all dataset=music_avqa dataset.root=DIR       the paper's schedule: configs/paper.yaml
   python scripts/reproduce.py all --shard 2/8             the second of eight machines that share runs/
   python scripts/reproduce.py all --plan > runs.jsonl     one line per run, for a scheduler
   python scripts/reproduce.py table4 --report-only        the report of what is done by now
@@ -52,7 +52,8 @@ def positive(text: str) -> int:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", nargs="?", help="a name of --list, 'all', or a file TABLE.yaml")
+    parser.add_argument("table", nargs="?", help="a name of --list, 'all' (that are for the data set), or a file "
+                        "TABLE.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value",
                         help="applied to every run, so valid for all of them; a row's own win")
     parser.add_argument("--seeds", type=positive, help="seeds 1..N (default: the table's, else 3)")
@@ -67,6 +68,16 @@ def parse() -> argparse.Namespace:
     if options.table is None and not options.list:
         parser.error(f"which table? One of: {', '.join([*table_names(), 'all'])}, or a file TABLE.yaml")
     return options
+
+
+def all_grids(overrides: list[str]) -> dict[str, Grid]:
+    """Every table that is for the data set which `overrides` choose, by default the embedded benchmark."""
+    dataset = chosen_dataset(overrides) or "synthetic"
+    grids = dict(find_grid(name) for name in table_names())
+    fitting = {name: grid for name, grid in grids.items() if grid.datasets() is None or dataset in grid.datasets()}
+    if left_out := [name for name in grids if name not in fitting]:
+        print(f"left out, not for dataset={dataset}: {', '.join(left_out)}", file=sys.stderr)
+    return fitting
 
 
 def write_reports(grids: dict[str, Grid], plan: Plan, out: Path | None, partial: bool) -> list[str]:
@@ -110,8 +121,7 @@ def main() -> None:
         for name in table_names():
             print(f"{name:10} {find_grid(name)[1].title}")
         return
-    names = table_names() if options.table == "all" else [options.table]
-    grids = dict(find_grid(name) for name in names)
+    grids = all_grids(options.overrides) if options.table == "all" else dict([find_grid(options.table)])
     out = options.out.resolve() if options.out else None
     os.chdir(ROOT)
     plan = Plan()

@@ -58,16 +58,17 @@ class Published(BaseModel):
 class Grid(BaseModel):
     """A whole table.
 
-    `start`: the configuration all rows are initialised from, or null to train every row from scratch. `rows_from`: the
-    configuration that the rows share. `scenarios`: the columns; null: those that the configuration evaluates.
+    `rows_from`: the configuration that the rows share, or a mapping data set: configuration, where each has a schedule of
+    its own; the table is for these data sets then. `start`: likewise the configuration that all rows are initialised
+    from, null to train every row from scratch. `scenarios`: the columns; null: those that the configuration evaluates.
     `compare_to`: the reference row of the tests, for all rows or row by row. `published`: row -> scenario -> figures;
     `printed`: row or "*" -> heading in print -> the type its figures belong to (already applied in `published`).
     """
 
     model_config = STRICT
     title: str
-    start: str | None
-    rows_from: str
+    start: str | None | dict[str, str | None]
+    rows_from: str | Annotated[dict[str, str], Field(min_length=1)]
     rows: Annotated[dict[str, Row], Field(min_length=1)]
     seeds: Annotated[int, Field(ge=1)] = 3
     scenarios: Annotated[list[ScenarioName], Field(min_length=1)] | None = None
@@ -76,6 +77,29 @@ class Grid(BaseModel):
     compare_to: str | dict[str, str] | None = None
     published: dict[str, dict[ScenarioName, Published]] = {}
     printed: dict[str, dict[str, str]] = {}
+
+    def datasets(self) -> list[str] | None:
+        """The data sets that the table is for, the usual one first; None: for any."""
+        return list(self.rows_from) if isinstance(self.rows_from, dict) else None
+
+    def schedule(self, overrides: list[str]) -> tuple[str | None, str]:
+        """(start, rows_from) for the data set that `overrides` choose, or else for the table's usual one.
+
+        UsageError where the table is not for that data set.
+        """
+        datasets = self.datasets()
+        if datasets is None:
+            return self.start, self.rows_from
+        chosen = chosen_dataset(overrides) or datasets[0]
+        if chosen not in datasets:
+            raise UsageError(f"it is for dataset={' or '.join(datasets)}, not for dataset={chosen}")
+        return self.start.get(chosen) if isinstance(self.start, dict) else self.start, self.rows_from[chosen]
+
+    @model_validator(mode="after")
+    def starts_belong_to_schedules(self) -> Grid:
+        if isinstance(self.start, dict) and set(self.start) != set(self.datasets() or ()):
+            raise ValueError("start and rows_from must name the same data sets")
+        return self
 
     @model_validator(mode="after")
     def names_only_what_it_has(self) -> Grid:
@@ -96,6 +120,12 @@ class Grid(BaseModel):
         """The row that `row` is tested against, None for none."""
         found = self.compare_to.get(row) if isinstance(self.compare_to, dict) else self.compare_to
         return None if found == row else found
+
+
+def chosen_dataset(overrides: list[str]) -> str | None:
+    """The data set that `key=value` overrides choose last, None where they choose none."""
+    chosen = [item.partition("=")[2] for item in overrides if item.partition("=")[0] in ("dataset", "dataset.name")]
+    return chosen[-1] if chosen else None
 
 
 def table_names() -> list[str]:

@@ -52,10 +52,11 @@ class Plan:
 
     def add_row(self, table: str, key: str, grid: Grid, seed: int, overrides: list[str]) -> Run:
         row, start = grid.rows[key], None
-        if grid.start is not None:
-            common = [grid.start, f"train.seed={seed}", *overrides, *inherited(row)]
+        start_from, rows_from = grid.schedule([*overrides, *row.overrides])
+        if start_from is not None:
+            common = [start_from, f"train.seed={seed}", *overrides, *inherited(row)]
             start = self.add_run(common, None, f"{table}/start s{seed}")
-        arguments = [grid.rows_from, f"train.seed={seed}", *overrides, *row.overrides]
+        arguments = [rows_from, f"train.seed={seed}", *overrides, *row.overrides]
         if start is not None:
             arguments.append(f"train.init={start.folder / 'best.pt'}")
         if grid.scenarios is not None:

@@ -71,6 +71,8 @@ def started(overrides) -> list[str]:
     ({"axis": {"name": "rmm.slots", "label": "K", "values": {"fev": 1, "dropout": 2}}}, "axis.values names the row 'fev'"),
     ({"compare_to": "dropuot"}, "compare_to names the row 'dropuot'; did you mean 'dropout'?"),
     ({"compare_to": {"few": "droput"}}, "compare_to names the row 'droput'"),
+    ({"start": {"avqa": None}, "rows_from": {"synthetic": "x.yaml"}}, "start and rows_from must name the same data sets"),
+    ({"rows_from": {}}, "key 'rows_from"),
     ({"published": {"many": {}}}, "published names the row 'many'"),
     ({"published": {"few": {"complete": {"overall": 101}}}}, "key 'published.few.complete.overall'"),
     ({"scenarios": ["complete"], "mixes": [{"label": "m", "start": "complete", "end": "audio_missing"}]},
@@ -145,6 +147,20 @@ def test_the_start_is_of_the_rows_own_data_and_backbone():
     half, avst = (plan.tables["table0"][row][1].depends_on for row in rows)
     assert "dataset.train_missing_ratio=0.5" in half.arguments and "rmm.slots=5" not in half.arguments
     assert {"backbone=avst", "backbone.dropout=0.2"} <= set(avst.arguments) and avst is not half
+
+
+def test_a_table_has_a_schedule_for_each_of_its_data_sets():
+    start = {"synthetic": "configs/embedded_plain.yaml", "music_avqa": None}
+    grid = {**GRID, "start": start, "rows_from": {"synthetic": "configs/embedded.yaml", "music_avqa": "configs/paper.yaml"}}
+    plan = Plan()
+    plan.add_table("usual", Grid(**grid), 1, [])
+    plan.add_table("real", Grid(**grid), 1, ["dataset=synthetic", "dataset=music_avqa"])       # the last one counts
+    assert plan.tables["usual"]["few"][1].arguments[0] == "configs/embedded.yaml"
+    assert plan.tables["usual"]["few"][1].depends_on.arguments[0] == "configs/embedded_plain.yaml"
+    real = plan.tables["real"]["few"][1]
+    assert real.arguments[0] == "configs/paper.yaml" and real.depends_on is None
+    with pytest.raises(UsageError, match="table other, row .*: it is for dataset=synthetic or music_avqa, not for dataset=avqa"):
+        Plan().add_table("other", Grid(**grid), 1, ["dataset.name=avqa"])
 
 
 def test_a_table_without_a_start_and_one_with_more_scenarios():
