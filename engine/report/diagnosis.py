@@ -33,6 +33,7 @@ def over(runs: Iterable[dict[str, Any]], read: Callable[[dict[str, Any]], float 
     if any(value is None for value in values):
         return "-"
     deviation = spread(values)
+    digits = 0 if abs(mean(values)) >= 100 else digits
     return number(mean(values), digits) + (f" ± {number(deviation, digits)}" if deviation is not None else "")
 
 

@@ -22,3 +22,7 @@ def test_seeds_are_averaged_and_what_was_present_is_left_out():
     assert ["ours", "audio_missing", "recalled", "audio", "Counting", "\N{MINUS SIGN}0.100 ± 0.424"] in rows
     assert ["ours", "audio_missing", "51.0 ± 1.4", "60.0 ± 0.0"] in rows and ["other", "audio_missing", "5.0", ""] in rows
     assert not any("visual" in row for row in rows)
+
+
+def test_a_feature_that_is_far_off_is_written_without_decimals():
+    assert "−1500000 ± 707107 " in as_markdown({"x": [run(1.0, -1e6, {}), run(1.0, -2e6, {})]})
