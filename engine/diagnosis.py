@@ -1,8 +1,10 @@
 """What a method writes in place of a missing modality, compared with what was there.
 
 R2 is the share of the real features' variance over questions and segments that a stand-in explains: 1 for the real
-feature, 0 for the best constant, below 0 for worse than that. Spread is the standard deviation of the stand-in over
-that of the real feature: near 0 means that the same thing is recalled whatever was asked and shown.
+feature, 0 for the best constant, below 0 for worse than that. "Real" is what the run itself answers on when all is there:
+encoders are trained, so runs differ in it, and even zeros have not the same R2 in two of them. Spread is the standard
+deviation of the stand-in over that of the real feature: near 0 means that the same thing is recalled whatever was asked
+and shown.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ class Fit:
         real, real_square, guess, guess_square = self.sums
         variation = float((real_square - real.square() / self.n).sum())
         guessed = max(float((guess_square - guess.square() / self.n).sum()), 0.0)
-        if variation <= 0:
+        if variation <= 1e-12 * float(real_square.sum()):      # the rounding of a constant
             return {"n": self.n, "r2": None, "spread": None}
         return {"n": self.n, "r2": 1 - self.error / variation, "spread": math.sqrt(guessed / variation)}
 
@@ -76,12 +78,14 @@ def examine_features(model, data, split: str, vocabulary, accelerator, batch_siz
         batch = blank_batch(batch.map(lambda t, keep=whole: t[keep]))
         real = net.backbone.encode(batch)
         types = [type_of[row] for row in batch.row.tolist()]
+        reference = net.method.complete(real, batch.presence)      # a method may answer on features of its own
         for name, modality in (("audio_missing", AUDIO), ("visual_missing", VISUAL)):
             state = batch.presence.clone()
             state[..., modality] = False
             left = blank_features(real, state)
             for stage, features in net.method.stages(left, state).items():
-                add_stage(fits, (name, stage), real, features, types)
+                if features.filled:                                # else nothing stands in: the absent is masked out
+                    add_stage(fits, (name, stage), reference, features, types)
             if isinstance(net.method, RMMAVR) and net.method.rmm is not None:
                 pseudo = net.method.rmm(left, state)
                 addressing[name].append((pseudo.audio_addressing, pseudo.visual_addressing)[modality].flatten(0, 1))
@@ -126,7 +130,7 @@ def calibration(records: list[Record]) -> float:
 
 
 def accuracy_by_steps(model, data, split: str, vocabulary, accelerator, batch_size: int, workers: int) -> dict[str, Any]:
-    """{scenario: {number of reverse steps: accuracy}} of a model that has AVR, from 1 step to all; else empty.
+    """{scenario: {number of reverse steps: accuracy}} of a model that has AVR, from 1 step to its own; else empty.
 
     Fewer steps start the reverse process at an earlier noise level; the trained network is the same throughout.
     """
@@ -136,7 +140,7 @@ def accuracy_by_steps(model, data, split: str, vocabulary, accelerator, batch_si
     trained = method.avr.start_step
     found: dict[str, Any] = {}
     try:
-        for steps in range(1, method.avr.diffusion.num_timesteps + 1):
+        for steps in range(1, trained + 2):
             method.avr.start_step = steps - 1
             for name in ("audio_missing", "visual_missing"):
                 records = predict(model, data, split, SCENARIOS[name], vocabulary, accelerator, batch_size, workers)

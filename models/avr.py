@@ -76,6 +76,9 @@ class AVR(nn.Module):
         self.shape, self.layout, self.clip, self.start = shape, layout, clip, start
         self.audio_readout, self.samples = audio_readout, samples
         self.loss_weight, self.normalize, self.detach_input = loss_weight, normalize, detach_input
+        if samples > 1 and sampler == "ddim" and start == "given":
+            raise ValueError(f"avr.samples={samples} with avr.sampler=ddim needs avr.start=noised: without noise all "
+                             "samples are the same")
         D, N = shape.channels, shape.tokens
         channels, length = {"tokens": (D, 1 + N), "time": (D + N * D, shape.segments), "map": (D, N)}[layout]
         self.audio_scale, self.visual_scale = Standardiser(D), Standardiser(D)

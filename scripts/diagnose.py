@@ -28,7 +28,16 @@ from engine.metrics import percentage  # noqa: E402
 from engine.report.diagnosis import as_markdown  # noqa: E402
 from engine.report.grid import find_grid  # noqa: E402
 from engine.report.plan import Plan  # noqa: E402
+from engine.report.render import finite  # noqa: E402
 from engine.restore import restore  # noqa: E402
+
+AT_TEST = ("runtime.", "evaluate.")          # overrides of the diagnosis; the others say how a table was trained
+
+
+def positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got '{text}'")
+    return int(text)
 
 
 def parse() -> argparse.Namespace:
@@ -37,13 +46,15 @@ def parse() -> argparse.Namespace:
                         "dataset.root=DIR runtime.device=cpu")
     parser.add_argument("--table", help="instead of RUN: the finished runs of a table of scripts/reproduce.py")
     parser.add_argument("--rows", metavar="ROW,ROW", help="of that table; default: all")
-    parser.add_argument("--seeds", type=int, help="seeds 1..N of that table; default: the table's")
+    parser.add_argument("--seeds", type=positive, help="seeds 1..N of that table; default: the table's")
     parser.add_argument("--split", choices=("val", "test"), default="test")
     parser.add_argument("--steps", action="store_true", help="also answer with 1, 2, ... diffusion steps (slow)")
     parser.add_argument("--out", type=Path, help="write the tables as Markdown into this file as well")
     options = parser.parse_intermixed_args()
     if bool(options.table) == any("=" not in item for item in options.runs):
         parser.error("give either run folders or --table NAME")
+    if not options.table and (options.rows or options.seeds):
+        parser.error("--rows and --seeds choose runs of a --table")
     return options
 
 
@@ -51,11 +62,11 @@ def checkpoints(options: argparse.Namespace, overrides: list[str]) -> dict[str, 
     """What is to be diagnosed: {label: checkpoints}, one checkpoint per run given or per seed of a table's row."""
     if not options.table:
         paths = [Path(item) for item in options.runs if "=" not in item]
-        paths = [path / "best.pt" if path.is_dir() else path for path in paths]
-        return {path.parent.name: [path] for path in paths}
+        return {str(path): [path / "best.pt" if path.is_dir() else path] for path in paths}
     name, grid = find_grid(options.table)
     plan = Plan()
-    plan.add_table(name, grid, options.seeds, overrides)
+    trained_with = [item for item in overrides if not item.startswith(AT_TEST)]
+    plan.add_table(name, grid, options.seeds, trained_with)
     found = {}
     for row in options.rows.split(",") if options.rows else grid.rows:
         if row not in grid.rows:
@@ -63,8 +74,9 @@ def checkpoints(options: argparse.Namespace, overrides: list[str]) -> dict[str, 
         runs = list(plan.tables[name][row].values())
         lacking = [run.name for run in runs if not run.done]
         if lacking:
+            command = ["python", "scripts/reproduce.py", options.table, "--seeds", str(len(runs)), *trained_with]
             raise UsageError(f"row {row} of table {name} is not trained: {', '.join(lacking)} lacking; first run "
-                             f"python scripts/reproduce.py {options.table} --seeds {len(runs)}")
+                             f"{shlex.join(command)}")
         found[grid.rows[row].label] = [run.folder / "best.pt" for run in runs]
     return found
 
@@ -98,9 +110,10 @@ def main() -> None:
     found: dict[str, list[dict[str, Any]]] = {}
     for label, paths in checkpoints(options, overrides).items():
         for path in paths:
-            diagnosis = diagnose(path, [] if options.table else overrides, options)
+            at_test = [item for item in overrides if not options.table or item.startswith(AT_TEST)]
+            diagnosis = diagnose(path, at_test, options)
             found.setdefault(label, []).append(diagnosis)
-            write_json(path.parent / "diagnosis.json", diagnosis)
+            write_json(path.parent / "diagnosis.json", finite(diagnosis))
             print(f"written: {path.parent / 'diagnosis.json'}")
     text = as_markdown(found)
     print(text)

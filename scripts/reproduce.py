@@ -74,7 +74,7 @@ def all_grids(overrides: list[str]) -> dict[str, Grid]:
     """Every table that is for the data set which `overrides` choose, by default the embedded benchmark."""
     dataset = chosen_dataset(overrides) or "synthetic"
     grids = dict(find_grid(name) for name in table_names())
-    fitting = {name: grid for name, grid in grids.items() if grid.datasets() is None or dataset in grid.datasets()}
+    fitting = {name: grid for name, grid in grids.items() if grid.is_for(dataset)}
     if left_out := [name for name in grids if name not in fitting]:
         print(f"left out, not for dataset={dataset}: {', '.join(left_out)}", file=sys.stderr)
     return fitting

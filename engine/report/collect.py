@@ -133,7 +133,7 @@ def info(row: str, seed: int, run: Run, results: dict[str, Any]) -> RunInfo:
 
 
 def tests(grid: Grid, done: dict[str, dict[int, Run]], table: Table) -> list[Comparison]:
-    """Every row against its reference, in every scenario that both have."""
+    """Every row against its references, in every scenario that both have."""
     cache: dict[str, dict[str, Answers]] = {}
 
     def answers(run: Run) -> dict[str, Answers]:
@@ -142,10 +142,10 @@ def tests(grid: Grid, done: dict[str, dict[int, Run]], table: Table) -> list[Com
         return cache[run.name]
 
     found = []
-    for row, cells in table.cells.items():
-        reference = grid.reference(row)
+    compared = [(key, reference) for key in table.cells for reference in grid.references(key)]
+    for row, reference in compared:
         seeds = [seed for seed in done[row] if seed in done.get(reference, {})]
-        for scenario in cells if seeds else ():
+        for scenario in table.cells[row] if seeds else ():
             if scenario not in table.cells[reference]:
                 continue
             pairs = [(answers(done[row][s])[scenario], answers(done[reference][s])[scenario]) for s in seeds]

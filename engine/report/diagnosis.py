@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -10,6 +11,11 @@ from tabulate import tabulate
 from engine.report.collect import mean, spread
 from engine.report.render import number
 
+NOTE = """R2: the share of the real feature's variance that the stand-in explains; 1 for the feature itself, 0 for the best
+constant (of all questions, or of those of one type), below 0 for worse. "Real" is what each run itself answers on when
+nothing is missing; its encoder is trained, so compare R2 between rows with care. ECE: expected calibration error.
+
+"""
 Found = dict[str, list[dict[str, Any]]]          # label -> what was measured on each of its runs
 
 
@@ -23,7 +29,7 @@ def as_markdown(found: Found) -> str:
         ("Accuracy by number of diffusion steps at test", *by_steps(found)),
         ("R2 by question type", ["run", "input", "stage", "modality", "type", "R2"], by_type(found)),
     ]
-    return "\n".join(f"### {title}\n\n{tabulate(rows, headers=head, tablefmt='github', disable_numparse=True)}\n"
+    return NOTE + "\n".join(f"### {title}\n\n{tabulate(rows, headers=head, tablefmt='github', disable_numparse=True)}\n"
                      for title, head, rows in parts if rows)
 
 
@@ -32,6 +38,8 @@ def over(runs: Iterable[dict[str, Any]], read: Callable[[dict[str, Any]], float 
     values = [read(run) for run in runs]
     if any(value is None for value in values):
         return "-"
+    if not all(math.isfinite(value) for value in values):
+        return "not finite"
     deviation = spread(values)
     digits = 0 if abs(mean(values)) >= 100 else digits
     return number(mean(values), digits) + (f" ± {number(deviation, digits)}" if deviation is not None else "")

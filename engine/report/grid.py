@@ -14,6 +14,7 @@ from engine.errors import UsageError
 
 STRICT = ConfigDict(extra="forbid", frozen=True)
 TABLES = CONFIGS / "tables"
+DEFAULT = "default"              # in place of a data set: any that is not named
 Percent = Annotated[float, Field(ge=0, le=100)]
 
 
@@ -59,10 +60,11 @@ class Grid(BaseModel):
     """A whole table.
 
     `rows_from`: the configuration that the rows share, or a mapping data set: configuration, where each has a schedule of
-    its own; the table is for these data sets then. `start`: likewise the configuration that all rows are initialised
-    from, null to train every row from scratch. `scenarios`: the columns; null: those that the configuration evaluates.
-    `compare_to`: the reference row of the tests, for all rows or row by row. `published`: row -> scenario -> figures;
-    `printed`: row or "*" -> heading in print -> the type its figures belong to (already applied in `published`).
+    its own; the table is for these data sets then, and for all where one is called `default`. `start`: likewise the
+    configuration that all rows are initialised from, null to train every row from scratch. `scenarios`: the columns;
+    null: those that the configuration evaluates. `compare_to`: the reference row of the tests, for all rows or row by row,
+    then one or a list. `published`: row -> scenario -> figures; `printed`: row or "*" -> heading in print -> the type its
+    figures belong to (already applied in `published`).
     """
 
     model_config = STRICT
@@ -74,39 +76,38 @@ class Grid(BaseModel):
     scenarios: Annotated[list[ScenarioName], Field(min_length=1)] | None = None
     axis: Axis | None = None
     mixes: list[Mix] = []
-    compare_to: str | dict[str, str] | None = None
+    compare_to: str | dict[str, str | list[str]] | None = None
     published: dict[str, dict[ScenarioName, Published]] = {}
     printed: dict[str, dict[str, str]] = {}
 
-    def datasets(self) -> list[str] | None:
-        """The data sets that the table is for, the usual one first; None: for any."""
-        return list(self.rows_from) if isinstance(self.rows_from, dict) else None
+    def is_for(self, dataset: str) -> bool:
+        return not isinstance(self.rows_from, dict) or dataset in self.rows_from or DEFAULT in self.rows_from
 
     def schedule(self, overrides: list[str]) -> tuple[str | None, str]:
         """(start, rows_from) for the data set that `overrides` choose, or else for the table's usual one.
 
         UsageError where the table is not for that data set.
         """
-        datasets = self.datasets()
-        if datasets is None:
+        if not isinstance(self.rows_from, dict):
             return self.start, self.rows_from
-        chosen = chosen_dataset(overrides) or datasets[0]
-        if chosen not in datasets:
-            raise UsageError(f"it is for dataset={' or '.join(datasets)}, not for dataset={chosen}")
-        return self.start.get(chosen) if isinstance(self.start, dict) else self.start, self.rows_from[chosen]
+        chosen = chosen_dataset(overrides) or next(iter(self.rows_from))
+        if not self.is_for(chosen):
+            raise UsageError(f"the table is for dataset={' or '.join(self.rows_from)}, not for dataset={chosen}")
+        key = chosen if chosen in self.rows_from else DEFAULT
+        return self.start[key] if isinstance(self.start, dict) else self.start, self.rows_from[key]
 
     @model_validator(mode="after")
     def starts_belong_to_schedules(self) -> Grid:
-        if isinstance(self.start, dict) and set(self.start) != set(self.datasets() or ()):
+        if isinstance(self.start, dict) and (isinstance(self.rows_from, str) or set(self.start) != set(self.rows_from)):
             raise ValueError("start and rows_from must name the same data sets")
         return self
 
     @model_validator(mode="after")
     def names_only_what_it_has(self) -> Grid:
-        references = self.compare_to if isinstance(self.compare_to, dict) else {"": self.compare_to}
+        compared = set(self.compare_to) if isinstance(self.compare_to, dict) else set()
         named = {"axis.values": self.axis.values if self.axis else (), "published": self.published,
                  "printed": set(self.printed) - {"*"},
-                 "compare_to": {*references, *references.values()} - {"", None}}
+                 "compare_to": compared.union(*(self.references(row) for row in [*compared, *self.rows]))}
         for key, rows in named.items():
             for row in rows:
                 if row not in self.rows:
@@ -116,10 +117,10 @@ class Grid(BaseModel):
                 raise ValueError(f"the mix '{mix.label}' needs {mix.start} and {mix.end} among the scenarios")
         return self
 
-    def reference(self, row: str) -> str | None:
-        """The row that `row` is tested against, None for none."""
-        found = self.compare_to.get(row) if isinstance(self.compare_to, dict) else self.compare_to
-        return None if found == row else found
+    def references(self, row: str) -> list[str]:
+        """The rows that `row` is tested against."""
+        found = self.compare_to.get(row, []) if isinstance(self.compare_to, dict) else self.compare_to or []
+        return [name for name in ([found] if isinstance(found, str) else found) if name != row]
 
 
 def chosen_dataset(overrides: list[str]) -> str | None:

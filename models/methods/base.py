@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dataset.types import AUDIO, VISUAL
 from models.features import Features, Fused
 
-ViewMode = Literal["all", "sampled", "keep_count"]
+ViewMode = Literal["all", "segments", "sampled", "keep_count"]
 
 
 @dataclass
@@ -89,16 +89,25 @@ def without(presence: Tensor, modality: int) -> Tensor:
     return reduced
 
 
+def without_segments(presence: Tensor) -> Tensor:
+    """`presence` (B, T, 2) with the sound, the picture or nothing taken from each segment, equally likely."""
+    draw = torch.randint(3, presence.shape[:2], device=presence.device)[..., None]         # (B, T, 1)
+    no_audio, no_visual = without(presence, AUDIO), without(presence, VISUAL)
+    return torch.where(draw == 0, no_audio, torch.where(draw == 1, no_visual, presence))
+
+
 def simulate(presence: Tensor, mode: ViewMode) -> dict[str, Tensor]:
     """The states (B, T, 2) that training answers, by view name.
 
-    `all`: every question complete, without audio and without video, as Eq. 8. `sampled`: one of the three per
+    `all`: every question complete, without audio and without video, as Eq. 8. `segments`: the same, and once with single
+    segments missing (`without_segments`). `sampled`: one of the three per
     question, equally likely. `keep_count`: how many modalities are kept is drawn first, then which, so that half of
     the questions stay complete and a quarter lacks each.
     """
     no_audio, no_visual = without(presence, AUDIO), without(presence, VISUAL)
-    if mode == "all":
-        return {"complete": presence, "audio_missing": no_audio, "visual_missing": no_visual}
+    if mode in ("all", "segments"):
+        states = {"complete": presence, "audio_missing": no_audio, "visual_missing": no_visual}
+        return states if mode == "all" else {**states, "segments_missing": without_segments(presence)}
     outcomes = 3 if mode == "sampled" else 4                           # 0: no audio, 1: no video, else complete
     draw = torch.randint(outcomes, presence.shape[:1], device=presence.device)[:, None, None]      # (B, 1, 1)
     return {"sampled": torch.where(draw == 0, no_audio, torch.where(draw == 1, no_visual, presence))}

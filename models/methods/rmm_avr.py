@@ -10,7 +10,7 @@ Fidelity:
 - complete input is never refined at test, as Eq. 8 trains it;
 - the switches of Table 4: `rmm.enabled`, `avr.enabled`. AVR alone starts the missing part from unit noise of the
   standardised features; with both off the method is the plain backbone with `fill`;
-- `label_smoothing` and `segment_view` are ours, off by default (`configs/method/rmm_avr_plus.yaml`, `docs/findings.md`).
+- `label_smoothing` and `views: segments` are ours, off by default (`configs/method/rmm_avr_plus.yaml`, `docs/findings.md`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from models.avr import AVR
 from models.features import Features, FeatureShape, blank_features, concatenate
 from models.layers.fill import Fill, FillMode
 from models.layers.noise import gaussian_like
-from models.methods.base import Method, Views, without
+from models.methods.base import Method, Views, simulate
 from models.rmm import RMM
 
 
@@ -35,7 +35,7 @@ class RMMAVR(Method):
 
     `rmm`, `avr`: the options of the two modules plus `enabled`. `lambda1`, `lambda2`: weights of L_rmmr and L_ave;
     `reconstruction` that of the released code's squared error of refined features. `label_smoothing` of the answer loss.
-    `segment_view`: a fourth training view, in which every segment by itself lacks the sound, the picture or nothing.
+    `views`: the three of Eq. 8 (`all`), or a fourth with them, in which single segments lack something (`segments`).
     """
 
     sections = {"rmm": RMM, "avr": AVR}
@@ -52,7 +52,7 @@ class RMMAVR(Method):
         lambda2: Annotated[float, Field(ge=0)] = 1.0,
         reconstruction: Annotated[float, Field(ge=0)] = 0.0,
         label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0,
-        segment_view: bool = False,
+        views: Literal["all", "segments"] = "all",
     ) -> None:
         super().__init__()
         self.rmm = build_section(RMM, shape, rmm)
@@ -60,7 +60,7 @@ class RMMAVR(Method):
         self.fill = Fill(shape, fill)
         self.refine_both = refine == "both"
         self.label_smoothing = label_smoothing
-        self.segment_view = segment_view
+        self.views_mode = views
         self.loss_weights = {"rmmr": lambda1, "ave": lambda2, "reconstruction": reconstruction}
 
     def compile_hot_path(self) -> None:
@@ -114,13 +114,12 @@ class RMMAVR(Method):
         pseudo = None if self.rmm is None else self.rmm(features, presence)
         if pseudo is not None:
             losses["rmmr"] = self.rmm.loss(features, pseudo, whole)
-        states = {"audio_missing": without(presence, AUDIO), "visual_missing": without(presence, VISUAL)}
-        if self.segment_view:
-            states["segments_missing"] = without_segments(presence)
+        states = simulate(presence, self.views_mode)
+        del states["complete"]                                         # answered as it is
         pairs = concatenate([self.recall(blank_features(features, s), s, None, pseudo) for s in states.values()])
         refined = self.refined(pairs, None)
         if self.loss_weights["reconstruction"] > 0 and self.avr is not None:
-            losses["reconstruction"] = reconstruction_loss(features, refined.split(presence.shape[0]), whole)
+            losses["reconstruction"] = reconstruction_loss(features, refined.split(presence.shape[0])[:2], whole)
         parts = self.chosen(pairs, refined, torch.cat(list(states.values()))).split(presence.shape[0])
         views = dict(zip(states, parts, strict=True))
         complete = features
@@ -161,15 +160,8 @@ class RMMAVR(Method):
         return merge(pair, refined, ~presence[..., AUDIO], ~presence[..., VISUAL])
 
 
-def without_segments(presence: Tensor) -> Tensor:
-    """`presence` (B, T, 2) with the sound, the picture or nothing taken from each segment, equally likely."""
-    draw = torch.randint(3, presence.shape[:2], device=presence.device)[..., None]         # (B, T, 1)
-    no_audio, no_visual = without(presence, AUDIO), without(presence, VISUAL)
-    return torch.where(draw == 0, no_audio, torch.where(draw == 1, no_visual, presence))
-
-
 def reconstruction_loss(real: Features, views: list[Features], whole: Tensor) -> Tensor:
-    """Mean squared error of both sides of all refined `views` over the segments `whole` (B, T), added up."""
+    """Mean squared error of both sides of the refined `views` over the segments `whole` (B, T), added up."""
     total = torch.zeros((), device=whole.device)
     for view in views:
         for name in ("audio", "visual"):

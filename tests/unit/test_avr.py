@@ -299,6 +299,11 @@ def test_reverse_in_few_channels_is_the_reverse_process(layout, sampler, objecti
         torch.testing.assert_close(narrow, plain, rtol=1e-3, atol=1e-3 * float(plain.detach().abs().max()))
 
 
+def test_samples_without_noise_are_refused():
+    with pytest.raises(ValueError, match="avr.samples=3.*avr.start=noised"):
+        AVR(SHAPE, samples=3, sampler="ddim")
+
+
 @pytest.mark.parametrize("sampler,start", [("ancestral", "given"), ("ddim", "noised")])
 def test_samples_are_averaged_at_evaluation_and_differ_from_each_other(sampler, start):
     torch.manual_seed(0)

@@ -159,8 +159,17 @@ def test_a_table_has_a_schedule_for_each_of_its_data_sets():
     assert plan.tables["usual"]["few"][1].depends_on.arguments[0] == "configs/embedded_plain.yaml"
     real = plan.tables["real"]["few"][1]
     assert real.arguments[0] == "configs/paper.yaml" and real.depends_on is None
-    with pytest.raises(UsageError, match="table other, row .*: it is for dataset=synthetic or music_avqa, not for dataset=avqa"):
+    with pytest.raises(UsageError, match="row .*: the table is for dataset=synthetic or music_avqa, not for dataset=avqa"):
         Plan().add_table("other", Grid(**grid), 1, ["dataset.name=avqa"])
+    paths = {"synthetic": "configs/embedded.yaml", "default": "configs/paper.yaml"}
+    assert Grid(**{**grid, "start": None, "rows_from": paths}).schedule(["dataset=avqa"]) == (None, "configs/paper.yaml")
+
+
+def test_a_row_may_have_several_references_and_is_never_its_own():
+    rows = {key: {"label": key, "overrides": []} for key in "abc"}
+    grid = Grid(**{**GRID, "rows": rows, "compare_to": {"a": ["b", "c"], "b": "c"}})
+    assert [grid.references(key) for key in "abc"] == [["b", "c"], ["c"], []]
+    assert [Grid(**{**GRID, "rows": rows, "compare_to": "b"}).references(key) for key in "abc"] == [["b"], [], ["b"]]
 
 
 def test_a_table_without_a_start_and_one_with_more_scenarios():

@@ -6,9 +6,10 @@ from toy import SHAPE, random_features
 
 from dataset.types import AUDIO, VISUAL
 from models.features import blank_features
+from models.methods.base import without_segments
 from models.methods.modality_dropout import ModalityDropout
 from models.methods.plain import Plain
-from models.methods.rmm_avr import RMMAVR, without_segments
+from models.methods.rmm_avr import RMMAVR
 
 
 def method(rmm: bool = True, avr: bool = True, **options) -> RMMAVR:
@@ -110,7 +111,7 @@ def test_the_segment_view_takes_sound_picture_or_nothing_from_each_segment_alike
 
 def test_the_segment_view_is_a_fourth_answer_on_what_the_segments_lack():
     features, presence = random_features(3), torch.ones(3, 4, 2, dtype=torch.bool)
-    views = method(avr=False, segment_view=True).views(features, presence).features
+    views = method(avr=False, views="segments").views(features, presence).features
     assert list(views) == ["complete", "audio_missing", "visual_missing", "segments_missing"]
     mixed = views["segments_missing"]
     kept_audio = (mixed.audio == features.audio).all(dim=-1)           # (B, T)
