@@ -28,7 +28,7 @@ from engine.report.sweep import Failure, Sweep, plan_line  # noqa: E402
 EPILOG = """examples:
   python scripts/reproduce.py --list
   python scripts/reproduce.py embedded --seeds 3 --jobs 2
-  python scripts/reproduce.py all dataset=music_avqa dataset.root=DIR       the paper's schedule: configs/paper.yaml
+  python scripts/reproduce.py all dataset=music_avqa dataset.root=DIR       schedule: configs/paper.yaml
   python scripts/reproduce.py all --shard 2/8             the second of eight machines that share runs/
   python scripts/reproduce.py all --plan > runs.jsonl     one line per run, for a scheduler
   python scripts/reproduce.py table4 --report-only        the report of what is done by now
