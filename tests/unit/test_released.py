@@ -8,6 +8,7 @@ from toy import SHAPE, random_features
 
 from dataset.types import AUDIO, VISUAL
 from engine.config import compose
+from engine.report.grid import find_grid
 from models.avr import AVR
 from models.features import FeatureShape, blank_features
 from models.layers.map_denoiser import MapDenoiser
@@ -172,3 +173,12 @@ def test_what_the_data_lack_is_recalled_in_the_released_evaluation_too():
     found = method.refine_noised_real(features, state, (0.3, 0.7))
     torch.testing.assert_close(found.visual, method.complete(features, presence).visual)
     assert 0.2 < float((found.audio - whole.audio).std()) < 0.4
+
+
+def test_the_embedded_preset_makes_the_same_choices_and_the_table_takes_all_of_them_back():
+    embedded, real = (compose(f"configs/{name}.yaml", ["dataset=synthetic"]) for name in ("embedded_released", "released"))
+    embedded["method"]["avr"].pop("width"), real["method"]["avr"].pop("width")
+    assert (embedded["backbone"], embedded["method"]) == (real["backbone"], real["method"])
+    back = compose("configs/embedded_released.yaml", find_grid("released")[1].rows["paper"].overrides)
+    paper = compose("configs/embedded.yaml", [])
+    assert (back["backbone"], back["method"], back["train"]) == (paper["backbone"], paper["method"], paper["train"])
