@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dataset import SCENARIOS
 from engine.errors import UsageError, run_guarded
-from engine.evaluation import NOTHING_MISSING, RELEASED_NOISE, evaluate, report, unknown_answers
+from engine.evaluation import NOTHING_MISSING, RELEASED_NOISE, evaluate, report, unknown_answers, variant
 from engine.metrics import table
 from engine.restore import restore
 
@@ -67,7 +67,7 @@ def main() -> None:
               f"{unknown_answers(records, vocabulary)}")
         if arguments.protocol == RELEASED_NOISE:
             print(f"WARNING: {NOTHING_MISSING}")
-        report(path.parent, header, results, records, print)
+        report(path.parent, header, results, records, print, variant(path, arguments.split, arguments.overrides))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from engine.metrics import Record, by_source, summarise
 RELEASED_NOISE = "released_noise"
 # Standard deviation of the noise on (audio, visual) in the official evaluation code, by what it calls missing.
 NOISE_SCALE = {"audio": (0.3, 0.0), "visual": (0.0, 0.7), "both": (0.5, 0.5)}
+SAME_ANSWERS = ("dataset.root=", "dataset.features=", "runtime.", "evaluate.")     # overrides: where and how fast, not what
 NOTHING_MISSING = ("protocol released_noise: the modality is NOT missing. Its real features, with noise added, reach the "
                    "answer, as in the official evaluation code. Not comparable with a missing modality.")
 
@@ -78,14 +80,28 @@ def evaluate(model, data, split: str, scenarios: list[Scenario], vocabulary: Voc
     return results, records
 
 
+def variant(checkpoint: Path, split: str, overrides: list[str]) -> str:
+    """What sets an evaluation apart from the run's own, for its file names: "" for best.pt on the test split as trained.
+
+    So results.json, which tables are made from, is never replaced by answers of another checkpoint, to other questions or
+    of a model with other options.
+    """
+    parts = [part for part, own in ((checkpoint.stem, "best"), (split, "test")) if part != own]
+    parts += sorted(item for item in overrides if not item.startswith(SAME_ANSWERS))
+    return "".join("-" + re.sub(r"[^\w.=-]+", "_", part) for part in parts)
+
+
 def report(folder: Path, header: dict[str, Any], results: dict[str, Any], records: list[Record],
-           log: Callable[[str], None]) -> None:
-    """Write results.json and predictions.jsonl; scenarios evaluated earlier on the same checkpoint are kept."""
-    results_path, predictions_path = folder / "results.json", folder / "predictions.jsonl"
+           log: Callable[[str], None], variant: str = "") -> None:
+    """Write results.json and predictions.jsonl (`variant`: between name and ending).
+
+    Scenarios evaluated earlier, after the same epoch, are kept.
+    """
+    results_path, predictions_path = folder / f"results{variant}.json", folder / f"predictions{variant}.jsonl"
     lines = [r.as_dict() for r in records]
     if results_path.is_file() and predictions_path.is_file():
         earlier = json.loads(results_path.read_text())
-        if all(earlier.get(key) == value for key, value in header.items() if key != "config"):
+        if all(earlier.get(key) == header[key] for key in ("epoch", "seed", "split")):
             old = [json.loads(line) for line in predictions_path.read_text().splitlines()]
             lines = [r for r in old if r["scenario"] not in results] + lines
             results = {**earlier["scenarios"], **results}

@@ -109,6 +109,24 @@ def test_ratio_zero_is_complete_and_ratio_one_is_missing(small, tmp_path, in_pro
     assert scenarios["audio_missing-ratio0"]["by_type"] == scenarios["complete"]["by_type"]
 
 
+def test_other_evaluations_leave_the_results_of_the_run_alone(small, tmp_path, in_process):
+    """What a table reads is of best.pt, the test split and the options as trained, whatever is evaluated afterwards."""
+    assert in_process("main_train.py", *small)[0] == 0
+    folder = tmp_path / "runs" / "r"
+    own = [folder / "results.json", folder / "predictions.jsonl"]
+    before = [path.read_bytes() for path in own]
+    others = {"-val": (folder, "--split", "val"), "-last": (folder / "last.pt",),
+              "-val-method.refine=missing_only": (folder, "method.refine=missing_only", "--split", "val")}
+    for name, arguments in others.items():
+        code, out, err = in_process("main_test.py", "--checkpoint", *arguments)
+        assert code == 0 and f"results{name}.json" in out, err
+        written = json.loads((folder / f"results{name}.json").read_text())
+        assert written["split"] == ("val" if "val" in name else "test")
+    assert [path.read_bytes() for path in own] == before
+    assert in_process("main_test.py", "--checkpoint", folder / ".." / "r", "--missing", "both")[0] == 0
+    assert set(json.loads(own[0].read_text())["scenarios"]) > {"complete", "both_missing"}
+
+
 def test_torchrun_gives_the_numbers_of_one_process(small, tmp_path):
     assert command("main_train.py", *small).returncode == 0
     folder, found = tmp_path / "runs" / "r", []

@@ -134,6 +134,17 @@ def test_where_the_figures_come_from(report):
     assert all(run["digest"] and run["command"] for run in content["runs"])
 
 
+def test_answers_of_the_released_protocol_are_no_column(planned):
+    path = planned["ours"][1].folder / "results.json"
+    results = json.loads(path.read_text())
+    half = results["scenarios"]["audio_missing"]
+    noised = half | {"protocol": "released_noise"}
+    results["scenarios"] |= {"audio_missing-ratio0.5": half, "audio_missing-released_noise": noised}
+    path.write_text(json.dumps(results))
+    found = collect("toy", Grid.model_validate(GRID), planned)
+    assert found.scenarios == ["complete", "audio_missing", "audio_missing-ratio0.5"]
+
+
 def test_code_outside_a_checkout_is_unknown(planned, tmp_path):
     write_run(tmp_path / "absent-1", {"complete": 3}, code=None)
     table = collect("toy", Grid.model_validate(GRID), planned)
