@@ -27,7 +27,7 @@ def parse() -> argparse.Namespace:
                         "but noisy; results are named and marked so")
     parser.add_argument("--split", choices=("val", "test"), default="test")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as dataset.root=DIR runtime.device=cpu")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 def find_checkpoint(given: Path | None) -> Path:
@@ -67,7 +67,7 @@ def main() -> None:
               f"{unknown_answers(records, vocabulary)}")
         if arguments.protocol == RELEASED_NOISE:
             print(f"WARNING: {NOTHING_MISSING}")
-        report(path.parent, header, results, records, print, variant(path, arguments.split, arguments.overrides))
+        report(path.parent, header, results, records, print, variant(path, arguments.split, run.changed))
 
 
 if __name__ == "__main__":

@@ -39,9 +39,9 @@ class Train(BaseModel):
     lr_step: Positive
     lr_gamma: Annotated[float, Field(gt=0, le=1)]
     clip_norm: Annotated[float, Field(gt=0)] | None
-    seed: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
     init: str | None
-    select_by: list[ScenarioName]
+    select_by: Annotated[list[ScenarioName], Field(min_length=1)]
     log_every: Positive
 
 
@@ -49,7 +49,7 @@ class Evaluate(BaseModel):
     """`scenarios` are evaluated after training; `every`: epochs between two validations."""
 
     model_config = STRICT
-    scenarios: list[ScenarioName]
+    scenarios: Annotated[list[ScenarioName], Field(min_length=1)]
     batch_size: Positive
     every: Positive
 
@@ -205,6 +205,13 @@ def describe(error: dict[str, Any], merged: dict[str, Any], model: type[BaseMode
     if error["type"] == "missing":
         return f"configuration key '{key}' is required; add {key}=VALUE"
     return f"configuration key '{key}': {error['msg'].lower()}, got {error['input']!r}"
+
+
+def beyond_defaults(config: dict[str, Any]) -> dict[str, Any]:
+    """A checked configuration without the options that have the default of their constructor; the names are kept."""
+    names = {kind: config[kind]["name"] for kind in REGISTRIES}
+    kept = schema(names).model_validate(config).model_dump(mode="json", exclude_defaults=True)
+    return kept | {kind: {"name": name, **kept.get(kind, {})} for kind, name in names.items()}
 
 
 def run_folder(config: dict[str, Any]) -> Path:

@@ -22,7 +22,7 @@ from engine.metrics import Record, by_source, summarise
 RELEASED_NOISE = "released_noise"
 # Standard deviation of the noise on (audio, visual) in the official evaluation code, by what it calls missing.
 NOISE_SCALE = {"audio": (0.3, 0.0), "visual": (0.0, 0.7), "both": (0.5, 0.5)}
-SAME_ANSWERS = ("dataset.root=", "dataset.features=", "runtime.", "evaluate.")     # overrides: where and how fast, not what
+SAME_ANSWERS = ("dataset.features=", "runtime.", "evaluate.")     # overrides of how the data are read and how fast
 NOTHING_MISSING = ("protocol released_noise: the modality is NOT missing. Its real features, with noise added, reach the "
                    "answer, as in the official evaluation code. Not comparable with a missing modality.")
 
@@ -66,7 +66,7 @@ def evaluate(model, data, split: str, scenarios: list[Scenario], vocabulary: Voc
              batch_size: int, workers: int, protocol: str = "missing") -> tuple[dict[str, Any], list[Record]]:
     """Results by scenario as in results.json, and all records."""
     if protocol == RELEASED_NOISE and not hasattr(accelerator.unwrap_model(model).method, "refine_noised_real"):
-        raise UsageError("--protocol released_noise exists for checkpoints of method=rmm_avr only")
+        raise UsageError("--protocol released_noise exists for checkpoints of method=rmm_avr and rmm_avr_plus only")
     questions = data.questions(split)
     floor = dict(zip([q.row for q in questions], question_only_floor(data.questions("train"), questions), strict=True))
     results, records = {}, []
@@ -80,14 +80,14 @@ def evaluate(model, data, split: str, scenarios: list[Scenario], vocabulary: Voc
     return results, records
 
 
-def variant(checkpoint: Path, split: str, overrides: list[str]) -> str:
+def variant(checkpoint: Path, split: str, changed: list[str]) -> str:
     """What sets an evaluation apart from the run's own, for its file names: "" for best.pt on the test split as trained.
 
-    So results.json, which tables are made from, is never replaced by answers of another checkpoint, to other questions or
-    of a model with other options.
+    `changed`: overrides that say something else than the checkpoint. So results.json, which tables are made from, is never
+    replaced by answers of another checkpoint, to other questions or of a model with other options.
     """
     parts = [part for part, own in ((checkpoint.stem, "best"), (split, "test")) if part != own]
-    parts += sorted(item for item in overrides if not item.startswith(SAME_ANSWERS))
+    parts += sorted(item for item in changed if not item.startswith(SAME_ANSWERS))
     return "".join("-" + re.sub(r"[^\w.=-]+", "_", part) for part in parts)
 
 

@@ -81,14 +81,14 @@ class Trainer:
 
     def fit(self) -> None:
         """Train until the last epoch or `max_steps`, validating and saving after every epoch."""
+        if self.finished:
+            self.say(f"{self.folder} is already trained ({self.epoch} epochs); delete it to train again")
+            return
         if self.main:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_text(self.folder / "config.yaml", to_yaml(self.config))
             processes = self.accelerator.num_processes
             write_json(self.folder / "environment.json", environment(self.accelerator.device, processes))
-        if self.finished:
-            self.say(f"{self.folder} is already trained ({self.epoch} epochs); delete it to train again")
-            return
         log = LossLog(self.folder if self.main else None, self.config["train"]["log_every"])
         try:
             while not self.finished:
@@ -201,7 +201,7 @@ class Trainer:
 
 def check_same_run(saved: dict[str, Any], config: dict[str, Any], path: Path) -> None:
     """A run folder continues only the run it holds; how long, where and how often may change."""
-    free = {("train", "epochs"), ("train", "max_steps"), ("train", "log_every"), ("train", "init")}
+    free = {("train", "epochs"), ("train", "max_steps"), ("train", "log_every")}
     for section, options in config.items():
         if section in ("runtime", "evaluate", "run"):
             continue

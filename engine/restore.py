@@ -19,7 +19,10 @@ from models.avqa import AVQAModel
 
 @dataclass
 class Restored:
-    """`data` is an instance of the configured data set, checked against the shapes the model was built for."""
+    """`data` is an instance of the configured data set, checked against the shapes the model was built for.
+
+    `changed`: those of the user's overrides that say something else than the checkpoint.
+    """
 
     model: AVQAModel
     data: Any
@@ -27,12 +30,15 @@ class Restored:
     accelerator: Accelerator
     config: dict[str, Any]
     epoch: int
+    changed: list[str]
 
 
 def restore(path: Path, overrides: list[str]) -> Restored:
     """Everything an evaluation needs, on the configured device."""
     state = load_checkpoint(path)
     config = override(state["config"], overrides)
+    as_trained = override(state["config"], [])
+    changed = [item for item in overrides if override(state["config"], [item]) != as_trained]
     accelerator = runtime.make_accelerator(config["runtime"])
     spec = DataSpec(**state["spec"])
     data = build_dataset(config["dataset"])
@@ -40,4 +46,4 @@ def restore(path: Path, overrides: list[str]) -> Restored:
     model = build_model(spec, config["backbone"], config["method"])
     load_weights(model, state["model"], path)
     vocabulary = Vocabulary.from_dict(state["vocabulary"])
-    return Restored(model.to(accelerator.device), data, vocabulary, accelerator, config, state["epoch"])
+    return Restored(model.to(accelerator.device), data, vocabulary, accelerator, config, state["epoch"], changed)

@@ -57,7 +57,7 @@ def parse() -> argparse.Namespace:
                         "question that the official loader reads")
     parser.add_argument("--workers", type=int, default=1, help="loader: threads, for whole-files processes (default 1)")
     parser.add_argument("--json", action="store_true", help="one line instead of an indented object")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 def configure(options: argparse.Namespace) -> tuple[dict[str, Any], DataSpec]:

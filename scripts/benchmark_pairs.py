@@ -33,7 +33,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=1, help="counted steps, after two that are not (default 1)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark-pairs"), help="folder of table.md and table.json")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 def chosen(names: str, registry: dict[str, str], option: str) -> list[str]:

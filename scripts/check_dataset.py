@@ -31,7 +31,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("overrides", nargs="*", metavar="key=value",
                         help="as for main_train.py, such as dataset=avqa dataset.annotations=json")
     parser.add_argument("--values", action="store_true", help="read every value too, to find NaN (slow)")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 def read_splits(data) -> dict[str, list[Question]]:

@@ -39,7 +39,7 @@ def parse() -> argparse.Namespace:
                         help="folder below dataset.root of the training file the checkpoint was made with (default json)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="dataset.root=DIR and others; the configuration "
                         "is configs/released.yaml for the method's checkpoint, method=plain for AVST's")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 def read(path: Path) -> dict[str, torch.Tensor]:

@@ -23,15 +23,15 @@ from dataset.files import write_json, write_text  # noqa: E402
 from engine.config import nearest  # noqa: E402
 from engine.diagnosis import accuracy_by_steps, calibration, examine_features  # noqa: E402
 from engine.errors import UsageError, run_guarded  # noqa: E402
-from engine.evaluation import RELEASED_NOISE, predict  # noqa: E402
+from engine.evaluation import RELEASED_NOISE, predict, variant  # noqa: E402
 from engine.metrics import percentage  # noqa: E402
 from engine.report.diagnosis import as_markdown  # noqa: E402
-from engine.report.grid import find_grid  # noqa: E402
+from engine.report.grid import Grid, find_grid  # noqa: E402
 from engine.report.plan import Plan  # noqa: E402
 from engine.report.render import finite  # noqa: E402
 from engine.restore import restore  # noqa: E402
 
-AT_TEST = ("runtime.", "evaluate.")          # overrides of the diagnosis; the others say how a table was trained
+AT_TEST = ("runtime.", "evaluate.")     # overrides of a table that its diagnosis takes over; the others are for training
 
 
 def positive(text: str) -> int:
@@ -58,15 +58,10 @@ def parse() -> argparse.Namespace:
     return options
 
 
-def checkpoints(options: argparse.Namespace, overrides: list[str]) -> dict[str, list[Path]]:
-    """What is to be diagnosed: {label: checkpoints}, one checkpoint per run given or per seed of a table's row."""
-    if not options.table:
-        paths = [Path(item) for item in options.runs if "=" not in item]
-        return {str(path): [path / "best.pt" if path.is_dir() else path] for path in paths}
-    name, grid = find_grid(options.table)
+def of_table(options: argparse.Namespace, name: str, grid: Grid, overrides: list[str]) -> dict[str, list[Path]]:
+    """The checkpoints of a table's rows, by label, one per seed."""
     plan = Plan()
-    trained_with = [item for item in overrides if not item.startswith(AT_TEST)]
-    plan.add_table(name, grid, options.seeds, trained_with)
+    plan.add_table(name, grid, options.seeds, overrides)
     found = {}
     for row in options.rows.split(",") if options.rows else grid.rows:
         if row not in grid.rows:
@@ -74,7 +69,7 @@ def checkpoints(options: argparse.Namespace, overrides: list[str]) -> dict[str, 
         runs = list(plan.tables[name][row].values())
         lacking = [run.name for run in runs if not run.done]
         if lacking:
-            command = ["python", "scripts/reproduce.py", options.table, "--seeds", str(len(runs)), *trained_with]
+            command = ["python", "scripts/reproduce.py", options.table, "--seeds", str(len(runs)), *overrides]
             raise UsageError(f"row {row} of table {name} is not trained: {', '.join(lacking)} lacking; first run "
                              f"{shlex.join(command)}")
         found[grid.rows[row].label] = [run.folder / "best.pt" for run in runs]
@@ -82,7 +77,7 @@ def checkpoints(options: argparse.Namespace, overrides: list[str]) -> dict[str, 
 
 
 def diagnose(path: Path, overrides: list[str], options: argparse.Namespace) -> dict[str, Any]:
-    """Everything that is measured on one checkpoint, as written to diagnosis.json."""
+    """Everything that is measured on one checkpoint, written to diagnosis.json beside it."""
     run = restore(path, overrides)
     where = (run.model, run.data, options.split, run.vocabulary, run.accelerator, run.config["evaluate"]["batch_size"],
              run.config["runtime"]["workers"])
@@ -97,8 +92,12 @@ def diagnose(path: Path, overrides: list[str], options: argparse.Namespace) -> d
             records = predict(*where[:3], SCENARIOS[name], *where[3:], protocol)
             answers[name if protocol == "missing" else f"{name}, {protocol}"] = {
                 "accuracy": percentage(r.correct for r in records), "ece": calibration(records)}
-    return {"checkpoint": str(path), "split": options.split, "answers": answers, "features": examine_features(*where),
-            "by_steps": accuracy_by_steps(*where) if options.steps else {}}
+    found = {"checkpoint": str(path), "split": options.split, "answers": answers, "features": examine_features(*where),
+             "by_steps": accuracy_by_steps(*where) if options.steps else {}}
+    written = path.parent / f"diagnosis{variant(path, options.split, run.changed)}.json"
+    write_json(written, finite(found))
+    print(f"written: {written}")
+    return found
 
 
 def main() -> None:
@@ -106,15 +105,17 @@ def main() -> None:
     overrides = [item for item in options.runs if "=" in item]
     out = options.out.resolve() if options.out else None
     if options.table:
+        name, grid = find_grid(options.table)
         os.chdir(ROOT)
+        checkpoints = of_table(options, name, grid, overrides)
+        overrides = [item for item in overrides if item.startswith(AT_TEST)]
+    else:
+        paths = [Path(item) for item in options.runs if "=" not in item]
+        checkpoints = {str(path): [path / "best.pt" if path.is_dir() else path] for path in paths}
     found: dict[str, list[dict[str, Any]]] = {}
-    for label, paths in checkpoints(options, overrides).items():
+    for label, paths in checkpoints.items():
         for path in paths:
-            at_test = [item for item in overrides if not options.table or item.startswith(AT_TEST)]
-            diagnosis = diagnose(path, at_test, options)
-            found.setdefault(label, []).append(diagnosis)
-            write_json(path.parent / "diagnosis.json", finite(diagnosis))
-            print(f"written: {path.parent / 'diagnosis.json'}")
+            found.setdefault(label, []).append(diagnose(path, overrides, options))
     text = as_markdown(found)
     print(text)
     if out:

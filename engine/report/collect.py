@@ -109,8 +109,7 @@ def collect(name: str, grid: Grid, planned: dict[str, dict[int, Run]]) -> Table:
             results = read(run.folder / "results.json", json.loads)
             table.runs.append(info(row, seed, run, results))
             for scenario, result in results["scenarios"].items():
-                missing_is_missing = "protocol" not in result     # --protocol released_noise is no column beside the others
-                if missing_is_missing and (grid.scenarios is None or scenario in grid.scenarios):
+                if scenario in (grid.scenarios or run.scenarios):
                     cell = table.cells.setdefault(row, {}).setdefault(scenario, Cell())
                     add(cell, seed, result)
                     cell.published = grid.published.get(row, {}).get(scenario)

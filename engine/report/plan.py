@@ -8,13 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine.config import compose
+from engine.config import beyond_defaults, compose
 from engine.errors import UsageError
 from engine.report.grid import Grid, Row
 
 # A start takes over what a row says about these: it must be of the row's own data and backbone.
 INHERITED = ("dataset", "backbone")
 DIGITS = 10                      # of a digest in the name of a run folder
+VERSION = 1                      # raised when a default or what an option means changes: no earlier run is one of today's
+# Options that change no answer, save for rounding: how fast and where, and what is noted on the way.
+NO_ANSWER = {"runtime": ("device", "compile", "workers"), "evaluate": ("batch_size",), "train": ("log_every",)}
 
 
 @dataclass
@@ -26,6 +29,7 @@ class Run:
     folder: Path
     arguments: list[str]         # of main_train.py
     depends_on: Run | None
+    scenarios: list[str]         # that it is evaluated in
     users: list[str] = field(default_factory=list)
 
     @property
@@ -76,7 +80,8 @@ class Plan:
         run = self.runs.get(name)
         if run is None:
             folder = Path(config["run"]["root"]) / name
-            run = self.runs[name] = Run(name, digest, folder, [*arguments, f"run.name={name}"], start)
+            run = self.runs[name] = Run(name, digest, folder, [*arguments, f"run.name={name}"], start,
+                                        config["evaluate"]["scenarios"])
         if user not in run.users:
             run.users.append(user)
         return run
@@ -97,8 +102,15 @@ def inherited(row: Row) -> list[str]:
 
 
 def digest_of(config: dict[str, Any], start: Run | None) -> str:
-    """SHA-256 of a configuration without the place it is kept at; the start counts by its own digest."""
-    content = {section: options for section, options in config.items() if section != "run"}
+    """SHA-256 of what a configuration says about the answers; the start counts by its own digest.
+
+    Options at the default of their constructor do not count, so one that is added later, off by default, leaves the runs
+    trained before what they are. `tests/golden/defaults.json` keeps the defaults from changing unnoticed.
+    """
+    content = beyond_defaults(config)
+    for section, keys in NO_ANSWER.items():
+        content[section] = {key: value for key, value in content[section].items() if key not in keys}
+    content["run"] = {}
     if start is not None:
-        content["train"] = {**content["train"], "init": start.digest}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        content["train"]["init"] = start.digest
+    return hashlib.sha256(json.dumps({"version": VERSION, **content}, sort_keys=True).encode()).hexdigest()

@@ -1,6 +1,7 @@
 """The real commands, shrunk to seconds, on a data set of other shapes, another T and other words."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -166,7 +167,7 @@ def test_the_released_evaluation_is_marked_and_reads_what_it_calls_missing(small
             code, out, err = in_process("main_test.py", "--checkpoint", folder, "--missing", "audio", "--protocol", protocol,
                                         f"dataset.root={data}")
             assert code == 0 and ("WARNING: protocol released_noise" in out) is (protocol == "released_noise"), err
-            records = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+            records = lines(Path(re.search(r"written: .*, (.*predictions.*\.jsonl)", out)[1]))
             name = "audio_missing" + ("" if protocol == "missing" else "-released_noise")
             confidences[protocol, data == silent] = [r["confidence"] for r in records if r["scenario"] == name]
     assert confidences["missing", False] == confidences["missing", True]

@@ -13,10 +13,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.config import compose
 from engine.errors import UsageError
 from engine.report import sweep
 from engine.report.grid import Grid, find_grid, read_grid, table_names
-from engine.report.plan import Plan
+from engine.report.plan import Plan, digest_of
 from engine.report.sweep import Sweep, plan_line
 from models import BACKBONES, METHODS
 
@@ -133,9 +134,22 @@ def test_equal_configurations_are_one_run_and_others_are_not():
     assert len(set(digests)) == len(digests)
 
 
-def test_the_place_of_the_runs_does_not_change_their_digest_but_the_start_does():
-    here, there = plan_of(GRID, seeds=1), plan_of(GRID, seeds=1, overrides=["run.root=elsewhere"])
-    assert list(here.runs) == list(there.runs)
+def test_an_option_added_with_a_neutral_default_leaves_earlier_runs_what_they_are():
+    before = compose("configs/embedded.yaml", [])
+    del before["method"]["avr"]["samples"], before["method"]["label_smoothing"], before["backbone"]["match_views"]
+    now = compose("configs/embedded.yaml", [])
+    assert digest_of(before, None) == digest_of(now, None)
+    now["method"]["avr"]["samples"] = 2
+    assert digest_of(before, None) != digest_of(now, None)
+
+
+def test_what_changes_no_answer_does_not_change_the_digest_but_the_start_does():
+    here = plan_of(GRID, seeds=1)
+    for harmless in ("run.root=elsewhere", "runtime.workers=1", "runtime.device=cpu", "evaluate.batch_size=3",
+                     "train.log_every=9"):
+        assert list(plan_of(GRID, seeds=1, overrides=[harmless]).runs) == list(here.runs)
+    for other in ("runtime.bf16=true", "train.batch_size=3", "evaluate.every=2"):
+        assert not set(plan_of(GRID, seeds=1, overrides=[other]).runs) & set(here.runs)
     longer = plan_of({**GRID, "start": "configs/embedded.yaml"}, seeds=1)
     assert not set(longer.runs) & set(here.runs)
 

@@ -1,0 +1,65 @@
+"""The defaults of all options, as they were when runs were last given their digests (engine/report/plan.py).
+
+A digest leaves out options at their default, so a default that changes would make earlier runs pass for today's. Write
+defaults.json again after adding an option, or after changing a default and raising VERSION:
+
+  python tests/golden/defaults.py
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+STORED = Path(__file__).with_name("defaults.json")
+sys.path.insert(0, str(ROOT))
+
+from pydantic_core import PydanticUndefined, to_jsonable_python  # noqa: E402
+
+from dataset.files import write_json  # noqa: E402
+from engine.config import REGISTRIES, schema  # noqa: E402
+from engine.report.plan import VERSION  # noqa: E402
+
+
+def of_model(model: Any) -> dict[str, Any]:
+    """Option -> default, sections as nested mappings; options without a default are always counted and left out."""
+    found = {}
+    for key, option in model.model_fields.items():
+        if hasattr(option.annotation, "model_fields"):
+            found[key] = of_model(option.annotation)
+        elif option.default is not PydanticUndefined:
+            found[key] = to_jsonable_python(option.default)
+    return found
+
+
+def current() -> dict[str, Any]:
+    """Component -> option -> default, of all that are registered."""
+    names = {kind: next(iter(registry)) for kind, registry in REGISTRIES.items()}
+    return {f"{kind}.{name}": of_model(schema({**names, kind: name}).model_fields[kind].annotation)
+            for kind, registry in REGISTRIES.items() for name in registry}
+
+
+def changed(stored: dict[str, Any], now: dict[str, Any], place: str = "") -> list[str]:
+    """Options whose default is another one than was stored."""
+    found = []
+    for key in stored.keys() & now.keys():
+        if isinstance(stored[key], dict) and isinstance(now[key], dict):
+            found += changed(stored[key], now[key], f"{place}{key}.")
+        elif stored[key] != now[key]:
+            found.append(f"{place}{key}: {stored[key]!r}, now {now[key]!r}")
+    return sorted(found)
+
+
+def main() -> None:
+    stored = json.loads(STORED.read_text()) if STORED.is_file() else {"version": None, "defaults": {}}
+    found = changed(stored["defaults"], current())
+    if found and stored["version"] == VERSION:
+        sys.exit("raise VERSION in engine/report/plan.py first; other defaults than before: " + "; ".join(found))
+    write_json(STORED, {"version": VERSION, "defaults": current()})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+"""What must not change unnoticed, against files written when it last did so on purpose."""
+
+import json
+
+from golden.defaults import STORED, changed, current
+
+from engine.report.plan import VERSION
+
+
+def test_no_default_has_changed_under_the_digests_of_runs():
+    """An option of a new component may lack in the file; those of the stored ones may not, or nothing would guard them."""
+    stored, now = json.loads(STORED.read_text()), current()
+    assert stored["version"] == VERSION, "python tests/golden/defaults.py writes the file again"
+    assert changed(stored["defaults"], now) == [], "raise VERSION, then python tests/golden/defaults.py"
+    for component, options in stored["defaults"].items():
+        assert now[component] == options, f"new options of {component}: python tests/golden/defaults.py"
+
+
+def test_changes_are_found_at_any_depth_and_additions_are_none():
+    stored = {"a": {"b": {"c": 1, "d": [1, 2]}}, "gone": {"x": 1}}
+    assert changed(stored, {"a": {"b": {"c": 1, "d": [1, 2], "new": 3}}}) == []
+    assert changed(stored, {"a": {"b": {"c": 2, "d": [1, 3]}}}) == ["a.b.c: 1, now 2", "a.b.d: [1, 2], now [1, 3]"]
