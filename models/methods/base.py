@@ -14,6 +14,7 @@ from dataset.types import AUDIO, VISUAL
 from models.features import Features, Fused
 
 ViewMode = Literal["all", "segments", "sampled", "keep_count"]
+OneView = Literal["audio_missing", "visual_missing"]
 
 
 @dataclass
@@ -96,17 +97,19 @@ def without_segments(presence: Tensor) -> Tensor:
     return torch.where(draw == 0, no_audio, torch.where(draw == 1, no_visual, presence))
 
 
-def simulate(presence: Tensor, mode: ViewMode) -> dict[str, Tensor]:
+def simulate(presence: Tensor, mode: ViewMode | OneView) -> dict[str, Tensor]:
     """The states (B, T, 2) that training answers, by view name.
 
     `all`: every question complete, without audio and without video, as Eq. 8. `segments`: the same, and once with single
     segments missing (`without_segments`). `sampled`: one of the three per
     question, equally likely. `keep_count`: how many modalities are kept is drawn first, then which, so that half of
-    the questions stay complete and a quarter lacks each.
+    the questions stay complete and a quarter lacks each. `audio_missing`, `visual_missing`: this view alone.
     """
     no_audio, no_visual = without(presence, AUDIO), without(presence, VISUAL)
-    if mode in ("all", "segments"):
+    if mode in ("all", "segments", "audio_missing", "visual_missing"):
         states = {"complete": presence, "audio_missing": no_audio, "visual_missing": no_visual}
+        if mode in states:
+            return {mode: states[mode]}
         return states if mode == "all" else {**states, "segments_missing": without_segments(presence)}
     outcomes = 3 if mode == "sampled" else 4                           # 0: no audio, 1: no video, else complete
     draw = torch.randint(outcomes, presence.shape[:1], device=presence.device)[:, None, None]      # (B, 1, 1)

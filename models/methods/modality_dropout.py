@@ -9,7 +9,7 @@ from torch import Tensor
 
 from models.features import Features, FeatureShape, blank_features
 from models.layers.fill import Fill, FillMode
-from models.methods.base import Method, ViewMode, Views, simulate, without_match
+from models.methods.base import Method, OneView, ViewMode, Views, simulate, without_match
 
 
 class ModalityDropout(Method):
@@ -17,7 +17,8 @@ class ModalityDropout(Method):
 
     `views`: the simulated states (`simulate`), `all` as Eq. 8 does for the paper's method. A view in which a
     modality is simply absent gives no match loss: a blank is no evidence about what sounds. `label_smoothing` of the
-    answer loss, for a fair comparison with methods that have it.
+    answer loss, for a fair comparison with methods that have it. With `audio_missing` or `visual_missing` it is trained for
+    that case alone: what the backbone can reach there, with nothing else to learn.
     """
 
     def __init__(
@@ -25,7 +26,7 @@ class ModalityDropout(Method):
         shape: FeatureShape,
         *,
         fill: FillMode = "zeros",
-        views: ViewMode = "all",
+        views: ViewMode | OneView = "all",
         label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0,
     ) -> None:
         super().__init__()

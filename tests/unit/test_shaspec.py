@@ -10,6 +10,7 @@ from toy import SHAPE, random_features
 from dataset.types import AUDIO, VISUAL
 from models.features import Features, FeatureShape
 from models.methods.base import simulate
+from models.methods.modality_dropout import ModalityDropout
 from models.methods.shaspec import ShaSpec
 
 
@@ -105,6 +106,17 @@ def test_simulated_states_are_drawn_as_often_as_they_should(mode, complete):
     torch.manual_seed(0)
     state = simulate(torch.ones(4000, 2, 2, dtype=torch.bool), mode)["sampled"].float().mean(dim=(0, 1))
     torch.testing.assert_close(state, torch.full((2,), (1 + complete) / 2), atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize("name,kept", [("audio_missing", [0, 1]), ("visual_missing", [1, 0])])
+def test_a_specialist_answers_its_own_view_alone(name, kept):
+    """A segment that has one modality only keeps it, as in the other modes."""
+    presence = torch.tensor([[[True, True], [True, False], [False, True]]])
+    whole = torch.ones(1, SHAPE.segments, 2, dtype=torch.bool)
+    views = ModalityDropout(SHAPE, views=name).views(random_features(1), whole)
+    assert list(views.features) == [name]
+    assert simulate(presence, name)[name].tolist() == [[[bool(kept[0]), bool(kept[1])], [True, False], [False, True]]]
+    assert views.features[name].audio.any() == kept[0] and views.features[name].visual.any() == kept[1]
 
 
 @pytest.mark.parametrize("align_weight,alike", [(0.1, True), (0.0, False)])
