@@ -10,21 +10,21 @@ from engine.errors import run_guarded
 from engine.loop import Trainer
 
 EPILOG = """examples:
-  python main_train.py                                         the paper's method on the embedded benchmark
-  python main_train.py configs/ablation/slots_25.yaml          an ablation
-  python main_train.py dataset=music_avqa dataset.root=DIR backbone=avst method=rmm_avr rmm.slots=50
-  torchrun --nproc-per-node 2 main_train.py                    the same on two processes
+  python main_train.py configs/embedded_plain.yaml             the backbone alone on the embedded benchmark
+  python main_train.py configs/embedded.yaml                   the paper's method, from there
+  python main_train.py configs/embedded.yaml configs/ablation/slots_25.yaml
+  python main_train.py configs/paper.yaml dataset=music_avqa dataset.root=DIR rmm.slots=50 run.name=slots50
+  torchrun --nproc-per-node 2 main_train.py configs/embedded.yaml
 keys: see configs/default.yaml, configs/dataset, configs/backbone, configs/method"""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("arguments", nargs="*", metavar="[CONFIG.yaml] [key=value ...]",
-                        help="a configuration file and overrides, both optional")
+    parser.add_argument("arguments", nargs="*", metavar="[CONFIG.yaml ...] [key=value ...]",
+                        help="configuration files and overrides, both optional; later ones win")
     arguments = parser.parse_args().arguments
-    file = arguments.pop(0) if arguments and "=" not in arguments[0] else None
-    config = compose(file, arguments)
+    config = compose([a for a in arguments if "=" not in a], [a for a in arguments if "=" in a])
     folder = run_folder(config)
     data = build_dataset(config["dataset"])
     for split in ("train", "val", "test"):       # a missing file is told now, not after hours of training

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train and evaluate: bash train.sh [CONFIG.yaml] [key=value ...]
+# Train and evaluate: bash train.sh [CONFIG.yaml ...] [key=value ...]; later ones win.
 # Without arguments: the paper's method on the embedded benchmark in two stages, each a configuration of its own.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/scripts/environment.sh"

@@ -1,7 +1,7 @@
 """Three names plus overrides to one checked configuration.
 
 Layers, later ones win: configs/default.yaml, configs/dataset/NAME.yaml, configs/backbone/NAME.yaml,
-configs/method/NAME.yaml, the CONFIG.yaml given, key=value overrides. The schema of the three components is read off
+configs/method/NAME.yaml, the CONFIG.yaml files given, key=value overrides. The schema of the three components is read off
 their constructors, so an option exists in exactly one place.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -102,7 +103,8 @@ def schema(names: dict[str, str]) -> type[BaseModel]:
 def load_yaml(path: Path) -> dict[str, Any]:
     """A YAML file as a dictionary, with `dataset: NAME` spelled out as `dataset: {name: NAME}`."""
     if not path.is_file():
-        raise UsageError(f"configuration file {path} does not exist; see the folder configs/ for those at hand")
+        raise UsageError(f"configuration file {path} does not exist; see the folder configs/ for those at hand, "
+                         "or write an option as key=value")
     try:
         layer = OmegaConf.load(path)
     except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
@@ -148,10 +150,10 @@ def nearest(name: str, known) -> str:
     return f"{hint}expected one of: {', '.join(sorted(known))}"
 
 
-def compose(config_file: str | None, overrides: list[str]) -> dict[str, Any]:
+def compose(files: str | Sequence[str] | None, overrides: list[str]) -> dict[str, Any]:
     """The resolved, checked configuration as plain nested dictionaries."""
     default = load_yaml(CONFIGS / "default.yaml")
-    asked = [load_yaml(Path(config_file))] if config_file else []
+    asked = [load_yaml(Path(file)) for file in ([files] if isinstance(files, str) else files or [])]
     asked.append(parse_overrides(overrides))
     names = choose_names([default, *asked])
     named = [load_yaml(CONFIGS / kind / f"{name}.yaml") for kind, name in names.items()]

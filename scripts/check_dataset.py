@@ -123,7 +123,9 @@ def main() -> None:
         print(f"  ... and {len(problems) - 10} more")
     whole = [split for split, questions in found.items() if tell_split(split, questions, problems)]
     if len(whole) == len(SPLITS):
-        print(f"\neverything is there: bash train.sh {' '.join(arguments)}")
+        given = " ".join(arguments)
+        print(f"\neverything is there; the backbone alone, then the method from there:\n"
+              f"  bash train.sh configs/paper_plain.yaml {given}\n  bash train.sh configs/paper.yaml {given}")
         return
     if not found or len(problems) == len(videos):
         raise UsageError("no split can be run; see the lines above and docs/data.md")

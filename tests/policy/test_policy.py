@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dataset import DATASETS
-from engine.config import compose
+from engine.config import compose, load_yaml
 from models import BACKBONES, METHODS, resolve
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,6 +62,17 @@ def test_every_registered_name_has_a_class_and_a_yaml_that_composes(kind):
 def test_every_run_configuration_composes_and_names_its_command(path):
     assert compose(str(path), [])["run"] is not None
     assert f"configs/{path.relative_to(ROOT / 'configs')}" in path.read_text() or "bash train.sh" in path.read_text()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "ablation").glob("*.yaml")), ids=lambda p: p.name)
+def test_an_ablation_changes_its_own_options_of_whatever_it_is_laid_over(path):
+    own = set(load_yaml(path)) - {"run"}
+    for base, data in (("embedded", "synthetic"), ("paper", "music_avqa")):
+        file, overrides = f"configs/{base}.yaml", [f"dataset={data}", "dataset.root=x"]
+        before, after = compose(file, overrides), compose([file, str(path)], overrides)
+        assert after["run"]["name"].startswith(data) and after["train"] == before["train"]
+        changed = {key for key, value in after["method"].items() if value != before["method"][key]}
+        assert changed <= own and ("75" in path.name or "steps_10" in path.name or changed)
 
 
 def test_files_and_commands_of_the_readme_exist():

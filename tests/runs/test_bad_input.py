@@ -116,6 +116,22 @@ def test_checkpoint_that_is_cut_off_or_of_another_configuration(small, tmp_path,
     assert code == 2 and "another configuration" in err
 
 
+@pytest.mark.parametrize("option", ["train.select_by=[]", "train.seed=5000000000", "evaluate.scenarios=[]"])
+def test_values_that_no_run_can_end_well_with(attempt, option):
+    assert option.partition("=")[0] in attempt(option)
+
+
+def test_a_finished_run_keeps_what_says_how_it_was_trained(small, tmp_path, in_process):
+    assert in_process("main_train.py", *small, "train.epochs=1")[0] == 0
+    folder = tmp_path / "runs" / "r"
+    before = {name: (folder / name).read_bytes() for name in ("config.yaml", "environment.json", "metrics.jsonl")}
+    code, out, _ = in_process("main_train.py", *small, "train.epochs=1", "runtime.workers=1")
+    assert code == 0 and "already trained" in out
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    code, _, err = in_process("main_train.py", *small, "train.epochs=1", f"train.init={folder / 'last.pt'}")
+    assert code == 2 and "train.init was None" in err
+
+
 def test_unwritable_run_folder(small, tmp_path, in_process):
     (tmp_path / "runs").write_text("a file where a folder should be")
     code, _, err = in_process("main_train.py", *small)

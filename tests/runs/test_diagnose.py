@@ -5,6 +5,10 @@ import json
 import pytest
 from commands import command
 
+from engine.diagnosis import examine_features
+from engine.restore import restore
+from models.methods.base import Method, Views
+
 SMALL = ["train.max_steps=2", "train.epochs=1", "dataset.train_videos=12", "dataset.val_videos=4", "dataset.test_videos=4",
          "dataset.channels=16", "train.batch_size=8", "avr.width=8", "avr.steps=3", "rmm.slots=5"]
 
@@ -58,3 +62,24 @@ def test_the_published_addressing_is_nearly_uniform_and_all_steps_equal_the_run(
     assert found["features"]["visual_missing"]["addressing"]["entropy"] > 0.95
     assert set(found["by_steps"]["audio_missing"]) == {"1", "2", "3"}
     assert found["by_steps"]["audio_missing"]["3"] == pytest.approx(found["answers"]["audio_missing"]["accuracy"])
+
+
+class Doubled(Method):
+    """Answers on twice of what is there, so that "real" is not what the backbone encoded."""
+
+    keeps_present = False
+
+    def complete(self, features, presence):
+        return features.with_(audio=2 * features.audio, visual=2 * features.visual)
+
+    def views(self, features, presence):
+        return Views({"complete": self.complete(features, presence)})
+
+
+def test_real_is_what_the_run_itself_answers_on(diagnosis):
+    run = restore(diagnosis[2] / "r" / "best.pt", ["runtime.device=cpu"])
+    run.model.method = Doubled()
+    found = examine_features(run.model, run.data, "test", run.vocabulary, run.accelerator, 8, 0)
+    cells = found["audio_missing"]["stages"]["stand-in"]
+    assert cells["visual"]["all"]["r2"] == pytest.approx(1) and cells["visual"]["all"]["spread"] == pytest.approx(1)
+    assert cells["audio"]["all"]["r2"] < 0.01

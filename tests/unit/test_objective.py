@@ -4,7 +4,11 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional as F
+from toy import SPEC, random_batch
 
+from engine.config import compose
+from models import build_model
 from models.objective import NonFiniteLoss, answer_loss, check_finite, total_loss
 
 
@@ -25,6 +29,25 @@ def test_answer_loss_by_hand_and_without_unknown_answers():
     known = -math.log(3 / 4), -math.log(1 / 2)
     assert float(answer_loss(logits, torch.tensor([1, 0, -1]))) == pytest.approx(sum(known) / 2, rel=1e-6)
     assert float(answer_loss(logits, torch.tensor([-1, -1, -1]))) == 0
+
+
+def test_label_smoothing_by_hand():
+    """A fifth of the weight is spread evenly over both answers; the question without a known answer counts nowhere."""
+    logits = torch.tensor([[0.0, math.log(3.0)], [5.0, 1.0]])
+    expected = -(0.9 * math.log(3 / 4) + 0.1 * math.log(1 / 4))
+    assert float(answer_loss(logits, torch.tensor([1, -1]), 0.2)) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("method", [["method=modality_dropout"], ["method=actionmae"], ["method=rmm_avr_plus"],
+                                    ["method=rmm_avr", "avr.enabled=false"]], ids=lambda options: options[0])
+def test_a_methods_label_smoothing_reaches_the_loss_of_every_view(method):
+    config = compose(None, ["dataset=music_avqa", *method, "method.label_smoothing=0.2"])
+    model, batch = build_model(SPEC, config["backbone"], config["method"]).train(), random_batch(4)
+    output = model(batch)
+    assert len(output.logits) >= 3
+    for name, logits in output.logits.items():
+        expected = F.cross_entropy(logits, batch.answer, label_smoothing=0.2)
+        torch.testing.assert_close(output.terms[f"answer_{name}"], expected)
 
 
 def test_a_term_that_is_not_finite_is_named():
