@@ -15,8 +15,11 @@ class UsageError(Exception):
     """A configuration, checkpoint or environment problem: what it is, what was expected, what to do."""
 
 
-def run_guarded(main: Callable[[], None]) -> None:
-    """Run `main`; turn the errors a user can cause into one line on stderr and exit code 2."""
+def run_guarded(main: Callable[[], None], resumable: bool = False) -> None:
+    """Run `main`; turn the errors a user can cause into one line on stderr and exit code 2.
+
+    `resumable`: the same command goes on where it was interrupted.
+    """
     try:
         main()
     except (UsageError, DataError, OptionError, NonFiniteLoss) as error:
@@ -28,7 +31,7 @@ def run_guarded(main: Callable[[], None]) -> None:
         where = f" ({error.filename})" if error.filename else ""
         message = f"{error.strerror or error}{where}. Free some space or choose a writable folder with run.root=FOLDER"
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command continues from the last finished epoch", file=sys.stderr)
+        print("\ninterrupted" + "; the same command continues with what is not finished" * resumable, file=sys.stderr)
         sys.exit(130)
     else:
         return

@@ -24,6 +24,7 @@ from dataset.extract.media import Clip, MediaError, read_clip  # noqa: E402
 from dataset.store import as_maps  # noqa: E402
 from dataset.types import AUDIO, MODALITIES, VISUAL, Batch, DataSpec  # noqa: E402
 from engine import runtime  # noqa: E402
+from engine.arguments import positive  # noqa: E402
 from engine.checkpoint import load_checkpoint, load_weights  # noqa: E402
 from engine.errors import UsageError, run_guarded  # noqa: E402
 from models import build_model  # noqa: E402
@@ -38,7 +39,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--blank", action="store_true", help="as if the clip had no picture")
     parser.add_argument("--weights", nargs="+", default=[], metavar="NAME=PATH",
                         help="local weights of the extractors, as for extract_features.py")
-    parser.add_argument("--top", type=int, default=5, help="answers to print (default 5)")
+    parser.add_argument("--top", type=positive, default=5, help="answers to print (default 5)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     return parser.parse_args()
 

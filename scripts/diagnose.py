@@ -20,6 +20,7 @@ sys.path.insert(0, str(ROOT))
 
 from dataset import SCENARIOS  # noqa: E402
 from dataset.files import write_json, write_text  # noqa: E402
+from engine.arguments import positive  # noqa: E402
 from engine.config import nearest  # noqa: E402
 from engine.diagnosis import accuracy_by_steps, calibration, examine_features  # noqa: E402
 from engine.errors import UsageError, run_guarded  # noqa: E402
@@ -32,12 +33,6 @@ from engine.report.render import finite  # noqa: E402
 from engine.restore import restore  # noqa: E402
 
 AT_TEST = ("runtime.", "evaluate.")     # overrides of a table that its diagnosis takes over; the others are for training
-
-
-def positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got '{text}'")
-    return int(text)
 
 
 def parse() -> argparse.Namespace:

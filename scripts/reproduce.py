@@ -18,6 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from engine.arguments import positive  # noqa: E402
 from engine.errors import UsageError, run_guarded  # noqa: E402
 from engine.report.collect import collect  # noqa: E402
 from engine.report.grid import Grid, chosen_dataset, find_grid, table_names  # noqa: E402
@@ -41,12 +42,6 @@ def shard(text: str) -> tuple[int, int]:
     if not (index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
         raise argparse.ArgumentTypeError(f"expected I/N with 1 <= I <= N, such as 2/8, got '{text}'")
     return int(index), int(count)
-
-
-def positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got '{text}'")
-    return int(text)
 
 
 def parse() -> argparse.Namespace:
@@ -137,4 +132,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_guarded(main)
+    run_guarded(main, resumable=True)
