@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +39,8 @@ def draw_all(table: Table, folder: Path) -> dict[str, str]:
     if table.grid.mixes:
         drawn["mix"] = (draw_mixes, "Expected accuracy over the share of questions, from the two ends of each curve; "
                                     "bands: ± one standard deviation over seeds.")
-    drawn["bars"] = (draw_bars, f"{bar_quantity(table)[0]}; whiskers: ± one standard deviation over seeds.")
+    drawn["bars"] = (draw_bars, f"{bar_quantity(table)[0]}; whiskers: ± one standard deviation over seeds, "
+                               "none where there is one seed.")
     with matplotlib.rc_context(STYLE):
         for name, (draw, _) in drawn.items():
             save(draw(table), folder / name)
@@ -71,6 +73,12 @@ def draw_band(axes: Axes, x: list[float], by_point: list[list[float]], **options
     axes.plot(x, means, **options)
     axes.fill_between(x, [m - w for m, w in zip(means, widths, strict=True)],
                       [m + w for m, w in zip(means, widths, strict=True)], color=options["color"], alpha=0.18, linewidth=0)
+
+
+def whisker(values: list[float]) -> float:
+    """The standard deviation; NaN, which is not drawn, of a single seed, where none is known."""
+    deviation = spread(values)
+    return math.nan if deviation is None else deviation
 
 
 def draw_axis(table: Table) -> Figure:
@@ -156,7 +164,7 @@ def draw_bars(table: Table) -> Figure:
         bars = [(i + (index + 0.5) * height - 0.4, values) for i, values in bars if values]
         axes.barh([y for y, _ in bars], [mean(values) for _, values in bars], height, label=pretty(scenario),
                   color=COLOURS[index % len(COLOURS)], hatch=HATCHES[index % len(HATCHES)], edgecolor="white",
-                  linewidth=0.3, xerr=[spread(values) or 0.0 for _, values in bars],
+                  linewidth=0.3, xerr=[whisker(values) for _, values in bars],
                   error_kw={"elinewidth": 0.7, "capsize": 1.5, "capthick": 0.7})
     axes.axvline(0, color="black", linewidth=0.6)
     axes.set_yticks(range(len(rows)), [wrapped(table.grid.rows[row].label) for row in rows])

@@ -13,7 +13,7 @@ from engine.errors import UsageError
 from engine.report.collect import collect
 from engine.report.grid import Grid
 from engine.report.plan import Run
-from engine.report.plots import COLOURS, mixed
+from engine.report.plots import COLOURS, draw_bars, mixed
 from engine.report.render import number, p_value, write_report
 
 QUESTIONS = 20
@@ -208,6 +208,14 @@ def test_plots_are_as_wide_as_a_column_and_told_apart_without_colour(report):
         assert "accuracy" in svg or "gap" in svg
         assert f"({name}.png)" in text and f"({name}.svg)" in text
     assert "ours | theirs" in (folder / "bars.svg").read_text()
+
+
+def test_a_single_seed_has_no_whisker(planned):
+    for seed in (2, 3):
+        (planned["ours"][seed].folder / "results.json").unlink()
+    whiskers = draw_bars(collect("toy", Grid.model_validate(GRID), planned)).axes[0].containers[0].lines[2][0]
+    drawn = [np.isfinite(segment).all() and len(segment) == 2 for segment in whiskers.get_segments()]
+    assert drawn == [True, False]
 
 
 @pytest.mark.parametrize("value, options, text", [
