@@ -155,7 +155,7 @@ def test_the_noised_pair_of_the_released_evaluation_reads_what_is_called_missing
     found = method.refine_noised_real(features, state, (0.3, 0.7))
     noise = found.audio - features.audio
     assert torch.equal(found.visual, features.visual)
-    assert 0.2 < float(noise.std()) < 0.4
+    assert 0.2 < noise.std().item() < 0.4
     state[..., VISUAL], state[..., AUDIO] = False, True
     found = method.refine_noised_real(features, state, (0.3, 0.7))
     assert torch.equal(found.audio, features.audio)
