@@ -92,12 +92,12 @@ def variant(checkpoint: Path, split: str, changed: list[str]) -> str:
 
 
 def report(folder: Path, header: dict[str, Any], results: dict[str, Any], records: list[Record],
-           log: Callable[[str], None], variant: str = "") -> None:
-    """Write results.json and predictions.jsonl (`variant`: between name and ending).
+           log: Callable[[str], None], suffix: str = "") -> None:
+    """Write results.json and predictions.jsonl, `suffix` (`variant`) before the ending.
 
     Scenarios evaluated earlier, after the same epoch, are kept.
     """
-    results_path, predictions_path = folder / f"results{variant}.json", folder / f"predictions{variant}.jsonl"
+    results_path, predictions_path = folder / f"results{suffix}.json", folder / f"predictions{suffix}.jsonl"
     lines = [r.as_dict() for r in records]
     if results_path.is_file() and predictions_path.is_file():
         earlier = json.loads(results_path.read_text())

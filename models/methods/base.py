@@ -106,11 +106,11 @@ def simulate(presence: Tensor, mode: ViewMode | OneView) -> dict[str, Tensor]:
     the questions stay complete and a quarter lacks each. `audio_missing`, `visual_missing`: this view alone.
     """
     no_audio, no_visual = without(presence, AUDIO), without(presence, VISUAL)
-    if mode in ("all", "segments", "audio_missing", "visual_missing"):
-        states = {"complete": presence, "audio_missing": no_audio, "visual_missing": no_visual}
-        if mode in states:
-            return {mode: states[mode]}
-        return states if mode == "all" else {**states, "segments_missing": without_segments(presence)}
-    outcomes = 3 if mode == "sampled" else 4                           # 0: no audio, 1: no video, else complete
-    draw = torch.randint(outcomes, presence.shape[:1], device=presence.device)[:, None, None]      # (B, 1, 1)
-    return {"sampled": torch.where(draw == 0, no_audio, torch.where(draw == 1, no_visual, presence))}
+    if mode in ("sampled", "keep_count"):
+        outcomes = 3 if mode == "sampled" else 4                       # 0: no audio, 1: no video, else complete
+        draw = torch.randint(outcomes, presence.shape[:1], device=presence.device)[:, None, None]  # (B, 1, 1)
+        return {"sampled": torch.where(draw == 0, no_audio, torch.where(draw == 1, no_visual, presence))}
+    states = {"complete": presence, "audio_missing": no_audio, "visual_missing": no_visual}
+    if mode == "segments":
+        states["segments_missing"] = without_segments(presence)
+    return {mode: states[mode]} if mode in states else states
