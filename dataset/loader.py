@@ -22,7 +22,7 @@ Store = FeatureStore | PackedStore
 
 
 class QuestionSet(Dataset):
-    """Every item is a Batch of one question.
+    """Questions to batches; an item is a Batch of one question.
 
     `negatives="other_video"` adds, per segment, a row drawn from another video of the split, anew every `epoch`.
     `read` fetches a video's segments and may be cached by the caller. `recorded` says what the data themselves lack;
@@ -48,24 +48,38 @@ class QuestionSet(Dataset):
         return len(self.questions)
 
     def __getitem__(self, index: int) -> Batch:
-        question = self.questions[index]
-        presence = self.scenario.presence(question.row, self.audio.segments)
-        presence &= self.recorded.presence(question.video_id, self.audio.segments, self.audio.stride, self.train)
-        words, whole = (torch.from_numpy(part)[None] for part in self.text.read(question)) if self.text else (None, None)
+        return self.batch([index])
+
+    def batch(self, positions: list[int]) -> Batch:
+        """The questions at `positions` as one batch."""
+        asked = [self.questions[i] for i in positions]
+        presence = np.stack([self.presence(question) for question in asked])        # (B, T, 2)
+        choices = negative = words = whole = None
+        if asked[0].choices:
+            choices = torch.tensor([self.vocabulary.encode_choices(question.choices) for question in asked])
+        if self.negatives == "other_video":
+            negative = torch.from_numpy(np.stack([self.negative(question) for question in asked]))
+        if self.text:
+            words, whole = (torch.from_numpy(np.stack(parts)) for parts in zip(*map(self.text.read, asked), strict=True))
         return Batch(
-            audio=self.stream(question, presence, AUDIO),
-            visual=self.stream(question, presence, VISUAL),
-            words=torch.tensor([self.vocabulary.encode_words(question.words)]),
-            answer=torch.tensor([self.answer(question)]),
-            presence=torch.from_numpy(presence)[None],
-            question_id=torch.tensor([question.question_id]),
-            row=torch.tensor([question.row]),
-            video=torch.tensor([self.video_index[question.video_id]]),
-            choices=torch.tensor([self.vocabulary.encode_choices(question.choices)]) if question.choices else None,
-            negative_visual=self.negative(question) if self.negatives == "other_video" else None,
+            audio=self.stream(asked, presence, AUDIO),
+            visual=self.stream(asked, presence, VISUAL),
+            words=torch.tensor([self.vocabulary.encode_words(question.words) for question in asked]),
+            answer=torch.tensor([self.answer(question) for question in asked]),
+            presence=torch.from_numpy(presence),
+            question_id=torch.tensor([question.question_id for question in asked]),
+            row=torch.tensor([question.row for question in asked]),
+            video=torch.tensor([self.video_index[question.video_id] for question in asked]),
+            choices=choices,
+            negative_visual=negative,
             text_words=words,
             text_question=whole,
         )
+
+    def presence(self, question: Question) -> np.ndarray:
+        """(T, 2) bool: what neither the scenario takes nor the data lack."""
+        present = self.scenario.presence(question.row, self.audio.segments)
+        return present & self.recorded.presence(question.video_id, self.audio.segments, self.audio.stride, self.train)
 
     def answer(self, question: Question) -> int:
         """Position among the question's candidates, or in the vocabulary where it has none."""
@@ -73,20 +87,20 @@ class QuestionSet(Dataset):
             return question.texts.index(question.answer)
         return self.vocabulary.encode_answer(question.answer)
 
-    def stream(self, question: Question, presence: np.ndarray, modality: int) -> torch.Tensor:
-        """(1, T, ...) with zeros where absent; a wholly absent modality's file is not even opened."""
+    def stream(self, asked: list[Question], presence: np.ndarray, modality: int) -> torch.Tensor:
+        """(B, T, ...) with zeros where absent; a wholly absent modality's file is not even opened."""
         store = (self.audio, self.visual)[modality]
-        present = presence[:, modality]
-        if not present.any():
-            return torch.from_numpy(np.zeros((1, store.segments, *store.shape), store.dtype))
-        values = torch.from_numpy(self.read(question.video_id, modality))
-        if not present.all():
-            values = values.clone()
-            values[torch.from_numpy(~present)] = 0
-        return values[None]
+        present = presence[..., modality]                                           # (B, T)
+        if present.all():
+            return torch.from_numpy(np.stack([self.read(question.video_id, modality) for question in asked]))
+        values = np.zeros((len(asked), store.segments, *store.shape), store.dtype)
+        for row, question in enumerate(asked):
+            if present[row].any():
+                values[row][present[row]] = self.read(question.video_id, modality)[present[row]]
+        return torch.from_numpy(values)
 
-    def negative(self, question: Question) -> torch.Tensor:
-        """(1, T, C, H, W): each segment from a uniformly drawn row of a uniformly drawn other video."""
+    def negative(self, question: Question) -> np.ndarray:
+        """(T, C, H, W): each segment from a uniformly drawn row of a uniformly drawn other video."""
         rng = np.random.default_rng([self.seed, self.epoch, question.row])
         own = self.seen_index.get(question.video_id, len(self.seen))
         others = len(self.seen) - (own < len(self.seen))
@@ -98,13 +112,7 @@ class QuestionSet(Dataset):
             if video in self.recorded.rows:
                 present = self.visual.stored_rows(self.recorded.rows[video][VISUAL])
             rows.append(self.visual.read(video, int(rng.integers(present))))
-        return torch.from_numpy(np.stack(rows))[None]
-
-
-def collate(items: list[Batch]) -> Batch:
-    """Batches of one question to one batch."""
-    names = [name for name, value in vars(items[0]).items() if value is not None]
-    return Batch(**{name: torch.cat([getattr(item, name) for item in items]) for name in names})
+        return np.stack(rows)
 
 
 class EpochSampler(Sampler[int]):
@@ -145,7 +153,7 @@ class QuestionLoader:
         return len(self.batches)
 
     def make(self, positions: list[int]) -> Batch:
-        batch = collate([self.questions[i] for i in positions])
+        batch = self.questions.batch(positions)
         return batch.pin_memory() if torch.cuda.is_available() else batch
 
     def __iter__(self) -> Iterator[Batch]:

@@ -35,6 +35,8 @@ class Scenario:
     def presence(self, row: int, segments: int) -> np.ndarray:
         """(T, 2) bool, columns AUDIO and VISUAL."""
         present = np.ones((segments, 2), dtype=bool)
+        if self.missing == "none":
+            return present
         rng = np.random.default_rng([self.seed, row])
         if rng.random() >= self.ratio:
             return present

@@ -11,8 +11,9 @@ import torch
 
 from dataset.files import write_whole
 from engine.errors import UsageError
+from engine.legacy import upgrade
 
-FORMAT = 1
+FORMAT = 2
 # What torch.load raises on a file that is damaged, or holds more than tensors and plain values.
 UNREADABLE = (RuntimeError, pickle.UnpicklingError, EOFError, zipfile.BadZipFile, ValueError, KeyError)
 REQUIRED = ("format", "config", "vocabulary", "spec", "model", "epoch")
@@ -36,6 +37,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except UNREADABLE as error:
         raise UsageError(f"checkpoint {path} is damaged or not a checkpoint of this project "
                          f"({type(error).__name__}); delete it or give another one") from error
+    if isinstance(state, dict) and state.get("format") == 1:
+        state = {**upgrade(state), "format": FORMAT}
     lacking = [k for k in REQUIRED if not isinstance(state, dict) or k not in state]
     if lacking or state["format"] != FORMAT:
         raise UsageError(f"checkpoint {path} is not a checkpoint of this version (expected format {FORMAT}; lacks "
@@ -52,8 +55,12 @@ def load_weights(model: torch.nn.Module, state: dict[str, torch.Tensor], path: P
         raise UsageError(f"checkpoint {path} is of another configuration: {detail}") from error
 
 
-def start_from(model: torch.nn.Module, state: dict[str, Any], vocabulary: dict[str, Any], path: Path) -> str:
-    """Take backbone and head from another run's checkpoint; returns what was taken and what stays fresh."""
+def start_from(model: torch.nn.Module, state: dict[str, Any], vocabulary: dict[str, Any], path: Path,
+               method: bool = False) -> str:
+    """Take backbone and head from another run's checkpoint; returns what was taken and what stays fresh.
+
+    `method`: and of the method all that has the same name and shape there.
+    """
     if state["vocabulary"] != vocabulary:
         raise UsageError(f"train.init={path} was trained with another vocabulary (its {len(state['vocabulary']['words'])}"
                          f" words, {len(state['vocabulary']['answers'])} answers); train it on this data set first")
@@ -62,5 +69,11 @@ def start_from(model: torch.nn.Module, state: dict[str, Any], vocabulary: dict[s
     unfit = [k for k in sorted(wanted) if k not in state["model"] or state["model"][k].shape != own[k].shape]
     if unfit:
         raise UsageError(f"train.init={path} does not fit this backbone: '{unfit[0]}' is missing or of another shape")
+    if method:
+        shared = {k for k in own if k in state["model"] and state["model"][k].shape == own[k].shape}
+        if shared <= wanted:
+            raise UsageError(f"train.init={path} holds nothing of this method; set train.init_method=false")
+        wanted |= shared
     model.load_state_dict({k: state["model"][k] for k in wanted}, strict=False)
-    return f"{len(wanted)} tensors of backbone and head from {path}; {len(own) - len(wanted)} of the method start fresh"
+    parts = "backbone, head and method" if method else "backbone and head"
+    return f"{len(wanted)} tensors of {parts} from {path}; {len(own) - len(wanted)} start fresh"

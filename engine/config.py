@@ -30,7 +30,8 @@ ScenarioName = Literal["complete", "audio_missing", "visual_missing", "both_miss
 
 
 class Train(BaseModel):
-    """Optimisation. `init`: a checkpoint whose backbone and head are the start, or null for scratch."""
+    """Optimisation. `init`: a checkpoint whose backbone and head are the start, or null for scratch; `init_method`: and what
+    it holds of the method, too."""
 
     model_config = STRICT
     epochs: Positive
@@ -42,17 +43,20 @@ class Train(BaseModel):
     clip_norm: Annotated[float, Field(gt=0)] | None
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     init: str | None
+    init_method: bool = False
     select_by: Annotated[list[ScenarioName], Field(min_length=1)]
     log_every: Positive
 
 
 class Evaluate(BaseModel):
-    """`scenarios` are evaluated after training; `every`: epochs between two validations."""
+    """`scenarios` are evaluated after training, with the `checkpoint` that validated best or the last; `every`: epochs
+    between two validations."""
 
     model_config = STRICT
     scenarios: Annotated[list[ScenarioName], Field(min_length=1)]
     batch_size: Positive
     every: Positive
+    checkpoint: Literal["best", "last"] = "best"
 
 
 class Runtime(BaseModel):

@@ -40,7 +40,7 @@ class Trainer:
         resumed = load_checkpoint(self.last) if self.last.is_file() else None
         if resumed is None and train["init"]:
             init = Path(train["init"])
-            self.say(start_from(self.model, load_checkpoint(init), vocabulary.to_dict(), init))
+            self.say(start_from(self.model, load_checkpoint(init), vocabulary.to_dict(), init, train["init_method"]))
         elif resumed is None and self.model.method.needs_trained_backbone:
             self.say(f"warning: method={config['method']['name']} leaves the backbone's weights as they are, and these "
                      "are random; train method=plain first and give its checkpoint, train.init=RUN_DIR/best.pt")
@@ -187,16 +187,18 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def test(self) -> None:
-        """Evaluate the best checkpoint on the test split; print the table, write the result files."""
-        state = load_checkpoint(self.best)
-        load_weights(self.accelerator.unwrap_model(self.model), state["model"], self.best)
+        """Evaluate the best (or the last) checkpoint on the test split; print the table, write the result files."""
+        which = self.config["evaluate"]["checkpoint"]
+        path = self.best if which == "best" else self.last
+        state = load_checkpoint(path)
+        load_weights(self.accelerator.unwrap_model(self.model), state["model"], path)
         results, records = self.evaluate("test", self.config["evaluate"]["scenarios"])
         if self.main:
-            header = {"config": self.config, "checkpoint": str(self.best), "epoch": state["epoch"],
+            header = {"config": self.config, "checkpoint": str(path), "epoch": state["epoch"],
                       "seed": self.config["train"]["seed"], "split": "test"}
             report(self.folder, header, results, records, self.say)
             note = unknown_answers(records, self.vocabulary)
-            self.say(f"\ntest, epoch {state['epoch']} (best of {self.epoch} by validation)\n{table(results)}\n{note}")
+            self.say(f"\ntest, epoch {state['epoch']} ({which} of {self.epoch}{" by validation" * (which == "best")})\n{table(results)}\n{note}")
 
 
 def check_same_run(saved: dict[str, Any], config: dict[str, Any], path: Path) -> None:

@@ -7,13 +7,10 @@ from importlib import import_module
 from dataset.types import DataSpec
 from models.avqa import AVQAModel
 from models.backbones import BACKBONES
+from models.errors import OptionError
 from models.features import FeatureShape
 from models.heads import MultipleChoice, OpenVocabulary
 from models.methods import METHODS
-
-
-class OptionError(Exception):
-    """An option that the chosen component cannot work with."""
 
 
 def resolve(path: str) -> type:

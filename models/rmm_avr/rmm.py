@@ -1,8 +1,7 @@
 """The Relation-aware Missing Modal (RMM) generator, section 3.1, Eq. 1-4 of the paper.
 
 Fidelity:
-- Eq. 1-2 as printed, per segment, each addressed with its own question (the released code pairs questions with
-  other samples' segments when the batch is larger than one; this does not);
+- Eq. 1-2 as printed, per segment, each addressed with its own question;
 - the visual slots have the size of a whole flattened map, w*h*c;
 - `loss_reduction: mean` departs from the letter of Eq. 3, which sums over elements: with lambda1 = 1 the sum over
   100,352 elements would drown the answer losses; `sum` is selectable;
@@ -40,11 +39,8 @@ class Pseudo:
 class RMM(nn.Module):
     """Three banks of K slots; the present modality and the question address the slots of the absent one.
 
-    `slots` K, the paper's L (75). `similarity`: Eq. 1's scaled inner product, or `cosine` as released. `scale`:
-    Eq. 1 divides by sqrt(c) also for the flattened map (`channels`); `length` divides by the root of the vector's
-    own length. `temperature` divides every score (1 in the paper). `loss_reduction`, `detach_target`: of Eq. 3.
-    `init_std`: the slots start from N(0, init_std^2). `question_pairing`: `time_major` repeats a defect of the released
-    code, in training only as there: row i of the B*T segments is addressed with question i modulo B.
+    `slots` K, the paper's L (75). `addressing`: Eq. 2 or ours. `scale`: Eq. 1 divides by sqrt(c) also for the flattened
+    map (`channels`); `length` divides by the root of the vector's own length. `loss_reduction`: of Eq. 3.
     """
 
     def __init__(
@@ -53,34 +49,24 @@ class RMM(nn.Module):
         *,
         slots: Annotated[int, Field(ge=1)] = 75,
         addressing: Literal["paper", "product_of_experts"] = "paper",
-        similarity: Literal["scaled_dot", "cosine"] = "scaled_dot",
         scale: Literal["channels", "length"] = "channels",
-        temperature: Annotated[float, Field(gt=0)] = 1.0,
         loss_reduction: Literal["mean", "sum"] = "mean",
-        detach_target: bool = False,
-        init_std: Annotated[float, Field(gt=0)] = 1.0,
-        question_pairing: Literal["own", "time_major"] = "own",
     ) -> None:
         super().__init__()
-        self.shape = shape
-        self.addressing = addressing
-        self.similarity = similarity
-        self.scale = scale
-        self.temperature = temperature
-        self.loss_reduction = loss_reduction
-        self.detach_target = detach_target
-        self.question_pairing = question_pairing
+        self.addressing, self.loss_reduction = addressing, loss_reduction
         D, N = shape.channels, shape.tokens
-        self.audio_slots = nn.Parameter(torch.randn(slots, D) * init_std)
-        self.visual_slots = nn.Parameter(torch.randn(slots, D * N) * init_std)     # channel-major, like the maps
-        self.text_slots = nn.Parameter(torch.randn(slots, D) * init_std)
+        self.scored_length = {"channels": {D: D, D * N: D}, "length": {D: D, D * N: D * N}}[scale]
+        self.audio_slots = nn.Parameter(torch.randn(slots, D))
+        self.visual_slots = nn.Parameter(torch.randn(slots, D * N))                # channel-major, like the maps
+        self.text_slots = nn.Parameter(torch.randn(slots, D))
 
     def score(self, vector: Tensor, slots: Tensor) -> Tensor:
         """s of Eq. 1: `vector` (..., C) against `slots` (K, C) -> (..., K)."""
-        if self.similarity == "cosine":
-            return F.linear(F.normalize(vector, dim=-1), F.normalize(slots, dim=-1)) / self.temperature
-        length = self.shape.channels if self.scale == "channels" else slots.shape[-1]
-        return F.linear(vector, slots) / (math.sqrt(length) * self.temperature)
+        return F.linear(vector, slots) / math.sqrt(self.scored_length[slots.shape[-1]])
+
+    def score_question(self, features: Features) -> Tensor:
+        """s^t of Eq. 1, (B, 1, K): the same for every segment of a question."""
+        return self.score(features.question, self.text_slots).float().unsqueeze(1)
 
     def address(self, modal: Tensor, text: Tensor, present: Tensor) -> Tensor:
         """The addressing vector of Eq. 2, (B, T, K), from the scores `modal` (B, T, K) and `text`, broadcast to it.
@@ -100,9 +86,7 @@ class RMM(nn.Module):
         """
         B, T, N, D = features.visual.shape
         flat = features.visual.transpose(2, 3).reshape(B, T, D * N)                 # a view of (B, T, D, H*W) maps
-        text = self.score(features.question, self.text_slots).float().unsqueeze(1)  # (B, 1, K)
-        if self.training and self.question_pairing == "time_major":
-            text = text.squeeze(1).repeat(T, 1).unflatten(0, (B, T))                # (B, T, K)
+        text = self.score_question(features)
         from_visual = self.score(flat, self.visual_slots).float()                   # (B, T, K)
         from_audio = self.score(features.audio, self.audio_slots).float()           # (B, T, K)
         a_vt = self.address(from_visual, text, presence[..., VISUAL])               # addresses the audio slots
@@ -115,8 +99,7 @@ class RMM(nn.Module):
         """L_rmmr = L_a + L_v, Eq. 3-4, over the segments where both modalities are real; `valid` (B, T) bool."""
         terms = []
         for real, recalled in ((features.audio, pseudo.audio), (features.visual, pseudo.visual)):
-            target = real.detach() if self.detach_target else real
-            error = (target.float() - recalled.float()).square().flatten(2)         # (B, T, C)
+            error = (real.float() - recalled.float()).square().flatten(2)           # (B, T, C)
             error = error.sum(-1) if self.loss_reduction == "sum" else error.mean(-1)
             terms.append((error * valid).sum() / valid.sum().clamp_min(1))
         return terms[0] + terms[1]

@@ -4,8 +4,6 @@ Fidelity:
 - training answers three views: complete (unrefined), audio missing and visual missing (pseudo + real, refined);
 - `refine: both` is Eq. 8, where both sides of a refined pair are answered on; the released code replaces the
   missing side only (`missing_only`);
-- `reconstruction`: not in the paper. The released code adds, with weight 1, the mean squared errors of all that AVR
-  refines in both views, the present side included, against the real features, which the loss trains too;
 - both refinements go through the denoiser as one batch, which changes nothing but the time;
 - complete input is never refined at test, as Eq. 8 trains it;
 - the switches of Table 4: `rmm.enabled`, `avr.enabled`. AVR alone starts the missing part from unit noise of the
@@ -22,19 +20,19 @@ from pydantic import Field
 from torch import Tensor
 
 from dataset.types import AUDIO, VISUAL
-from models.avr import AVR
 from models.features import Features, FeatureShape, blank_features, concatenate
 from models.layers.fill import Fill, FillMode
 from models.layers.noise import gaussian_like
 from models.methods.base import Method, Views, simulate
-from models.rmm import RMM
+from models.rmm_avr.avr import AVR
+from models.rmm_avr.rmm import RMM
 
 
 class RMMAVR(Method):
     """RMM and AVR between any backbone's `encode` and `fuse`.
 
-    `rmm`, `avr`: the options of the two modules plus `enabled`. `lambda1`, `lambda2`: weights of L_rmmr and L_ave;
-    `reconstruction` that of the released code's squared error of refined features. `label_smoothing` of the answer loss.
+    `rmm`, `avr`: the options of the two modules plus `enabled`. `lambda1`, `lambda2`: weights of L_rmmr and L_ave.
+    `refine`: which sides of a refined pair are answered on. `fill`: of the plain backbone, with both switches off.
     `views`: the three of Eq. 8 (`all`), or a fourth with them, in which single segments lack something (`segments`).
     """
 
@@ -50,18 +48,17 @@ class RMMAVR(Method):
         fill: FillMode = "zeros",
         lambda1: Annotated[float, Field(ge=0)] = 1.0,
         lambda2: Annotated[float, Field(ge=0)] = 1.0,
-        reconstruction: Annotated[float, Field(ge=0)] = 0.0,
         label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0,
         views: Literal["all", "segments"] = "all",
     ) -> None:
         super().__init__()
-        self.rmm = build_section(RMM, shape, rmm)
-        self.avr = build_section(AVR, shape, avr)
+        self.rmm = build_section(self.sections["rmm"], shape, rmm)
+        self.avr = build_section(self.sections["avr"], shape, avr)
         self.fill = Fill(shape, fill)
         self.refine_both = refine == "both"
         self.label_smoothing = label_smoothing
         self.views_mode = views
-        self.loss_weights = {"rmmr": lambda1, "ave": lambda2, "reconstruction": reconstruction}
+        self.loss_weights = {"rmmr": lambda1, "ave": lambda2}
 
     def compile_hot_path(self) -> None:
         if self.avr is not None:
@@ -72,35 +69,22 @@ class RMMAVR(Method):
         lacking = ~presence.flatten(1).all(dim=1)                      # (B,)
         if not bool(lacking.any()):
             return features
-        part, part_presence = features.rows(lacking), presence[lacking]
-        recalled = self.recall(part, part_presence, part.question_id)
-        refined = self.refine(recalled, part_presence, part.question_id)
+        stages = self.stages(features.rows(lacking), presence[lacking])
+        completed = list(stages.values())[-1]
         if bool(lacking.all()):
-            return refined
+            return completed
         return features.with_(
-            audio=features.audio.index_put((lacking,), refined.audio.to(features.audio.dtype)),
-            visual=features.visual.index_put((lacking,), refined.visual.to(features.visual.dtype)),
+            audio=features.audio.index_put((lacking,), completed.audio.to(features.audio.dtype)),
+            visual=features.visual.index_put((lacking,), completed.visual.to(features.visual.dtype)),
         )
-
-    def refine_noised_real(self, features: Features, state: Tensor, scale: tuple[float, float]) -> Features:
-        """The released evaluation's "pseudo" pair, refined: real + noise where `state` (B, T, 2) is False.
-
-        `scale` (audio, visual): standard deviations of the noise. Of what the scenario takes away nothing is missing
-        and RMM recalls nothing; what the data themselves lack, where `features.presence` is False, it recalls as ever.
-        """
-        real = self.recall(features, features.presence, features.question_id)
-        audio = real.audio + scale[AUDIO] * gaussian_like(real.audio, features.question_id, stream=3)
-        visual = real.visual + scale[VISUAL] * gaussian_like(real.visual, features.question_id, stream=4)
-        taken = features.presence & ~state                             # (B, T, 2), what the scenario takes away
-        pair = merge(real, real.with_(audio=audio, visual=visual), taken[..., AUDIO], taken[..., VISUAL])
-        return self.refine(pair, state, features.question_id)
 
     def stages(self, features: Features, presence: Tensor) -> dict[str, Features]:
         """Recalled by RMM (or drawn, without it), and refined by AVR."""
         recalled = self.recall(features, presence, features.question_id)
         if self.avr is None:
             return {"recalled": recalled}
-        return {"recalled": recalled, "refined": self.refine(recalled, presence, features.question_id)}
+        refined = self.refine(recalled, features.question_id)
+        return {"recalled": recalled, "refined": merge(recalled, refined, *self.answered_on(presence))}
 
     def views(self, features: Features, presence: Tensor) -> Views:
         """The three views of Eq. 8 with L_rmmr and L_ave on the segments where both modalities are real."""
@@ -116,15 +100,13 @@ class RMMAVR(Method):
             losses["rmmr"] = self.rmm.loss(features, pseudo, whole)
         states = simulate(presence, self.views_mode)
         del states["complete"]                                         # answered as it is
-        pairs = concatenate([self.recall(blank_features(features, s), s, None, pseudo) for s in states.values()])
-        refined = self.refined(pairs, None)
-        if self.loss_weights["reconstruction"] > 0 and self.avr is not None:
-            losses["reconstruction"] = reconstruction_loss(features, refined.split(presence.shape[0])[:2], whole)
-        parts = self.chosen(pairs, refined, torch.cat(list(states.values()))).split(presence.shape[0])
-        views = dict(zip(states, parts, strict=True))
-        complete = features
-        if not bool(whole.all()):      # what the data lack is completed as in the view that lacks the same
-            complete = merge(features, views["audio_missing"], ~whole, ~whole)
+        recalled = concatenate([self.recall(blank_features(features, s), s, None, pseudo) for s in states.values()])
+        refined = self.refine(recalled, None)
+        losses |= self.refinement_losses(features, refined.split(len(whole)), whole)
+        answered = merge(recalled, refined, *self.answered_on(torch.cat(list(states.values()))))
+        views = dict(zip(states, answered.split(len(whole)), strict=True))
+        # What the data lack is completed as in the view that lacks the same.
+        complete = merge(features, views["audio_missing"], ~whole, ~whole)
         return Views({"complete": complete, **views}, losses)
 
     def recall(self, features: Features, presence: Tensor, question_id: Tensor | None, pseudo=None) -> Features:
@@ -141,33 +123,36 @@ class RMMAVR(Method):
         stand_in = features.with_(audio=audio.to(features.audio.dtype), visual=visual.to(features.visual.dtype))
         return merge(features, stand_in, ~presence[..., AUDIO], ~presence[..., VISUAL])
 
-    def refine(self, pair: Features, presence: Tensor, question_id: Tensor | None) -> Features:
-        """The reverse process of AVR on every segment that lacks a modality; the others stay as they are."""
-        return self.chosen(pair, self.refined(pair, question_id), presence)
-
-    def refined(self, pair: Features, question_id: Tensor | None) -> Features:
-        """Both sides of every segment after the reverse process; as they are without AVR."""
+    def refine(self, pair: Features, question_id: Tensor | None) -> Features:
+        """Both sides of every segment after the reverse process of AVR; as they are without it."""
         if self.avr is None:
             return pair
         audio, visual = self.avr.refine(pair.audio, pair.visual, question_id)
         return pair.with_(audio=audio, visual=visual)
 
-    def chosen(self, pair: Features, refined: Features, presence: Tensor) -> Features:
-        """What is answered on: the refined pair, or its missing side, of every segment that lacks a modality."""
-        if self.refine_both:
-            lacking = ~presence.all(dim=-1)                            # (B, T)
-            return refined if bool(lacking.all()) else merge(pair, refined, lacking, lacking)
-        return merge(pair, refined, ~presence[..., AUDIO], ~presence[..., VISUAL])
+    def answered_on(self, presence: Tensor) -> tuple[Tensor, Tensor]:
+        """The segments (B, T) whose audio and whose visual side is answered on as refined: both sides of all that lack a
+        modality (Eq. 8), or the missing side of each.
+        """
+        lacking = ~presence.all(dim=-1)
+        return (lacking, lacking) if self.refine_both else (~presence[..., AUDIO], ~presence[..., VISUAL])
 
+    def refinement_losses(self, real: Features, refined: list[Features], whole: Tensor) -> dict[str, Tensor]:
+        """Loss terms of the refined views against the `real` features; the paper has none."""
+        return {}
 
-def reconstruction_loss(real: Features, views: list[Features], whole: Tensor) -> Tensor:
-    """Mean squared error of both sides of the refined `views` over the segments `whole` (B, T), added up."""
-    total = torch.zeros((), device=whole.device)
-    for view in views:
-        for name in ("audio", "visual"):
-            error = (getattr(view, name).float() - getattr(real, name).float()).square().flatten(2).mean(dim=-1)
-            total = total + (error * whole).sum() / whole.sum().clamp_min(1)
-    return total
+    def refine_noised_real(self, features: Features, state: Tensor, scale: tuple[float, float]) -> Features:
+        """The released evaluation's "pseudo" pair, refined: real + noise where `state` (B, T, 2) is False.
+
+        `scale` (audio, visual): standard deviations of the noise. Of what the scenario takes away nothing is missing
+        and RMM recalls nothing; what the data themselves lack, where `features.presence` is False, it recalls as ever.
+        """
+        real = self.recall(features, features.presence, features.question_id)
+        audio = real.audio + scale[AUDIO] * gaussian_like(real.audio, features.question_id, stream=3)
+        visual = real.visual + scale[VISUAL] * gaussian_like(real.visual, features.question_id, stream=4)
+        taken = features.presence & ~state                             # (B, T, 2), what the scenario takes away
+        pair = merge(real, real.with_(audio=audio, visual=visual), taken[..., AUDIO], taken[..., VISUAL])
+        return merge(pair, self.refine(pair, features.question_id), *self.answered_on(state))
 
 
 def merge(base: Features, other: Features, audio: Tensor, visual: Tensor) -> Features:

@@ -1,0 +1,58 @@
+"""Checkpoints of format 1, in which the official code's choices were options of the paper's method, as of today's format."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# Options of format 1 that are the official code's alone now, with the value that meant the paper.
+RELEASED = {"rmm": {"similarity": "scaled_dot", "question_pairing": "own"},
+            "avr": {"audio_readout": "corner", "loss_weight": "none", "normalize": "standardise"}}
+# Options that are gone, with the only value that had an effect on no run.
+GONE = {"rmm": {"temperature": 1.0, "detach_target": False, "init_std": 1.0}, "avr": {"samples": 1}}
+MOVED = {"method.avr.fold.": "method.avr.layout.fold.", "method.avr.unfold.": "method.avr.layout.unfold."}
+
+
+def upgrade(state: dict[str, Any]) -> dict[str, Any]:
+    """The content of a checkpoint of format 1 with today's names; what cannot be said today is left for the schema to refuse."""
+    method = state.get("config", {}).get("method", {})
+    if method.get("name") not in ("rmm_avr", "rmm_avr_plus"):
+        return state
+    model = {new_name(name): value for name, value in state["model"].items()}
+    return {**state, "model": model, "config": {**state["config"], "method": new_method(method)}}
+
+
+def new_name(name: str) -> str:
+    for old, new in MOVED.items():
+        if name.startswith(old):
+            return new + name[len(old):]
+    return name
+
+
+def new_method(old: dict[str, Any]) -> dict[str, Any]:
+    """The section `method`: of the paper's method, or of the released one where it had one of its choices."""
+    new = {**old, "rmm": dict(old["rmm"]), "avr": {**old["avr"], "input_skip": False}}
+    official = {section: {key: new[section].pop(key) for key in options if key in new[section]}
+                for section, options in RELEASED.items()}
+    for section, options in GONE.items():
+        for key, value in options.items():
+            if new[section].get(key) == value:
+                del new[section][key]
+    reconstruction = new.pop("reconstruction", 0.0)
+    if official == RELEASED and not reconstruction and new["avr"]["layout"] != "map":
+        return {**new, "name": "rmm_avr"}
+    return released(new, official, reconstruction)
+
+
+def released(new: dict[str, Any], official: dict[str, Any], reconstruction: float) -> dict[str, Any]:
+    """The section as `method=released` takes it; its other options must have stood at their defaults."""
+    plain = {"rmm": {"addressing": "paper", "scale": "channels", "loss_reduction": "mean"},
+             "avr": {"multipliers": [1, 2], "start": "given", "start_step": None, "sampler": "ancestral"},
+             "": {"fill": "zeros", "lambda1": 1.0, "lambda2": 1.0, "label_smoothing": 0.0, "views": "all"}}
+    found = {**new, "name": "released", "reconstruction": reconstruction,
+             "rmm": {**new["rmm"], **official["rmm"]}, "avr": {**new["avr"], **official["avr"]}}
+    for section, options in plain.items():
+        place = found[section] if section else found
+        for key, value in options.items():
+            if place.get(key, value) == value:
+                place.pop(key, None)
+    return found

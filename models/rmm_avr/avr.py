@@ -1,0 +1,141 @@
+"""The Audio-Visual Relation-aware (AVR) diffusion model, section 3.2, Eq. 5-7 of the paper.
+
+Fidelity. The text prints, and the defaults follow:
+- noise prediction on real pairs (Eq. 7), at one random step per sequence, without weights over steps;
+- the pair given is the initial state of the reverse process, un-noised (Fig. 4b, section 4.4);
+- all T = 10 steps forward and reverse (section 4.1); training differentiates through all of them.
+The text is silent, and these are readings:
+- it "concatenates" the pair: `layouts.py` has two ways;
+- it prints no schedule ("beta_t indicates hyper-parameters") and cites DDPM. `ddpm` takes the betas of that paper,
+  1e-4 to 0.02, over T steps: alpha-bar_T is 0.90 at T = 10 and every step is a small correction. `sigmoid` is the
+  official code's, made for v-prediction with a clamp: alpha-bar_T is 4e-5, and with noise prediction an untrained
+  network multiplies an un-noised start by 159 (docs/findings.md);
+- Eq. 6 writes the variance as a network output; it is DDPM's fixed posterior variance here, as released;
+- Eq. 7 sums over elements, this takes their mean;
+- Eq. 5 adds noise of unit scale, so features are standardised per channel before and restored after;
+- L_ave does not train the encoders (`detach_input`);
+- the U-Net's size, and the input beside its last layer (`input_skip`, `Denoiser`).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from models.errors import OptionError
+from models.features import FeatureShape, blank
+from models.layers.noise import gaussian_like
+from models.layers.standardise import Standardiser
+from models.rmm_avr.diffusion import SCHEDULES, Objective, Sampler, Schedule, best_linear_guess
+from models.rmm_avr.fast import FastDiffusion
+from models.rmm_avr.layouts import LAYOUTS
+
+NOISE_STREAM = 10            # step t of a question draws from stream 10 + t of its own noise
+Beta = Annotated[float, Field(gt=0)]
+
+
+class AVR(nn.Module):
+    """Learns the diffusion of real pairs of audio (B, T, D) and visual (B, T, N, D), and refines pseudo + real ones.
+
+    `layout`: the sequences that are diffused. `width`, `multipliers`: of the U-Net. `input_skip`: whether its input
+    is added to its output, with a learned weight per step that starts at the best linear guess. `steps` T,
+    `schedule`, `objective`: of the diffusion; `betas`: first and last beta of the schedule `ddpm`. `start`: `given`
+    takes the pair itself as the state at step `start_step` (counted from 0; null: the last), `noised` first adds that
+    step's noise. `clip`: bound of the estimated clean feature, in standard deviations; null: none. `sampler`: `ddim`
+    adds no noise in the reverse steps. `gradient_steps`: how many of the last reverse steps carry gradient; null: all.
+    """
+
+    layouts = LAYOUTS
+
+    def __init__(
+        self,
+        shape: FeatureShape,
+        *,
+        layout: Literal["tokens", "time"] = "tokens",
+        width: Annotated[int, Field(ge=8, multiple_of=8)] = 64,
+        multipliers: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 2),
+        input_skip: bool = True,
+        steps: Annotated[int, Field(ge=2)] = 10,
+        schedule: Schedule = "ddpm",
+        betas: tuple[Beta, Beta] = (1e-4, 0.02),
+        objective: Objective = "noise",
+        start: Literal["given", "noised"] = "given",
+        start_step: Annotated[int, Field(ge=0)] | None = None,
+        clip: Annotated[float, Field(gt=0)] | None = None,
+        sampler: Sampler = "ancestral",
+        gradient_steps: Annotated[int, Field(ge=0)] | None = None,
+        detach_input: bool = True,
+    ) -> None:
+        super().__init__()
+        check_steps(steps, start_step, gradient_steps)
+        self.start, self.clip, self.detach_input = start, clip, detach_input
+        self.reverse_steps = steps if start_step is None else start_step + 1
+        self.gradient_steps = gradient_steps
+        self.audio_scale, self.visual_scale = Standardiser(shape.channels), Standardiser(shape.channels)
+        self.layout = self.layouts[layout](shape, multipliers)
+        betas = SCHEDULES[schedule](steps, *betas) if schedule == "ddpm" else SCHEDULES[schedule](steps)
+        if float(betas.max()) >= 1:
+            raise OptionError(f"avr.betas reach {float(betas.max()):g}; every beta must be below 1")
+        skip = best_linear_guess(betas, objective) if input_skip else None
+        denoiser = self.layout.denoiser(width, skip)
+        self.diffusion = FastDiffusion(denoiser, self.layout.length, betas, objective, sampler)
+
+    def loss(self, audio: Tensor, visual: Tensor, present: Tensor) -> Tensor:
+        """L_ave, Eq. 7, over the segments whose pair is real, `present` (B, T) bool; a scalar.
+
+        In training the running statistics are updated first. Absent entries may hold anything, NaN included.
+        """
+        if self.detach_input:
+            audio, visual = audio.detach(), visual.detach()
+        audio, visual = blank(audio, present), blank(visual, present)
+        if self.training:
+            self.audio_scale.observe(audio, present)
+            self.visual_scale.observe(visual, present)
+        error = self.layout.per_segment(self.error(self.join(audio, visual)), len(present))    # (B, T)
+        return (error * present).sum() / present.sum().clamp_min(1)
+
+    def error(self, clean: Tensor) -> Tensor:
+        """The squared error of Eq. 7, (S, L), for clean sequences (S, L, C)."""
+        return self.diffusion.training_error(clean)[0]
+
+    def refine(self, audio: Tensor, visual: Tensor, question_id: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The reverse process (Eq. 6, Fig. 4b) from the pair given, with gradient; shapes and dtypes are kept.
+
+        `question_id` (B,) int64 seeds each question's noise (evaluation); None (training): the global generator.
+        """
+        x, last = self.join(audio, visual), self.reverse_steps - 1                 # (S, L, C)
+
+        def draw(step: int) -> Tensor:
+            questions = len(x) if question_id is None else len(question_id)
+            per_question = x.detach().reshape(questions, -1, x.shape[-1])
+            return gaussian_like(per_question, question_id, NOISE_STREAM + step).reshape(x.shape)
+
+        state = x
+        if self.start == "noised":
+            state = self.diffusion.q_sample(x, torch.full(x.shape[:1], last, device=x.device), draw(last + 1))
+        clean = self.diffusion.reverse(state, self.reverse_steps, draw, self.clip, self.gradient_steps)
+        refined = self.clean_to_pair(clean, len(audio))
+        return refined[0].to(audio.dtype), refined[1].to(visual.dtype)
+
+    def join(self, audio: Tensor, visual: Tensor) -> Tensor:
+        """The standardised pair as float32 sequences (S, L, C)."""
+        return self.layout.join(self.audio_scale.standardise(audio), self.visual_scale.standardise(visual))
+
+    def clean_to_pair(self, clean: Tensor, questions: int) -> tuple[Tensor, Tensor]:
+        """What `join` made, on the scale of the features again: audio (B, T, D), visual (B, T, N, D)."""
+        return self.restore(*self.layout.separate(clean, questions))
+
+    def restore(self, audio: Tensor, visual: Tensor) -> tuple[Tensor, Tensor]:
+        """A standardised pair on the scale of the features."""
+        return self.audio_scale.restore(audio), self.visual_scale.restore(visual)
+
+
+def check_steps(steps: int, start_step: int | None, gradient_steps: int | None) -> None:
+    """Refuse steps that the process does not have."""
+    if start_step is not None and start_step >= steps:
+        raise OptionError(f"avr.start_step={start_step} must be below avr.steps={steps}: steps count from 0")
+    if gradient_steps is not None and gradient_steps > steps:
+        raise OptionError(f"avr.gradient_steps={gradient_steps} is more than avr.steps={steps}; null means all of them")

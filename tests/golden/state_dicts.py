@@ -1,0 +1,37 @@
+"""Names and shapes of every saved tensor, at toy size: `python tests/golden/state_dicts.py` writes them anew.
+
+A name that changes breaks every checkpoint that has it, unless `engine/checkpoint.py` translates it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+if __name__ == "__main__":
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from toy import SPEC  # noqa: E402
+
+from models import BACKBONES, METHODS, build_model  # noqa: E402
+
+FILE = Path(__file__).with_name("state_dicts.json")
+NARROW = {"rmm": {"slots": 3}, "avr": {"width": 8, "steps": 3}}
+
+
+def cases() -> dict[str, tuple[dict, dict]]:
+    """Every method on AVST, and every other backbone alone."""
+    methods = {name: {"name": name, **(NARROW if "rmm" in name else {})} for name in METHODS}
+    found = {f"avst/{name}": ({"name": "avst"}, options) for name, options in methods.items()}
+    return found | {f"{name}/plain": ({"name": name}, methods["plain"]) for name in BACKBONES}
+
+
+def state_dicts() -> dict[str, dict[str, list[int]]]:
+    return {name: {k: list(v.shape) for k, v in build_model(SPEC, *case).state_dict().items()}
+            for name, case in cases().items()}
+
+
+if __name__ == "__main__":
+    FILE.write_text(json.dumps(state_dicts(), indent=0, sort_keys=True) + "\n")
