@@ -38,8 +38,8 @@ METHOD = {
     "memory_network.audio_memory": "method.rmm.audio_slots",
     "memory_network.visual_memory": "method.rmm.visual_slots",
     "memory_network.question_memory": "method.rmm.text_slots",
-    "kr.": "method.avr.fold.",
-    "kr2.": "method.avr.unfold.",
+    "kr.": "method.avr.layout.fold.",
+    "kr2.": "method.avr.layout.unfold.",
     "unet.": "method.avr.diffusion.model.",
 }
 WRAPPER = "module."                      # of nn.DataParallel

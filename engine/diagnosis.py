@@ -24,7 +24,7 @@ from engine.evaluation import predict
 from engine.metrics import Record, percentage
 from models.avqa import blank_batch
 from models.features import Features, blank_features
-from models.methods.rmm_avr import RMMAVR
+from models.rmm_avr.method import RMMAVR
 
 BINS = 15                                # of the calibration error, the usual number
 

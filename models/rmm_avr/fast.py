@@ -18,7 +18,7 @@ import math
 from contextlib import contextmanager
 
 import torch
-from denoising_diffusion_pytorch.denoising_diffusion_pytorch_1d import Attention, LinearAttention, ResnetBlock
+from denoising_diffusion_pytorch.denoising_diffusion_pytorch_1d import Attention, LinearAttention, ResnetBlock, RMSNorm
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional as F
@@ -148,47 +148,36 @@ class Read(Function):
 
 
 class Weights:
-    """The weights of a denoiser for some passes: one dtype, laid out for matrix products, conditioned on the steps."""
+    """The weights inside a denoiser, for some passes: in one dtype, laid out for matrix products, conditioned on the steps.
 
-    def __init__(self, model: Denoiser, step: Tensor, dtype: torch.dtype) -> None:
-        self.dtype = dtype
-        self.time = F.silu(model.time_mlp(step)).to(dtype)                         # (steps, 4 * width)
-        self.ready: dict[nn.Module, tuple] = {}
+    `taps`: of a convolution (C, K * C') and the bias. `gains`: of a norm (C,). `conditioned`: weight and bias of the first
+    norm of a block, (steps, C) each, or with `each_step` a list of (C,) pairs.
+    """
 
-    def get(self, layer: nn.Module, make) -> tuple:
-        """What `make` gives for a layer, made once."""
-        if layer not in self.ready:
-            self.ready[layer] = make(layer)
-        return self.ready[layer]
+    def __init__(self, model: Denoiser, step: Tensor, dtype: torch.dtype, each_step: bool) -> None:
+        time = F.silu(model.time_mlp(step)).to(dtype)                              # (steps, 4 * width)
+        inside = [module for module in model.modules() if module not in (model.init_conv, model.final_conv)]
+        convolutions = [module for module in inside if isinstance(module, nn.Conv1d)]
+        self.taps = {layer: (taps_of(layer).to(dtype), None if layer.bias is None else layer.bias.to(dtype))
+                     for layer in convolutions}
+        self.gains = {norm: norm.g.flatten().to(dtype) for norm in inside if isinstance(norm, RMSNorm)}
+        self.conditioned = {}
+        for block in (module for module in inside if isinstance(module, ResnetBlock)):
+            linear = block.mlp[1]
+            scale, shift = F.linear(time, linear.weight.to(dtype), linear.bias.to(dtype)).chunk(2, dim=-1)
+            weight = self.gains[block.block1.norm] * (scale + 1)
+            pairs = zip(weight.unbind(), shift.unbind(), strict=True) if each_step else None
+            self.conditioned[block] = (weight, shift) if pairs is None else list(pairs)
 
-    def cast(self, value: Tensor | None) -> Tensor | None:
-        return None if value is None else value.to(self.dtype)
 
-    def taps(self, layer: nn.Conv1d) -> tuple[Tensor, Tensor | None]:
-        """(C, K * C') and the bias."""
-        return self.get(layer, lambda of: (self.cast(of.weight.permute(1, 2, 0)).flatten(1), self.cast(of.bias)))
-
-    def pairs(self, layer: nn.Conv1d) -> tuple[Tensor, Tensor]:
-        """A kernel of 4 with stride 2 as a kernel of 3 over pairs of positions, (2C, 3 * C'), and the bias."""
-        def make(of: nn.Conv1d) -> tuple[Tensor, Tensor]:
-            first, second, third, fourth = self.cast(of.weight.permute(2, 1, 0)).unbind()      # (C, C') each
-            nothing = torch.zeros_like(first)
-            before, own, after = torch.cat([nothing, first]), torch.cat([second, third]), torch.cat([fourth, nothing])
-            return torch.cat([before, own, after], dim=1), self.cast(of.bias)
-        return self.get(layer, make)
-
-    def gain(self, norm: nn.Module) -> Tensor:
-        return self.get(norm, lambda of: (self.cast(of.g.flatten()),))[0]          # (C,)
-
-    def conditioned(self, block: ResnetBlock, row: int | None) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the first norm of a block: of one step (C,), or of all (steps, C)."""
-        def make(of: ResnetBlock) -> tuple:
-            linear = of.mlp[1]
-            scale, shift = F.linear(self.time, self.cast(linear.weight), self.cast(linear.bias)).chunk(2, dim=-1)
-            weight = self.gain(of.block1.norm) * (scale + 1)
-            return (weight, shift) if row is None else tuple(zip(weight.unbind(), shift.unbind(), strict=True))
-        found = self.get(block, make)
-        return found if row is None else found[row]
+def taps_of(layer: nn.Conv1d) -> Tensor:
+    """(C, K * C'); a kernel of 4 with stride 2 as a kernel of 3 over pairs of positions, (2C, 3 * C')."""
+    if layer.stride == (1,):
+        return layer.weight.permute(1, 2, 0).flatten(1)
+    first, second, third, fourth = layer.weight.permute(2, 1, 0).unbind()          # (C, C') each
+    nothing = torch.zeros_like(first)
+    before, own, after = torch.cat([nothing, first]), torch.cat([second, third]), torch.cat([fourth, nothing])
+    return torch.cat([before, own, after], dim=1)
 
 
 class Pass:
@@ -204,21 +193,24 @@ class Pass:
         return self.resnet(torch.cat([x, first], dim=1), self.model.final_res_block, self.call)
 
     def convolve(self, x: Tensor, layer: nn.Conv1d) -> Tensor:
-        weight, bias = self.weights.taps(layer)
-        kernel = layer.kernel_size[0]
+        (weight, bias), kernel = self.weights.taps[layer], layer.kernel_size[0]
         if kernel == 1:
             return x @ weight if bias is None else torch.addmm(bias, x, weight)
         return Convolve.apply(x, weight, bias, kernel, self.sequences)
 
+    def conditioned(self, block: ResnetBlock) -> tuple[Tensor, Tensor]:
+        found = self.weights.conditioned[block]
+        return found if self.row is None else found[self.row]
+
     def norm(self, x: Tensor, norm: nn.Module, activate: bool = True) -> Tensor:
-        return NormAct.apply(x, self.weights.gain(norm), None, activate)
+        return NormAct.apply(x, self.weights.gains[norm], None, activate)
 
     def resnet(self, x: Tensor, block: ResnetBlock, call) -> Tensor:
         """Two convolution blocks, the first one conditioned on the step, and a residual."""
         first, second = block.block1, block.block2
 
         def between(y: Tensor) -> Tensor:
-            return self.convolve(NormAct.apply(y, *self.weights.conditioned(block, self.row), True), second.proj)
+            return self.convolve(NormAct.apply(y, *self.conditioned(block), True), second.proj)
 
         h = self.norm(call(between, self.convolve(x, first.proj)), second.norm)
         return h + (x if isinstance(block.res_conv, nn.Identity) else self.convolve(x, block.res_conv))
@@ -236,7 +228,7 @@ class Pass:
         def heads(t: Tensor) -> Tensor:
             return t.view(len(x) // self.sequences, self.sequences * layer.heads, -1).transpose(0, 1)      # (S*h, L, d)
 
-        of_q, of_k, of_v = self.weights.taps(layer.to_qkv)[0].chunk(3, dim=1)      # (C, h*d) each
+        of_q, of_k, of_v = self.weights.taps[layer.to_qkv][0].chunk(3, dim=1)      # (C, h*d) each
         y = self.norm(x, norm, False)
         q, k, v = y @ of_q, y @ of_k, heads(y @ of_v)                              # (L*S, h*d) each
         if isinstance(layer, LinearAttention):
@@ -253,8 +245,8 @@ class Pass:
     def long_linear(self, x: Tensor, layer: LinearAttention, norm: nn.Module) -> Tensor:
         """Linear attention as softmax(q) ((softmax(k)^T x) (W_v W_o)): values and heads' outputs never exist per token."""
         h, S = layer.heads, self.sequences
-        to_q, to_k, to_v = self.weights.taps(layer.to_qkv)[0].chunk(3, dim=1)      # (C, h*d) each
-        to_out, bias = self.weights.taps(layer.to_out[0])                          # (h*d, C), (C,)
+        to_q, to_k, to_v = self.weights.taps[layer.to_qkv][0].chunk(3, dim=1)      # (C, h*d) each
+        to_out, bias = self.weights.taps[layer.to_out[0]]                          # (h*d, C), (C,)
         y = self.norm(x, norm, False)                                              # (L*S, C)
         q = (y @ to_q).unflatten(1, (h, -1)).softmax(dim=-1).view(-1, S, to_q.shape[1])        # (L, S, h*d)
         k = (y @ to_k).view(-1, S, to_k.shape[1]).softmax(dim=0)
@@ -277,7 +269,7 @@ class Pass:
         if layer.stride == (1,):
             return self.convolve(x, layer)
         pairs = x.view(-1, 2, self.sequences, x.shape[1]).transpose(1, 2).reshape(len(x) // 2, -1)     # (L/2 * S, 2C)
-        return Convolve.apply(pairs, *self.weights.pairs(layer), 3, self.sequences)
+        return Convolve.apply(pairs, *self.weights.taps[layer], 3, self.sequences)
 
     def up(self, x: Tensor, layer: nn.Module) -> Tensor:
         if isinstance(layer, nn.Sequential):       # nearest upsampling first
@@ -318,7 +310,7 @@ class FastDenoiser(Denoiser):
     def forward(self, x: Tensor, step: Tensor) -> Tensor:
         """`x` (S, L, C) at the diffusion steps `step` (S,) -> the prediction (S, L, C)."""
         with self.one_dtype(x) as dtype:
-            weights = Weights(self, step, dtype)
+            weights = Weights(self, step, dtype, each_step=False)
             first = (self.read(x) + self.init_conv.bias).to(dtype)                 # (L*S, width)
             hidden = Pass(self, weights, None, len(x), self.large(len(first), 1))(first)
             prediction = self.write(hidden, len(x)) + self.final_conv.bias
@@ -374,7 +366,7 @@ class FastDiffusion(FeatureDiffusion):
             kept = math.prod(a * c + d for a, _, c, d, _ in self.reverse_table()[last:steps])
             x = kept * x + (state - kept * x.detach())             # the denoiser's outputs so far are constants
             steps = last
-        return self.span(x, steps, 0, draw)
+        return self.span(x, steps, 0, draw) if steps else x
 
     def span(self, x: Tensor, high: int, low: int, draw) -> Tensor:
         """The state after the steps `high` - 1 down to `low`, from `x` (S, L, C).
@@ -406,7 +398,7 @@ class FastDiffusion(FeatureDiffusion):
             noise = torch.stack([draw(steps[i]) for i in noisy])                   # (m, S, L, C)
             reading = model.read(noise.flatten(0, 1)).view(L, len(noisy), S, -1)   # (L, m, S, width)
             noise_read = {i: part.flatten(0, 1) for i, part in zip(noisy, reading.unbind(1), strict=True)}
-        weights = Weights(model, torch.tensor(steps, device=x.device), dtype)
+        weights = Weights(model, torch.tensor(steps, device=x.device), dtype, each_step=True)
         y, hidden, reread = model.read(x), [None] * len(steps), model.reread(S, L)
         again = model.large(S * L, len(steps))
         for i in reversed(range(len(steps))):
@@ -414,4 +406,4 @@ class FastDiffusion(FeatureDiffusion):
             if i > 0:
                 y = y * keep[i] + reread(h) * add[i]
                 y = y + noise_read[i] * s[i] if i in noise_read else y
-        return torch.stack(hidden), noise
+        return torch.stack(hidden).float(), noise

@@ -7,11 +7,12 @@ import torch
 from denoising_diffusion_pytorch import Unet1D
 from torch import nn
 
-from models.avr import AVR
+from models.errors import OptionError
 from models.features import FeatureShape
-from models.layers.denoiser import Denoiser
-from models.layers.diffusion import FeatureDiffusion
 from models.layers.standardise import Standardiser
+from models.rmm_avr.avr import AVR
+from models.rmm_avr.diffusion import SCHEDULES, Denoiser, FeatureDiffusion, best_linear_guess
+from models.rmm_avr.fast import FastDenoiser, FastDiffusion
 
 SHAPE = FeatureShape(segments=3, grid=(2, 2), channels=8)
 LAYOUTS = ("tokens", "time")
@@ -48,9 +49,16 @@ def pair(batch=2, seed=0):
     return audio, visual
 
 
+WHOLE = torch.ones(2, 3, dtype=torch.bool)
+
+
 def make(**options):
     torch.manual_seed(0)
     return AVR(SHAPE, width=8, **{"steps": 4, **options})
+
+
+def process(objective="noise", sampler="ancestral", schedule="sigmoid", stub=None):
+    return FeatureDiffusion(stub or Stub(), 5, SCHEDULES[schedule](4), objective, sampler)
 
 
 def betas_by_hand(steps):
@@ -78,7 +86,7 @@ def clean_by_hand(objective, x, output, bar):
 
 def test_forward_process_is_equation_5_step_by_step():
     betas = betas_by_hand(4)
-    diffusion = FeatureDiffusion(Stub(), 5, 4, "sigmoid", "noise", "ancestral")
+    diffusion = process()
     assert diffusion.betas.tolist() == pytest.approx(betas, rel=1e-5)
     mean, variance = 1.0, 0.0
     for t, beta in enumerate(betas):
@@ -91,7 +99,7 @@ def test_forward_process_is_equation_5_step_by_step():
 @pytest.mark.parametrize("clip", [None, 1.0])
 def test_reverse_process_is_equation_6_step_by_step(objective, clip):
     betas, stub = betas_by_hand(4), Stub()
-    diffusion = FeatureDiffusion(stub, 5, 4, "sigmoid", objective, "ancestral")
+    diffusion = process(objective, stub=stub)
     start, noise = torch.randn(2, 5, 8), {t: torch.randn(2, 5, 8) for t in range(4)}
     x = start
     for t in (3, 2, 1, 0):
@@ -99,25 +107,24 @@ def test_reverse_process_is_equation_6_step_by_step(objective, clip):
         clean = clean_by_hand(objective, x, stub(x, torch.full((2,), t)), bar)
         clean = clean if clip is None else clean.clamp(-clip, clip)
         x = c0 * clean + ct * x + (deviation * noise[t] if t else 0)
-    torch.testing.assert_close(diffusion.reverse(start, 3, noise.get, clip), x, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(diffusion.reverse(start, 4, noise.get, clip), x, rtol=1e-4, atol=1e-4)
 
 
 def test_ddim_is_deterministic_and_keeps_signal_and_noise_apart():
     betas, stub = betas_by_hand(4), Stub()
-    diffusion = FeatureDiffusion(stub, 5, 4, "sigmoid", "v", "ddim")
+    diffusion = process("v", "ddim", stub=stub)
     x = start = torch.randn(2, 5, 8)
     for t in (3, 2, 1, 0):
         bar, before = math.prod(1 - b for b in betas[:t + 1]), math.prod(1 - b for b in betas[:t])
         clean = clean_by_hand("v", x, stub(x, torch.full((2,), t)), bar)
         noise = (x - math.sqrt(bar) * clean) / math.sqrt(1 - bar)
         x = math.sqrt(before) * clean + math.sqrt(1 - before) * noise
-    torch.testing.assert_close(diffusion.reverse(start, 3, None, None), x, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(diffusion.reverse(start, 4, None, None), x, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("objective", ["noise", "x0", "v"])
-@pytest.mark.parametrize("loss_weight", ["none", "snr"])
-def test_loss_is_equation_7(objective, loss_weight):
-    avr = make(objective=objective, loss_weight=loss_weight, normalize="none")
+def test_loss_is_equation_7(objective):
+    avr = make(objective=objective, schedule="sigmoid").eval()         # in evaluation mode nothing is standardised yet
     avr.diffusion.model = stub = Stub()
     audio, visual = pair()
     present = torch.tensor([[True, True, False], [True, False, True]])
@@ -135,9 +142,81 @@ def test_loss_is_equation_7(objective, loss_weight):
         z = noise[row, :5]
         x = math.sqrt(bar) * clean + math.sqrt(1 - bar) * z
         target = {"noise": z, "x0": clean, "v": math.sqrt(bar) * z - math.sqrt(1 - bar) * clean}[objective]
-        weight = {"noise": 1, "x0": bar / (1 - bar), "v": bar}[objective] if loss_weight == "snr" else 1
-        total += weight * (stub(x[None], step[row, None])[0] - target).square().mean()
+        total += (stub(x[None], step[row, None])[0] - target).square().mean()
     torch.testing.assert_close(value, total / 4, rtol=1e-4, atol=1e-5)
+
+
+def test_ddpm_betas_are_those_of_ho_et_al():
+    """Three steps by hand: 1e-4, 0.01005, 0.02; at ten, alpha-bar_T is 0.9037."""
+    diffusion = make(steps=3).diffusion
+    assert diffusion.betas.tolist() == pytest.approx([1e-4, 0.01005, 0.02])
+    assert diffusion.alphas_cumprod.tolist() == pytest.approx([0.9999, 0.9999 * 0.98995, 0.9999 * 0.98995 * 0.98])
+    by_hand = math.prod(1 - (1e-4 + t * (0.02 - 1e-4) / 9) for t in range(10))
+    assert float(make(steps=10).diffusion.alphas_cumprod[-1]) == pytest.approx(by_hand, rel=1e-6)
+    assert by_hand == pytest.approx(0.9037, abs=1e-4)
+
+
+@pytest.mark.parametrize("schedule,gain", [("ddpm", 1.05), ("sigmoid", 159.0)])
+def test_gain_of_an_unnoised_start_without_a_network(schedule, gain):
+    """What a network that answers zero makes of a start of one: 1 / sqrt(alpha-bar_T)."""
+    avr = make(steps=10, schedule=schedule, sampler="ddim", input_skip=False)
+    for p in avr.diffusion.model.parameters():
+        torch.nn.init.zeros_(p)
+    found = avr.diffusion.reverse(torch.ones(1, 6, 8), 10, None)
+    assert float(found[0, 0, 0]) == pytest.approx(float(avr.diffusion.alphas_cumprod[-1]) ** -0.5, rel=1e-3)
+    assert float(found[0, 0, 0]) == pytest.approx(gain, rel=0.01)
+
+
+@pytest.mark.parametrize("objective", ["noise", "x0", "v"])
+def test_the_best_linear_guess_is_that_of_least_squares(objective):
+    torch.manual_seed(0)
+    betas = SCHEDULES["ddpm"](4, 1e-4, 0.5)
+    clean, noise = torch.randn(2, 200_000, dtype=torch.float64)
+    bar = torch.cumprod(1 - betas, 0)[:, None]
+    x = bar.sqrt() * clean + (1 - bar).sqrt() * noise                              # (T, samples)
+    target = {"noise": noise.expand_as(x), "x0": clean.expand_as(x), "v": bar.sqrt() * noise - (1 - bar).sqrt() * clean}
+    fitted = (x * target[objective]).sum(1) / x.square().sum(1)
+    torch.testing.assert_close(best_linear_guess(betas, objective).double(), fitted, atol=0.01, rtol=0)
+
+
+def test_the_input_skip_takes_the_bound_from_the_loss():
+    """Features on one line of 40 channels: noise off it is known exactly, but width 8 alone can tell at most a fifth of it."""
+    errors = {}
+    for skip in (True, False):
+        torch.manual_seed(0)
+        betas = SCHEDULES["ddpm"](4, 0.2, 0.3)
+        model = FastDenoiser(8, 40, (1,), best_linear_guess(betas, "noise") if skip else None)
+        diffusion = FastDiffusion(model, 4, betas, "noise", "ancestral")
+        optimiser = torch.optim.Adam(model.parameters(), lr=0.02)
+        for _ in range(60):
+            clean = torch.randn(32, 4, 1).expand(-1, -1, 40)
+            loss = diffusion.training_error(clean)[0].mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        errors[skip] = float(loss.detach())
+    assert errors[True] < 0.7 and errors[False] > 1 - 8 / 40
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("objective", ["noise", "v"])
+def test_gradient_steps_cut_the_network_of_earlier_steps(layout, objective):
+    """The fast loop against the plain one (a clip at infinity), and zero steps against the linear path alone."""
+    results = []
+    for clip in (None, math.inf):
+        avr = make(layout=layout, clip=clip, gradient_steps=2, objective=objective)
+        audio, visual = (value.requires_grad_() for value in pair())
+        refined = avr.refine(audio, visual, torch.tensor([3, 4]))
+        sum((r * r.detach().sin()).sum() for r in refined).backward()
+        results.append([*refined, audio.grad, visual.grad, *(p.grad for p in avr.parameters())])
+    for narrow, plain in zip(*results, strict=True):
+        torch.testing.assert_close(narrow, plain, rtol=1e-3, atol=1e-3 * float(plain.detach().abs().max()))
+    avr = make(layout=layout, gradient_steps=0, sampler="ddim", input_skip=False)
+    x = torch.ones(1, avr.layout.length, avr.layout.channels)
+    x.requires_grad_()
+    avr.diffusion.reverse(x, 4, None, None, 0).sum().backward()
+    gain = float(avr.diffusion.alphas_cumprod[-1]) ** -0.5
+    torch.testing.assert_close(x.grad, torch.full_like(x, gain), rtol=1e-4, atol=1e-4)
 
 
 def test_statistics_are_exact_first_then_running_and_restored():
@@ -159,9 +238,9 @@ def test_statistics_are_exact_first_then_running_and_restored():
     assert torch.equal(copy.standardise(values[1:]), scale.standardise(values[1:]))
 
 
-def test_statistics_move_in_training_only_and_not_without_normalisation():
-    for avr, moves in ((make(), True), (make().eval(), False), (make(normalize="none"), False)):
-        avr.loss(*pair(), None)
+def test_statistics_move_in_training_only():
+    for avr, moves in ((make(), True), (make().eval(), False)):
+        avr.loss(*pair(), WHOLE)
         assert bool(avr.audio_scale.seen) is moves
         assert bool((avr.visual_scale.mean != 0).any()) is moves
 
@@ -171,7 +250,7 @@ def test_statistics_move_in_training_only_and_not_without_normalisation():
 def test_layouts_keep_every_value_in_its_place(layout, multipliers):
     avr = make(layout=layout, multipliers=multipliers, objective="x0")
     audio, visual = pair()
-    avr.loss(audio, visual, None)
+    avr.loss(audio, visual, WHOLE)
     avr.diffusion.model = Known(avr.join(audio, visual).detach())
     refined = avr.refine(torch.zeros_like(audio), torch.zeros_like(visual), None)
     torch.testing.assert_close(refined, (audio, visual), rtol=1e-4, atol=1e-4)
@@ -206,7 +285,7 @@ def test_gradients_reach_the_pair_and_every_weight(layout):
 def test_detach_input_keeps_the_loss_from_the_encoders(detach):
     avr = make(detach_input=detach)
     audio, visual = (value.requires_grad_() for value in pair())
-    avr.loss(audio, visual, None).backward()
+    avr.loss(audio, visual, WHOLE).backward()
     assert (audio.grad is None) is detach
 
 
@@ -241,22 +320,29 @@ def test_an_untrained_network_stays_finite(objective, clip, start):
         assert max(float(r.detach().abs().max()) for r in refined) <= clip * 1.0001      # unit statistics before training
 
 
-def test_schedules_and_steps_that_cannot_be_are_refused():
-    with pytest.raises(ValueError, match="linear.*10.*21"):
-        make(steps=10, schedule="linear")
-    with pytest.raises(ValueError, match="start_step=4"):
-        make(start_step=4)
-    assert all(bool((make(steps=21, schedule=s).diffusion.betas < 1).all()) for s in ("linear", "cosine", "sigmoid"))
-    early, late = make(start_step=0, clip=1.0), make(clip=1.0)
+@pytest.mark.parametrize("options,message", [
+    ({"betas": (1e-4, 1.0)}, "avr.betas reach 1"), ({"start_step": 4}, "avr.start_step=4"),
+    ({"gradient_steps": 5}, "avr.gradient_steps=5"),
+])
+def test_a_process_that_cannot_be_is_refused(options, message):
+    with pytest.raises(OptionError, match=message):
+        make(**options)
+
+
+def test_the_reverse_process_starts_where_it_is_told():
+    assert all(bool((make(schedule=s).diffusion.betas < 1).all()) for s in SCHEDULES)
+    early, late = make(start_step=0), make()
     assert not torch.allclose(early.refine(*pair(), None)[0], late.refine(*pair(), None)[0])
 
 
 @pytest.mark.parametrize("multipliers", [(1,), (1, 2), (1, 2, 4)])
-def test_denoiser_is_the_library_network(multipliers):
+@pytest.mark.parametrize("make_denoiser", [Denoiser, FastDenoiser])
+@pytest.mark.parametrize("length", [12, 48])                           # shorter and longer than a head is wide
+def test_denoiser_is_the_library_network(multipliers, make_denoiser, length):
     torch.manual_seed(0)
-    ours, library = Denoiser(16, 24, multipliers), Unet1D(16, channels=24, dim_mults=multipliers)
+    ours, library = make_denoiser(16, 24, multipliers, None), Unet1D(16, channels=24, dim_mults=multipliers)
     library.load_state_dict(ours.state_dict())
-    x, step, grad = torch.randn(3, 12, 24, requires_grad=True), torch.tensor([0, 4, 9]), torch.randn(3, 12, 24)
+    x, step, grad = torch.randn(3, length, 24, requires_grad=True), torch.tensor([0, 4, 9]), torch.randn(3, length, 24)
     y = ours(x, step)
     y.backward(grad)
     twin = x.detach().clone().requires_grad_()
@@ -268,13 +354,24 @@ def test_denoiser_is_the_library_network(multipliers):
         torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-3, atol=1e-4, msg=name)
 
 
+@pytest.mark.parametrize("large", [False, True])
+def test_computing_again_changes_nothing(large, monkeypatch):
+    results = []
+    for threshold in (1e18, 0 if large else 1e18):
+        monkeypatch.setattr("models.rmm_avr.fast.KEPT_BYTES", threshold)
+        avr, values = make(), [value.requires_grad_() for value in pair()]
+        sum(r.square().sum() for r in avr.refine(*values, torch.tensor([3, 4]))).backward()
+        results.append([*(v.grad for v in values), *(p.grad for p in avr.parameters())])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_bfloat16_autocast_stays_close_and_keeps_dtypes(layout):
     avr = make(layout=layout, objective="x0")
     audio, visual = pair()
     exact = avr.refine(audio, visual, torch.tensor([1, 2]))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = avr.loss(audio, visual, None)
+        loss = avr.loss(audio, visual, WHOLE)
         rough = make(layout=layout, objective="x0").refine(audio, visual.bfloat16(), torch.tensor([1, 2]))
     loss.backward()
     assert rough[0].dtype == torch.float32 and rough[1].dtype == torch.bfloat16 and loss.dtype == torch.float32
@@ -297,26 +394,3 @@ def test_reverse_in_few_channels_is_the_reverse_process(layout, sampler, objecti
         results.append([*refined, audio.grad, visual.grad, *(p.grad for p in avr.parameters())])
     for narrow, plain in zip(*results, strict=True):
         torch.testing.assert_close(narrow, plain, rtol=1e-3, atol=1e-3 * float(plain.detach().abs().max()))
-
-
-def test_samples_without_noise_are_refused():
-    with pytest.raises(ValueError, match="avr.samples=3.*avr.start=noised"):
-        AVR(SHAPE, samples=3, sampler="ddim")
-
-
-@pytest.mark.parametrize("sampler,start", [("ancestral", "given"), ("ddim", "noised")])
-def test_samples_are_averaged_at_evaluation_and_differ_from_each_other(sampler, start):
-    torch.manual_seed(0)
-    avr = AVR(SHAPE, width=8, steps=4, sampler=sampler, start=start, samples=3).eval()
-    audio, visual, ids = torch.randn(2, 3, 8), torch.randn(2, 3, 4, 8), torch.tensor([3, 8])
-    state = avr.join(audio, visual)
-    singles = [avr.sample(state, ids, number) for number in range(3)]
-    assert not any(torch.allclose(a, b) for a, b in zip(singles, singles[1:] + singles[:1], strict=True))
-    expected = avr.restore(*avr.separate((singles[0] + singles[1] + singles[2]) / 3, 2))
-    for found, wanted in zip(avr.refine(audio, visual, ids), expected, strict=True):
-        torch.testing.assert_close(found, wanted)
-    torch.manual_seed(5)
-    trained = avr.refine(audio, visual, None)[0]
-    avr.samples = 1
-    torch.manual_seed(5)
-    assert torch.equal(avr.refine(audio, visual, None)[0], trained)    # training draws one

@@ -15,7 +15,7 @@ from engine.config import compose
 from engine.convert import convert, has_method, steps_of
 from engine.errors import UsageError
 from models import build_model
-from models.layers.map_denoiser import MapDenoiser
+from models.rmm_avr.released import MapDenoiser
 from scripts.convert_checkpoint import read
 
 OFFICIAL = DataSpec(segments=10, audio_channels=128, visual_channels=512, grid=(14, 14), words=14, vocabulary=93, answers=42)
@@ -111,7 +111,7 @@ def test_the_method_loads_memory_convolutions_and_the_unet_once():
     assert torch.equal(ours.method.rmm.text_slots, official["memory_network.question_memory"])
     x = torch.randn(1, 1024, 2, 2)
     folded = F.conv2d(x, official["kr.weight"], official["kr.bias"]).flatten(2).transpose(1, 2)
-    torch.testing.assert_close(ours.method.avr.fold(x.flatten(2).transpose(1, 2)), folded, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(ours.method.avr.layout.fold(x.flatten(2).transpose(1, 2)), folded, atol=1e-5, rtol=1e-5)
     name = "downs.0.0.block1.norm.weight"
     assert torch.equal(ours.method.avr.diffusion.model.get_parameter(name), official[f"unet.{name}"])
 

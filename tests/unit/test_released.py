@@ -9,19 +9,16 @@ from toy import SHAPE, random_features
 from dataset.types import AUDIO, VISUAL
 from engine.config import compose
 from engine.report.grid import find_grid
-from models.avr import AVR
 from models.features import FeatureShape, blank_features
-from models.layers.map_denoiser import MapDenoiser
-from models.methods.rmm_avr import RMMAVR, reconstruction_loss
-from models.rmm import RMM
+from models.rmm_avr.method import RMMAVR
+from models.rmm_avr.released import MapDenoiser, Released, ReleasedAVR, ReleasedRMM, reconstruction_loss
 
-OPTIONS = {"layout": "map", "objective": "v", "loss_weight": "snr", "normalize": "unnormalise_only", "clip": 1.0,
-           "detach_input": False, "width": 8, "steps": 4}
+OPTIONS = {"width": 8, "steps": 4}
 
 
-def released(shape: FeatureShape = SHAPE, **changes) -> AVR:
+def released(shape: FeatureShape = SHAPE, **changes) -> ReleasedAVR:
     torch.manual_seed(0)
-    return AVR(shape, **{**OPTIONS, **changes})
+    return ReleasedAVR(shape, **{**OPTIONS, **changes})
 
 
 def flat(config: dict, prefix: str = "") -> dict:
@@ -32,16 +29,20 @@ def flat(config: dict, prefix: str = "") -> dict:
     return found
 
 
-def test_the_preset_changes_what_departs_from_the_paper_and_nothing_else():
-    paper, release = (flat(compose(file, ["dataset=music_avqa"])) for file in (None, "configs/released.yaml"))
-    assert paper.keys() == release.keys()
-    assert {key: value for key, value in release.items() if value != paper[key]} == {
-        "backbone.negatives": "other_video", "method.refine": "missing_only", "method.reconstruction": 1.0,
-        "method.rmm.similarity": "cosine", "method.avr.layout": "map", "method.avr.objective": "v",
-        "method.avr.loss_weight": "snr", "method.avr.normalize": "unnormalise_only", "method.avr.clip": 1.0,
-        "method.avr.detach_input": False,
+def test_the_preset_changes_what_departs_from_the_paper():
+    paper, release = (flat(compose(file, ["dataset=music_avqa"])) for file in ("configs/paper.yaml", "configs/released.yaml"))
+    changed = {key: value for key, value in release.items() if key in paper and value != paper[key]}
+    assert changed == {
+        "backbone.negatives": "other_video", "method.name": "released", "method.refine": "missing_only",
+        "method.avr.schedule": "sigmoid", "method.avr.objective": "v", "method.avr.clip": 1.0, "method.avr.layout": "map",
+        "method.avr.input_skip": False, "method.avr.detach_input": False, "train.init_method": True,
+        "train.init": "runs/music_avqa-avst-released-start-s1/last.pt", "evaluate.checkpoint": "last",
     }
-    assert release["method.avr.audio_readout"] == "corner" and release["method.rmm.question_pairing"] == "own"
+    assert {key: value for key, value in release.items() if key not in paper} == {
+        "method.reconstruction": 1.0, "method.rmm.similarity": "cosine", "method.rmm.question_pairing": "own",
+        "method.avr.loss_weight": "snr", "method.avr.normalize": "unnormalise_only", "method.avr.audio_readout": "corner",
+    }
+    assert release["train.clip_norm"] is None and (release["train.epochs"], release["train.batch_size"]) == (50, 4)
 
 
 def test_the_published_network_has_as_many_parameters_as_version_1_9_4():
@@ -77,7 +78,7 @@ def test_joining_is_a_1x1_convolution_over_audio_repeated_on_the_map():
     H, W = SHAPE.grid
     image = features.visual.transpose(2, 3).reshape(B * T, D, H, W)
     sound = features.audio.reshape(B * T, D, 1, 1).expand(-1, -1, H, W)
-    expected = F.conv2d(torch.cat([sound, image], dim=1), avr.fold.weight[..., None, None], avr.fold.bias)
+    expected = F.conv2d(torch.cat([sound, image], dim=1), avr.layout.fold.weight[..., None, None], avr.layout.fold.bias)
     found = avr.join(features.audio, features.visual)
     torch.testing.assert_close(found.transpose(1, 2).reshape(B * T, D, H, W), expected)
 
@@ -86,9 +87,9 @@ def test_joining_is_a_1x1_convolution_over_audio_repeated_on_the_map():
 def test_separating_reads_audio_off_the_corner_or_the_mean(readout):
     avr = released(audio_readout=readout)
     folded = torch.randn(2 * SHAPE.segments, SHAPE.tokens, SHAPE.channels)
-    audio, visual = avr.separate(folded, 2)
+    audio, visual = avr.layout.separate(folded, 2)
     image = folded.transpose(1, 2).unflatten(2, SHAPE.grid)
-    wide = F.conv2d(image, avr.unfold.weight[..., None, None], avr.unfold.bias)     # (B*T, 2D, H, W)
+    wide = F.conv2d(image, avr.layout.unfold.weight[..., None, None], avr.layout.unfold.bias)     # (B*T, 2D, H, W)
     sound, picture = wide.chunk(2, dim=1)
     expected = sound[:, :, 0, 0] if readout == "corner" else sound.mean(dim=(2, 3))
     torch.testing.assert_close(audio.flatten(0, 1), expected)
@@ -98,7 +99,7 @@ def test_separating_reads_audio_off_the_corner_or_the_mean(readout):
 def test_what_is_unfolded_lies_in_zero_to_one():
     avr, features = released(), random_features(2)
     seen = []
-    avr.unfold.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    avr.layout.unfold.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     avr.refine(features.audio * 5, features.visual * 5, features.question_id)
     low, high = seen[0].detach().aminmax()
     assert 0 <= float(low) and float(high) <= 1
@@ -124,21 +125,21 @@ def test_the_reconstruction_loss_by_hand():
 
 def test_the_reconstruction_loss_is_of_both_sides_before_the_missing_one_is_chosen():
     torch.manual_seed(0)
-    method = RMMAVR(SHAPE, rmm={"slots": 3}, avr=OPTIONS, refine="missing_only", reconstruction=1.0).train()
+    method = Released(SHAPE, rmm={"slots": 3}, avr=OPTIONS).train()
     features = random_features(3)
     views = method.views(features, features.presence)
     assert torch.equal(views.features["audio_missing"].visual, features.visual)
     assert float(views.losses["reconstruction"].detach()) > 0
     views.losses["reconstruction"].backward()
-    assert method.avr.unfold.weight.grad[SHAPE.channels:].abs().sum() > 0
+    assert method.avr.layout.unfold.weight.grad[SHAPE.channels:].abs().sum() > 0
 
 
 def test_time_major_pairs_row_i_with_question_i_modulo_b_in_training_only():
     torch.manual_seed(0)
-    rmm, features = RMM(SHAPE, slots=5, question_pairing="time_major"), random_features(3)
+    rmm, features = ReleasedRMM(SHAPE, slots=5, question_pairing="time_major"), random_features(3)
     B, T = features.audio.shape[:2]
     found = rmm.train()(features, features.presence).audio_addressing.flatten(0, 1)
-    own = RMM(SHAPE, slots=5)
+    own = ReleasedRMM(SHAPE, slots=5)
     own.load_state_dict(rmm.state_dict())
     for i in range(B * T):
         b, t = divmod(i, T)

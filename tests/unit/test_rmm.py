@@ -7,7 +7,8 @@ import torch
 from toy import SHAPE, random_features
 
 from models.features import Features, FeatureShape
-from models.rmm import RMM
+from models.rmm_avr.released import ReleasedRMM
+from models.rmm_avr.rmm import RMM
 
 
 def softmax(values):
@@ -73,25 +74,27 @@ def test_every_segment_is_addressed_with_its_own_question():
 def test_the_published_addressing_cannot_prefer_a_slot_more_than_e_times():
     torch.manual_seed(0)
     features = random_features(4)
-    sharp = RMM(SHAPE, slots=9, init_std=50.0)
+    sharp, free = RMM(SHAPE, slots=9), RMM(SHAPE, slots=9, addressing="product_of_experts")
+    for rmm in (sharp, free):
+        for slots in rmm.parameters():
+            slots.data *= 50
     presence = torch.ones(4, 4, 2, dtype=torch.bool)
     weights = sharp(features, presence).audio_addressing
     assert float((weights.max(-1).values / weights.min(-1).values).max()) <= math.e + 1e-4
-    free = RMM(SHAPE, slots=9, init_std=50.0, addressing="product_of_experts")
     assert float(free(features, presence).audio_addressing.max()) > 0.99
 
 
 def test_product_of_experts_is_the_normalised_product():
-    rmm, features = RMM(SHAPE, slots=5, addressing="product_of_experts", temperature=2.0), random_features(2)
+    rmm, features = RMM(SHAPE, slots=5, addressing="product_of_experts"), random_features(2)
     weights = rmm(features, torch.ones(2, 4, 2, dtype=torch.bool)).visual_addressing
-    a_a = torch.softmax(features.audio @ rmm.audio_slots.T / 8, dim=-1)
-    a_t = torch.softmax(features.question @ rmm.text_slots.T / 8, dim=-1)[:, None]
+    a_a = torch.softmax(features.audio @ rmm.audio_slots.T / 4, dim=-1)
+    a_t = torch.softmax(features.question @ rmm.text_slots.T / 4, dim=-1)[:, None]
     product = a_a * a_t
     torch.testing.assert_close(weights, product / product.sum(-1, keepdim=True))
 
 
 def test_cosine_ignores_the_length_of_the_vectors():
-    rmm, features = RMM(SHAPE, slots=5, similarity="cosine"), random_features(2)
+    rmm, features = ReleasedRMM(SHAPE, slots=5), random_features(2)
     presence = torch.ones(2, 4, 2, dtype=torch.bool)
     longer = features.with_(audio=features.audio * 7, visual=features.visual * 3, question=features.question * 2)
     torch.testing.assert_close(rmm(features, presence).audio, rmm(longer, presence).audio)
@@ -114,12 +117,3 @@ def test_loss_counts_only_segments_where_both_are_real():
     changed.audio[0, 1:] = 1e6
     pseudo = rmm(features, presence)
     assert float(rmm.loss(features, pseudo, valid)) == float(rmm.loss(changed, pseudo, valid))
-
-
-def test_detached_target_sends_no_gradient_to_the_real_feature():
-    for detach in (True, False):
-        rmm, features = RMM(SHAPE, slots=5, detach_target=detach), random_features(2)
-        audio = features.audio.requires_grad_()
-        pseudo = rmm(features.with_(audio=audio.detach()), torch.ones(2, 4, 2, dtype=torch.bool))
-        rmm.loss(features, pseudo, torch.ones(2, 4, dtype=torch.bool)).backward()
-        assert (audio.grad is None) == detach

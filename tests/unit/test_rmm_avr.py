@@ -9,7 +9,7 @@ from models.features import blank_features
 from models.methods.base import without_segments
 from models.methods.modality_dropout import ModalityDropout
 from models.methods.plain import Plain
-from models.methods.rmm_avr import RMMAVR
+from models.rmm_avr.method import RMMAVR
 
 
 def method(rmm: bool = True, avr: bool = True, **options) -> RMMAVR:
