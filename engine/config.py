@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 from yaml import YAMLError
 
 from dataset import DATASETS
@@ -30,7 +30,10 @@ ScenarioName = Literal["complete", "audio_missing", "visual_missing", "both_miss
 
 
 class Train(BaseModel):
-    """Optimisation. `init`: a checkpoint whose backbone and head are the start, or null for scratch."""
+    """Optimisation. `init`: a checkpoint whose backbone and head are the start, or null for scratch.
+
+    `warmup`: share of all steps. `patience`: validations without a better one before the run ends; null: none ends it.
+    """
 
     model_config = STRICT
     epochs: Positive
@@ -39,11 +42,27 @@ class Train(BaseModel):
     learning_rate: Annotated[float, Field(gt=0)]
     lr_step: Positive
     lr_gamma: Annotated[float, Field(gt=0, le=1)]
+    optimiser: Literal["adam", "adamw", "sgd"] = "adam"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    schedule: Literal["step", "constant", "linear", "polynomial", "cosine"] = "step"
+    patience: Positive | None = None
     clip_norm: Annotated[float, Field(gt=0)] | None
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     init: str | None
     select_by: Annotated[list[ScenarioName], Field(min_length=1)]
     log_every: Positive
+
+    @model_validator(mode="after")
+    def options_act(self) -> Train:
+        """An option of an optimiser that is not the chosen one would be a mistake without a trace."""
+        if self.momentum and self.optimiser != "sgd":
+            raise ValueError(f"train.momentum={self.momentum} needs train.optimiser=sgd, found {self.optimiser}")
+        if self.beta2 != 0.999 and self.optimiser == "sgd":
+            raise ValueError(f"train.beta2={self.beta2} needs train.optimiser=adam or adamw, found sgd")
+        return self
 
 
 class Evaluate(BaseModel):
@@ -206,6 +225,8 @@ def describe(error: dict[str, Any], merged: dict[str, Any], model: type[BaseMode
         return f"unknown configuration key '{key}'; {nearest(path[-1], model.model_fields)}"
     if error["type"] == "missing":
         return f"configuration key '{key}' is required; add {key}=VALUE"
+    if error["type"] == "value_error":
+        return error["msg"].removeprefix("Value error, ")
     return f"configuration key '{key}': {error['msg'].lower()}, got {error['input']!r}"
 
 
@@ -224,6 +245,14 @@ def run_folder(config: dict[str, Any]) -> Path:
 
 def to_yaml(config: dict[str, Any]) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(config))
+
+
+def with_defaults(saved: dict[str, Any]) -> dict[str, Any]:
+    """A saved configuration with the defaults of the options that are younger; as it is where options of it are gone."""
+    try:
+        return validate(saved, {kind: saved[kind]["name"] for kind in REGISTRIES})
+    except (UsageError, KeyError):
+        return saved
 
 
 def override(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
