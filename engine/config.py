@@ -2,7 +2,7 @@
 
 Layers, later ones win: configs/default.yaml, configs/dataset/NAME.yaml, configs/backbone/NAME.yaml,
 configs/method/NAME.yaml, the CONFIG.yaml files given, key=value overrides. The schema of the three components is read off
-their constructors, so an option exists in exactly one place.
+their constructors, so an option exists in exactly one place. A file may say which components it is `for`.
 """
 
 from __future__ import annotations
@@ -172,9 +172,12 @@ def nearest(name: str, known) -> str:
 def compose(files: str | Sequence[str] | None, overrides: list[str]) -> dict[str, Any]:
     """The resolved, checked configuration as plain nested dictionaries."""
     default = load_yaml(CONFIGS / "default.yaml")
-    asked = [load_yaml(Path(file)) for file in ([files] if isinstance(files, str) else files or [])]
+    paths = [Path(file) for file in ([files] if isinstance(files, str) else files or [])]
+    asked = [load_yaml(path) for path in paths]
     asked.append(parse_overrides(overrides))
     names = choose_names([default, *asked])
+    for path, layer in zip(paths, asked, strict=False):      # the last layer is of no file
+        check_chosen(layer.pop("for", {}), names, path)
     named = [load_yaml(CONFIGS / kind / f"{name}.yaml") for kind, name in names.items()]
     sections = getattr(resolve(METHODS[names["method"]]), "sections", {})
     layers = [under_method(for_these(layer, names), sections) for layer in [default, *named, *asked]]
@@ -183,6 +186,17 @@ def compose(files: str | Sequence[str] | None, overrides: list[str]) -> dict[str
     except OmegaConfBaseException as error:
         raise UsageError(f"the configuration cannot be merged: {str(error).splitlines()[0]}") from error
     return validate(merged, names)
+
+
+def check_chosen(wanted: Any, names: dict[str, str], path: Path) -> None:
+    """`for: {backbone: pano_avqa}` in a file: it is made for that component, so no other one may be chosen."""
+    if not isinstance(wanted, dict) or not wanted.keys() <= REGISTRIES.keys():
+        raise UsageError(f"configuration file {path}: 'for' must name a {', a '.join(REGISTRIES)} or several, such as "
+                         f"{{backbone: avst}}, found {wanted!r}")
+    for kind, name in wanted.items():
+        if names[kind] != name:
+            raise UsageError(f"{path} is for {kind}={name}, and {kind}={names[kind]} is chosen; add {kind}={name}, or "
+                             "leave the file out")
 
 
 def for_these(layer: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
