@@ -177,7 +177,7 @@ def compose(files: str | Sequence[str] | None, overrides: list[str]) -> dict[str
     asked.append(parse_overrides(overrides))
     names = choose_names([default, *asked])
     for path, layer in zip(paths, asked, strict=False):      # the last layer is of no file
-        check_chosen(layer.pop("for", {}), names, path)
+        check_chosen(made_for(layer, path), names, path)
     named = [load_yaml(CONFIGS / kind / f"{name}.yaml") for kind, name in names.items()]
     sections = getattr(resolve(METHODS[names["method"]]), "sections", {})
     layers = [under_method(for_these(layer, names), sections) for layer in [default, *named, *asked]]
@@ -188,15 +188,26 @@ def compose(files: str | Sequence[str] | None, overrides: list[str]) -> dict[str
     return validate(merged, names)
 
 
-def check_chosen(wanted: Any, names: dict[str, str], path: Path) -> None:
-    """`for: {backbone: pano_avqa}` in a file: it is made for that component, so no other one may be chosen."""
+def made_for(layer: dict[str, Any], path: Path) -> dict[str, str]:
+    """Take `for: {backbone: pano_avqa}` out of a file's layer: kind -> the component it is made for."""
+    wanted = layer.pop("for", {})
     if not isinstance(wanted, dict) or not wanted.keys() <= REGISTRIES.keys():
-        raise UsageError(f"configuration file {path}: 'for' must name a {', a '.join(REGISTRIES)} or several, such as "
-                         f"{{backbone: avst}}, found {wanted!r}")
+        raise UsageError(f"configuration file {path}: 'for' must name a {', a '.join(REGISTRIES)} "
+                         f"or several, such as {{backbone: avst}}, found {wanted!r}")
+    return wanted
+
+
+def check_chosen(wanted: dict[str, str], names: dict[str, str], path: Path) -> None:
     for kind, name in wanted.items():
         if names[kind] != name:
-            raise UsageError(f"{path} is for {kind}={name}, and {kind}={names[kind]} is chosen; add {kind}={name}, or "
-                             "leave the file out")
+            raise UsageError(f"{path} is for {kind}={name}, and {kind}={names[kind]} is chosen; "
+                             f"add {kind}={name}, or leave the file out")
+
+
+def is_for(path: Path, config: dict[str, Any]) -> bool:
+    """Whether a file is made for the components of a checked configuration."""
+    wanted = made_for(load_yaml(path), path)
+    return all(config[kind]["name"] == name for kind, name in wanted.items())
 
 
 def for_these(layer: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
