@@ -2,7 +2,7 @@
 
 Layers, later ones win: configs/default.yaml, configs/dataset/NAME.yaml, configs/backbone/NAME.yaml,
 configs/method/NAME.yaml, the CONFIG.yaml files given, key=value overrides. The schema of the three components is read off
-their constructors, so an option exists in exactly one place. A file may say which components it is `for`.
+their constructors, so an option exists in exactly one place. A file may say what it is `for`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ScenarioName = Literal["complete", "audio_missing", "visual_missing", "both_miss
 class Train(BaseModel):
     """Optimisation. `init`: a checkpoint whose backbone and head are the start, or null for scratch.
 
-    `warmup`: share of all steps. `patience`: validations without a better one before the run ends; null: none ends it.
+    `warmup`: share of all steps. `patience`: how many validations without a better one end the run.
     """
 
     model_config = STRICT
@@ -57,9 +57,10 @@ class Train(BaseModel):
 
     @model_validator(mode="after")
     def options_act(self) -> Train:
-        """An option of an optimiser that is not the chosen one would be a mistake without a trace."""
+        """An option of an optimiser that is not chosen would be a mistake without a trace."""
         if self.momentum and self.optimiser != "sgd":
-            raise ValueError(f"train.momentum={self.momentum} needs train.optimiser=sgd, found {self.optimiser}")
+            raise ValueError(f"train.momentum={self.momentum} needs train.optimiser=sgd, found "
+                             f"{self.optimiser}")
         if self.beta2 != 0.999 and self.optimiser == "sgd":
             raise ValueError(f"train.beta2={self.beta2} needs train.optimiser=adam or adamw, found sgd")
         return self
@@ -273,7 +274,7 @@ def to_yaml(config: dict[str, Any]) -> str:
 
 
 def with_defaults(saved: dict[str, Any]) -> dict[str, Any]:
-    """A saved configuration with the defaults of the options that are younger; as it is where options of it are gone."""
+    """A saved configuration with the defaults of younger options; as it is where it is none any more."""
     try:
         return validate(saved, {kind: saved[kind]["name"] for kind in REGISTRIES})
     except (UsageError, KeyError):

@@ -36,8 +36,9 @@ def depends_on_length(train: dict[str, Any]) -> bool:
 class Schedule:
     """The learning rate of a run of `steps` optimiser steps.
 
-    Call `after_step` behind every step and `after_epoch` behind every epoch. With W steps of warm-up, the share
-    `train.warmup` of all, step k = 0, 1, ... has (k + 1) / (W + 1) of the rate; `train.schedule` follows.
+    Call `after_step` behind every step and `after_epoch` behind every epoch. With W steps of warm-up,
+    the share `train.warmup` of all, step k = 0, 1, ... has (k + 1) / (W + 1) of the rate; then
+    `train.schedule` follows.
     """
 
     def __init__(self, optimiser: Optimizer, train: dict[str, Any], steps: int) -> None:
@@ -49,7 +50,8 @@ class Schedule:
             by_step.append(CosineAnnealingLR(optimiser, steps - warmup))
         self.parts: dict[str, LRScheduler] = {}
         if by_step:
-            self.parts["step"] = by_step[0] if len(by_step) == 1 else SequentialLR(optimiser, by_step, [warmup])
+            both = len(by_step) == 2
+            self.parts["step"] = SequentialLR(optimiser, by_step, [warmup]) if both else by_step[0]
         if train["schedule"] == "step":
             self.parts["epoch"] = StepLR(optimiser, train["lr_step"], train["lr_gamma"])
 

@@ -1,26 +1,28 @@
-"""MCD, mutual correlation distillation: the question is attached with key audio-visual clues and answers alone.
+"""MCD, mutual correlation distillation: the question, with audio-visual clues attached, answers.
 
-Ye, Yu, Liu, "Answering Diverse Questions via Text Attached with Key Audio-Visual Clues", arXiv 2403.06679.
+Ye, Yu, Liu, "Answering Diverse Questions via Text Attached with Key Audio-Visual Clues",
+arXiv 2403.06679.
 
-Fidelity. Abstract, overview and captions fix the parts and their order. The equations, sizes and weights of the paper were
-not at hand, and the repository that it names holds a figure and no code, so every number below is this project's choice.
+Fidelity. Abstract, overview and captions fix the parts and their order. The equations, sizes and
+weights of the paper were not at hand, and the repository that it names holds a figure and no code,
+so every number below is this project's choice.
 - projections of both modalities and a question encoder (overview). The question is AVST's encoder; audio is projected
   in `encode`, visual in `fuse` on the mean over the map, so that a method sees the map itself;
-- association blocks: self-attention whose residual takes in a small amount of the other modality (abstract, captions:
-  "soft association"); `mix` is where the learned amount starts, one scalar per block and modality;
+- association blocks: self-attention whose residual takes in a small amount of the other modality
+  (abstract, captions: "soft association"); `mix` is where the learned amount starts, one scalar per block and modality;
 - the pooled streams of the last block are contrasted in both directions; questions on the same video are no negatives
   of each other. The contrast is direct, without further projections. Since a block has mixed each stream into the
   other, the contrast can be met without any correspondence between them; contrasting before the blocks would not be
   what the captions say ("at the attention layer");
 - one aggregator for both modalities and both levels: the question attends to the projected and to the associated
-  features, the early and the late correlation, and each time brings back a clue (abstract, captions). Four clues and the
-  question make the combinatorial question embedding. `text_objects: words` lets each clue attend to the question's
-  words, as the paper's optional branch attends to its key words and type; which words are key ones is not marked in
-  every data set, so all are read;
-- semantic approximation: the question is drawn to both modalities in a latent space by contrast, as the captions say of
-  the distillation. The features that it is drawn to are detached before their projections, which are trained: the
-  question learns from them, not they from it;
-- the answer is read off the question embedding alone (abstract: decision-level integration is discarded);
+  features, the early and the late correlation, and each time brings back a clue (abstract, captions).
+  Four clues and the question make the combinatorial question embedding. `text_objects: words` lets
+  each clue attend to the question's words, as the paper's optional branch attends to its key words
+  and type; which words are key ones is not marked in every data set, so all are read;
+- semantic approximation: the question is drawn to both modalities in a latent space by contrast, as
+  the captions say of the distillation. The features that it is drawn to are detached before their
+  projections, which are trained: the question learns from them, not they from it;
+- the answer is read off the question embedding alone (abstract: no decision-level integration);
 - both own losses count questions whose clip is whole, so no stand-in is aligned. A batch of 4 gives few negatives;
 - a modality that cannot be read has zero clues. Prompts are read wherever its stream is attended to;
 - like AVST it has no notion of order in time: attention and means only.
