@@ -2,7 +2,7 @@
 
 Layers, later ones win: configs/default.yaml, configs/dataset/NAME.yaml, configs/backbone/NAME.yaml,
 configs/method/NAME.yaml, the CONFIG.yaml files given, key=value overrides. The schema of the three components is read off
-their constructors, so an option exists in exactly one place.
+their constructors, so an option exists in exactly one place. A file may say what it is `for`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 from yaml import YAMLError
 
 from dataset import DATASETS
@@ -30,8 +30,11 @@ ScenarioName = Literal["complete", "audio_missing", "visual_missing", "both_miss
 
 
 class Train(BaseModel):
-    """Optimisation. `init`: a checkpoint whose backbone and head are the start, or null for scratch; `init_method`: and what
-    it holds of the method, too."""
+    """Optimisation. `init`: a checkpoint whose backbone and head are the start, or null for scratch; `init_method`: and
+    what it holds of the method.
+
+    `warmup`: share of all steps. `patience`: how many validations without a better one end the run.
+    """
 
     model_config = STRICT
     epochs: Positive
@@ -40,12 +43,29 @@ class Train(BaseModel):
     learning_rate: Annotated[float, Field(gt=0)]
     lr_step: Positive
     lr_gamma: Annotated[float, Field(gt=0, le=1)]
+    optimiser: Literal["adam", "adamw", "sgd"] = "adam"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    schedule: Literal["step", "constant", "linear", "polynomial", "cosine"] = "step"
+    patience: Positive | None = None
     clip_norm: Annotated[float, Field(gt=0)] | None
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     init: str | None
     init_method: bool = False
     select_by: Annotated[list[ScenarioName], Field(min_length=1)]
     log_every: Positive
+
+    @model_validator(mode="after")
+    def options_act(self) -> Train:
+        """An option of an optimiser that is not chosen would be a mistake without a trace."""
+        if self.momentum and self.optimiser != "sgd":
+            raise ValueError(f"train.momentum={self.momentum} needs train.optimiser=sgd, found "
+                             f"{self.optimiser}")
+        if self.beta2 != 0.999 and self.optimiser == "sgd":
+            raise ValueError(f"train.beta2={self.beta2} needs train.optimiser=adam or adamw, found sgd")
+        return self
 
 
 class Evaluate(BaseModel):
@@ -157,9 +177,12 @@ def nearest(name: str, known) -> str:
 def compose(files: str | Sequence[str] | None, overrides: list[str]) -> dict[str, Any]:
     """The resolved, checked configuration as plain nested dictionaries."""
     default = load_yaml(CONFIGS / "default.yaml")
-    asked = [load_yaml(Path(file)) for file in ([files] if isinstance(files, str) else files or [])]
+    paths = [Path(file) for file in ([files] if isinstance(files, str) else files or [])]
+    asked = [load_yaml(path) for path in paths]
     asked.append(parse_overrides(overrides))
     names = choose_names([default, *asked])
+    for path, layer in zip(paths, asked, strict=False):      # the last layer is of no file
+        check_chosen(made_for(layer, path), names, path)
     named = [load_yaml(CONFIGS / kind / f"{name}.yaml") for kind, name in names.items()]
     sections = getattr(resolve(METHODS[names["method"]]), "sections", {})
     layers = [under_method(for_these(layer, names), sections) for layer in [default, *named, *asked]]
@@ -168,6 +191,28 @@ def compose(files: str | Sequence[str] | None, overrides: list[str]) -> dict[str
     except OmegaConfBaseException as error:
         raise UsageError(f"the configuration cannot be merged: {str(error).splitlines()[0]}") from error
     return validate(merged, names)
+
+
+def made_for(layer: dict[str, Any], path: Path) -> dict[str, str]:
+    """Take `for: {backbone: pano_avqa}` out of a file's layer: kind -> the component it is made for."""
+    wanted = layer.pop("for", {})
+    if not isinstance(wanted, dict) or not wanted.keys() <= REGISTRIES.keys():
+        raise UsageError(f"configuration file {path}: 'for' must name a {', a '.join(REGISTRIES)} "
+                         f"or several, such as {{backbone: avst}}, found {wanted!r}")
+    return wanted
+
+
+def check_chosen(wanted: dict[str, str], names: dict[str, str], path: Path) -> None:
+    for kind, name in wanted.items():
+        if names[kind] != name:
+            raise UsageError(f"{path} is for {kind}={name}, and {kind}={names[kind]} is chosen; "
+                             f"add {kind}={name}, or leave the file out")
+
+
+def is_for(path: Path, config: dict[str, Any]) -> bool:
+    """Whether a file is made for the components of a checked configuration."""
+    wanted = made_for(load_yaml(path), path)
+    return all(config[kind]["name"] == name for kind, name in wanted.items())
 
 
 def for_these(layer: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
@@ -210,6 +255,8 @@ def describe(error: dict[str, Any], merged: dict[str, Any], model: type[BaseMode
         return f"unknown configuration key '{key}'; {nearest(path[-1], model.model_fields)}"
     if error["type"] == "missing":
         return f"configuration key '{key}' is required; add {key}=VALUE"
+    if error["type"] == "value_error":
+        return error["msg"].removeprefix("Value error, ")
     return f"configuration key '{key}': {error['msg'].lower()}, got {error['input']!r}"
 
 
@@ -228,6 +275,14 @@ def run_folder(config: dict[str, Any]) -> Path:
 
 def to_yaml(config: dict[str, Any]) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(config))
+
+
+def with_defaults(saved: dict[str, Any]) -> dict[str, Any]:
+    """A saved configuration with the defaults of younger options; as it is where it is none any more."""
+    try:
+        return validate(saved, {kind: saved[kind]["name"] for kind in REGISTRIES})
+    except (UsageError, KeyError):
+        return saved
 
 
 def override(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -13,14 +14,16 @@ from tqdm import tqdm
 
 from dataset import SCENARIOS, Vocabulary, make_loader
 from dataset.files import write_json, write_jsonl, write_text
+from dataset.loader import QuestionLoader
 from dataset.types import DataSpec
 from engine import runtime
 from engine.checkpoint import load_checkpoint, load_weights, save_checkpoint, start_from
-from engine.config import to_yaml
+from engine.config import to_yaml, with_defaults
 from engine.errors import UsageError
 from engine.evaluation import evaluate, report, unknown_answers
 from engine.logger import LossLog, environment
 from engine.metrics import table
+from engine.optimiser import Schedule, depends_on_length, make_optimiser
 from models import build_model
 from models.objective import check_finite, total_loss
 
@@ -46,9 +49,9 @@ class Trainer:
                      "are random; train method=plain first and give its checkpoint, train.init=RUN_DIR/best.pt")
         if config["runtime"]["compile"]:
             self.model.method.compile_hot_path()
-        optimiser = torch.optim.Adam(self.model.parameters(), lr=train["learning_rate"])
+        optimiser = make_optimiser(self.model.parameters(), train)
         self.model, self.optimiser = self.accelerator.prepare(self.model, optimiser)
-        self.schedule = torch.optim.lr_scheduler.StepLR(self.optimiser.optimizer, train["lr_step"], train["lr_gamma"])
+        self.schedule = Schedule(self.optimiser.optimizer, train, self.all_steps())
         if resumed is not None:
             self.resume(resumed)
 
@@ -99,12 +102,25 @@ class Trainer:
     @property
     def finished(self) -> bool:
         train = self.config["train"]
+        if train["patience"] and self.without_gain >= train["patience"]:
+            return True
         return self.epoch >= train["epochs"] or bool(train["max_steps"] and self.step >= train["max_steps"])
+
+    @property
+    def without_gain(self) -> int:
+        """Validations since the best one."""
+        scores = [entry["val"]["selection"] for entry in self.history if "val" in entry]
+        return len(scores) - 1 - scores.index(max(scores)) if scores else 0
+
+    def all_steps(self) -> int:
+        """Optimiser steps of the whole run, as configured."""
+        train = self.config["train"]
+        return min(train["epochs"] * len(self.train_loader(0)), train["max_steps"] or sys.maxsize)
 
     def run_epoch(self, log: LossLog) -> None:
         started = time.perf_counter()
         losses = self.train_epoch(log)
-        self.schedule.step()
+        self.schedule.after_epoch()
         self.epoch += 1
         entry = {"epoch": self.epoch, "step": self.step, "seconds": time.perf_counter() - started, "loss": losses}
         last = self.finished or self.epoch >= self.config["train"]["epochs"]
@@ -119,18 +135,24 @@ class Trainer:
         shown = ", ".join(f"{k} {v:.1f}" for k, v in entry.get("val", {}).items())
         self.say(f"epoch {self.epoch}: loss {losses['total']:.3f}, {entry['seconds']:.0f} s; val {shown or 'not due'}")
 
-    def train_epoch(self, log: LossLog) -> dict[str, float]:
-        """One pass over the training split; returns the epoch's mean of every named loss term."""
+    def train_loader(self, epoch: int) -> QuestionLoader:
+        """This process's batches of one pass over the training split."""
         train = self.config["train"]
         net = self.accelerator.unwrap_model(self.model)
         questions = self.data.question_set("train", self.vocabulary, SCENARIOS["complete"],
                                            negatives="other_video" if net.backbone.needs_negatives else "none",
-                                           seed=train["seed"], epoch=self.epoch)
-        loader = make_loader(questions, batch_size=train["batch_size"], shuffle=True, seed=train["seed"],
-                             epoch=self.epoch, workers=self.config["runtime"]["workers"],
-                             rank=self.accelerator.process_index, world_size=self.accelerator.num_processes)
+                                           seed=train["seed"], epoch=epoch)
+        return make_loader(questions, batch_size=train["batch_size"], shuffle=True, seed=train["seed"], epoch=epoch,
+                           workers=self.config["runtime"]["workers"], rank=self.accelerator.process_index,
+                           world_size=self.accelerator.num_processes)
+
+    def train_epoch(self, log: LossLog) -> dict[str, float]:
+        """One pass over the training split; returns the epoch's mean of every named loss term."""
+        train = self.config["train"]
+        net = self.accelerator.unwrap_model(self.model)
         self.model.train()
-        bar = tqdm(loader, desc=f"epoch {self.epoch + 1}", leave=False, disable=None if self.main else True)
+        bar = tqdm(self.train_loader(self.epoch), desc=f"epoch {self.epoch + 1}", leave=False,
+                   disable=None if self.main else True)
         for batch in bar:
             if train["max_steps"] and self.step >= train["max_steps"]:
                 break
@@ -153,6 +175,7 @@ class Trainer:
         if self.config["train"]["clip_norm"]:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.config["train"]["clip_norm"])
         self.optimiser.step()
+        self.schedule.after_step()
         return {"total": total, **terms}
 
     def validate(self) -> dict[str, float]:
@@ -202,8 +225,15 @@ class Trainer:
 
 
 def check_same_run(saved: dict[str, Any], config: dict[str, Any], path: Path) -> None:
-    """A run folder continues only the run it holds; how long, where and how often may change."""
-    free = {("train", "epochs"), ("train", "max_steps"), ("train", "log_every")}
+    """A run folder continues only the run it holds; how long, where and how often may change.
+
+    The length may not where the learning rate depends on it. An option younger than the run had its
+    default.
+    """
+    free = {("train", "patience"), ("train", "log_every")}
+    if not depends_on_length(config["train"]):
+        free |= {("train", "epochs"), ("train", "max_steps")}
+    saved = with_defaults(saved)
     for section, options in config.items():
         if section in ("runtime", "evaluate", "run"):
             continue

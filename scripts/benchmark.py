@@ -35,6 +35,7 @@ from dataset.types import AUDIO, Batch, DataSpec  # noqa: E402
 from engine import runtime  # noqa: E402
 from engine.config import compose  # noqa: E402
 from engine.errors import UsageError, run_guarded  # noqa: E402
+from engine.optimiser import make_optimiser  # noqa: E402
 from models import build_model  # noqa: E402
 from models.objective import total_loss  # noqa: E402
 
@@ -117,7 +118,7 @@ def steps_of(options: argparse.Namespace, config: dict[str, Any], spec: DataSpec
             with torch.no_grad(), accelerator.autocast():
                 model(batch)
         return model, infer
-    optimiser = torch.optim.Adam(model.parameters(), lr=config["train"]["learning_rate"])
+    optimiser = make_optimiser(model.parameters(), config["train"])
     model.train()
 
     def train() -> None:

@@ -24,6 +24,15 @@ class Row(BaseModel):
     model_config = STRICT
     label: str
     overrides: list[str]
+    recipe: bool = True           # false: without the table's recipes
+
+
+class Recipes(BaseModel):
+    """Further configuration files; a run takes those that are `for` its components."""
+
+    model_config = STRICT
+    start: list[str] = []
+    rows: list[str] = []
 
 
 class Axis(BaseModel):
@@ -61,10 +70,10 @@ class Grid(BaseModel):
 
     `rows_from`: the configuration that the rows share, or a mapping data set: configuration, where each has a schedule of
     its own; the table is for these data sets then, and for all where one is called `default`. `start`: likewise the
-    configuration that all rows are initialised from, null to train every row from scratch. `scenarios`: the columns;
-    null: those that the configuration evaluates. `compare_to`: the reference row of the tests, for all rows or row by row,
-    then one or a list. `published`: row -> scenario -> figures; `printed`: row or "*" -> heading in print -> the type its
-    figures belong to (already applied in `published`).
+    configuration that all rows are initialised from, null to train every row from scratch. `recipes`: data set -> the files
+    laid over both. `scenarios`: the columns; null: those that the configuration evaluates. `compare_to`: the reference row
+    of the tests, for all rows or row by row, then one or a list. `published`: row -> scenario -> figures; `printed`: row or
+    "*" -> heading in print -> the type its figures belong to (already applied in `published`).
     """
 
     model_config = STRICT
@@ -74,6 +83,7 @@ class Grid(BaseModel):
     rows: Annotated[dict[str, Row], Field(min_length=1)]
     seeds: Annotated[int, Field(ge=1)] = 3
     scenarios: Annotated[list[ScenarioName], Field(min_length=1)] | None = None
+    recipes: dict[str, Recipes] = {}
     axis: Axis | None = None
     mixes: list[Mix] = []
     compare_to: str | dict[str, str | list[str]] | None = None
@@ -155,12 +165,15 @@ def read_grid(path: Path) -> Grid:
         raise UsageError(f"{path}: {'; '.join(describe(item) for item in error.errors())}") from error
 
 
+SECTIONS = {"rows": Row, "recipes": Recipes, "axis": Axis, "mixes": Mix, "published": Published}
+
+
 def describe(error: dict) -> str:
     """One schema error in words: the key, what was expected."""
     *parents, last = [str(part) for part in error["loc"]] or ["the table"]
     key = ".".join([*parents, last])
     if error["type"] == "extra_forbidden":
-        known = {"rows": Row, "axis": Axis, "mixes": Mix, "published": Published}.get(parents[0], Grid) if parents else Grid
+        known = SECTIONS.get(parents[0], Grid) if parents else Grid
         return f"unknown key '{key}'; {nearest(last, known.model_fields)}"
     if error["type"] == "missing":
         return f"key '{key}' is required"

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine.config import beyond_defaults, compose
+from engine.config import beyond_defaults, compose, is_for
 from engine.errors import UsageError
-from engine.report.grid import Grid, Row
+from engine.report.grid import DEFAULT, Grid, Recipes, Row
 
 # A start takes over what a row says about these: it must be of the row's own data and backbone.
 INHERITED = ("dataset", "backbone")
@@ -59,12 +59,14 @@ class Plan:
         start_from, rows_from = grid.schedule([*overrides, *row.overrides])
         if start_from is not None:
             common = [start_from, f"train.seed={seed}", *overrides, *inherited(row)]
+            common[1:1] = recipes_of(grid, row, "start", common)
             start = self.add_run(common, None, f"{table}/start s{seed}")
         arguments = [rows_from, f"train.seed={seed}", *overrides, *row.overrides]
+        arguments[1:1] = recipes_of(grid, row, "rows", arguments)
         if start is not None:
             arguments.append(f"train.init={start.folder / 'best.pt'}")
         if grid.scenarios is not None:
-            evaluated = compose(arguments[0], arguments[1:])["evaluate"]["scenarios"]
+            evaluated = composed(arguments)["evaluate"]["scenarios"]
             if not set(grid.scenarios) <= set(evaluated):
                 scenarios = list(dict.fromkeys([*evaluated, *grid.scenarios]))
                 arguments.append(f"evaluate.scenarios=[{','.join(scenarios)}]")
@@ -72,7 +74,7 @@ class Plan:
 
     def add_run(self, arguments: list[str], start: Run | None, user: str) -> Run:
         """The run of these arguments: a new one, or that which is already planned for the same configuration."""
-        config = compose(arguments[0], arguments[1:])
+        config = composed(arguments)
         digest = digest_of(config, start)
         parts = (config["dataset"]["name"], config["backbone"]["name"], config["method"]["name"],
                  f"s{config['train']['seed']}", digest[:DIGITS])
@@ -95,6 +97,20 @@ class Plan:
         chosen = [run for name, run in self.runs.items() if name not in starts][index - 1::count]
         needed = {run.depends_on.name: run.depends_on for run in chosen if run.depends_on}
         return [*needed.values(), *chosen]
+
+
+def composed(arguments: list[str]) -> dict[str, Any]:
+    """The configuration of these arguments of main_train.py."""
+    return compose([a for a in arguments if "=" not in a], [a for a in arguments if "=" in a])
+
+
+def recipes_of(grid: Grid, row: Row, stage: str, arguments: list[str]) -> list[str]:
+    """Those of the table's recipes of that stage that are for the components the arguments choose."""
+    if not row.recipe or not grid.recipes:
+        return []
+    config = composed(arguments)
+    found = grid.recipes.get(config["dataset"]["name"]) or grid.recipes.get(DEFAULT) or Recipes()
+    return [file for file in getattr(found, stage) if is_for(Path(file), config)]
 
 
 def inherited(row: Row) -> list[str]:

@@ -4,6 +4,8 @@ Fidelity (the paper, and the official `mmseq2seq_model.py`, `atten.py`):
 - factor-graph attention over the question's words, the frames and the sound: unary, self and pair potentials, and a
   prior at the question's last word, mixed by one weight each. The mean of a similarity matrix over one side is taken
   as a product with the mean of that side, which is the same. The other utilities' prior is zero and has no weight;
+- the weights of the mix start as those of the release's Conv1d to one channel, from all potentials
+  and the zero prior (8 with four frames): uniform within 1 / sqrt of their number, of either sign;
 - the attended media vectors, sound first, then the frames in order, go through one LSTM, whose last state meets the
   attended question. The history is gone with the dialog, and beam search with the sentence;
 - no port to single answers was released. `answer: perceptron` is ours; `decoder` is the first step of the dialog's
@@ -79,9 +81,13 @@ class FactorGraphAttention(nn.Module):
         self.frames = frames
         self.words, self.frame, self.audio = (Unary(width, dropout) for _ in range(3))
         self.words_frame, self.words_audio, self.audio_frame, self.frame_frame = (Pair(width) for _ in range(4))
-        self.mix_words = nn.Parameter(torch.ones(4 + frames))    # unary, self, prior, sound, every frame
-        self.mix_audio = nn.Parameter(torch.ones(3 + frames))    # unary, self, words, every frame
-        self.mix_frame = nn.Parameter(torch.ones(3 + frames))    # unary, self, words, sound, every other frame
+        bound = (4 + frames) ** -0.5
+        self.mix_words, self.mix_audio, self.mix_frame = (
+            nn.Parameter(nn.init.uniform_(torch.empty(size), -bound, bound)) for size in (
+                4 + frames,              # unary, self, prior, sound, every frame
+                3 + frames,              # unary, self, words, every frame
+                3 + frames)              # unary, self, words, sound, every other frame
+        )
 
     def forward(
         self, words: Utility, frame: Utility, audio: Utility, prior: Tensor,

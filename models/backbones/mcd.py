@@ -1,23 +1,30 @@
-"""MCD, mutual correlation distillation (arXiv 2403.06679): audio-visual clues are distilled into the question.
+"""MCD, mutual correlation distillation: the question, with audio-visual clues attached, answers.
 
-Fidelity. The paper's overview and captions fix the parts and their order; its equations, sizes and weights were not at
-hand, so every number below is this project's choice.
+Ye, Yu, Liu, "Answering Diverse Questions via Text Attached with Key Audio-Visual Clues",
+arXiv 2403.06679.
+
+Fidelity. Abstract, overview and captions fix the parts and their order. The equations, sizes and
+weights of the paper were not at hand, and the repository that it names holds a figure and no code,
+so every number below is this project's choice.
 - projections of both modalities and a question encoder (overview). The question is AVST's encoder; audio is projected
   in `encode`, visual in `fuse` on the mean over the map, so that a method sees the map itself;
-- association blocks: self-attention whose residual takes in a small amount of the other modality (captions,
-  "soft association"); `mix` is where the learned amount starts, one scalar per block and modality;
+- association blocks: self-attention whose residual takes in a small amount of the other modality
+  (abstract, captions: "soft association"); `mix` is where the learned amount starts, one scalar per block and modality;
 - the pooled streams of the last block are contrasted in both directions; questions on the same video are no negatives
   of each other. The contrast is direct, without further projections. Since a block has mixed each stream into the
   other, the contrast can be met without any correspondence between them; contrasting before the blocks would not be
   what the captions say ("at the attention layer");
 - one aggregator for both modalities and both levels: the question attends to the projected and to the associated
-  features (overview). `text_objects: words` lets each hint attend to the question's words, as the paper's optional
-  branch attends to its key words and type; which words are key ones is not marked in every data set, so all are read;
-- semantic approximation: the question is drawn to both modalities in a latent space by contrast. The features that it
-  is drawn to are detached before their projections, which are trained: the question learns from them, not they from it;
-- the answer is read off the question embedding alone (paper: no audio-visual features at decision level);
+  features, the early and the late correlation, and each time brings back a clue (abstract, captions).
+  Four clues and the question make the combinatorial question embedding. `text_objects: words` lets
+  each clue attend to the question's words, as the paper's optional branch attends to its key words
+  and type; which words are key ones is not marked in every data set, so all are read;
+- semantic approximation: the question is drawn to both modalities in a latent space by contrast, as
+  the captions say of the distillation. The features that it is drawn to are detached before their
+  projections, which are trained: the question learns from them, not they from it;
+- the answer is read off the question embedding alone (abstract: no decision-level integration);
 - both own losses count questions whose clip is whole, so no stand-in is aligned. A batch of 4 gives few negatives;
-- a modality that cannot be read has zero hints. Prompts are read wherever its stream is attended to;
+- a modality that cannot be read has zero clues. Prompts are read wherever its stream is attended to;
 - like AVST it has no notion of order in time: attention and means only.
 """
 
@@ -68,7 +75,7 @@ class Association(nn.Module):
 
 
 class Aggregator(nn.Module):
-    """The question reads a stream and, if asked, the words: one hint per stream, with the same weights for all."""
+    """The question reads a stream and, if asked, the words: one clue per stream, with the same weights for all."""
 
     def __init__(self, dim: int, heads: int, dropout: float, words: bool) -> None:
         super().__init__()
@@ -78,16 +85,16 @@ class Aggregator(nn.Module):
         self.objects = nn.MultiheadAttention(dim, heads, dropout=dropout, batch_first=True) if words else None
 
     def forward(self, question: Tensor, stream: Stream, words: Tensor, word_mask: Tensor) -> Tensor:
-        """`question` (B, D) -> hint (B, D); zeros where neither the stream nor extra tokens can be read."""
+        """`question` (B, D) -> clue (B, D); zeros where neither the stream nor extra tokens can be read."""
         query = question.unsqueeze(1)                                               # (B, 1, D)
-        hint = self.norm(query + attend(self.attention, query, stream.tokens, stream.mask, stream.extra)[0])
-        hint = self.norm_out(hint + self.feed_forward(hint))
+        clue = self.norm(query + attend(self.attention, query, stream.tokens, stream.mask, stream.extra)[0])
+        clue = self.norm_out(clue + self.feed_forward(clue))
         if self.objects is not None:
-            hint = hint + attend(self.objects, hint, words, word_mask)[0]
-        hint = hint.squeeze(1)                                                      # (B, D)
+            clue = clue + attend(self.objects, clue, words, word_mask)[0]
+        clue = clue.squeeze(1)                                                      # (B, D)
         if stream.mask is None or stream.extra is not None:
-            return hint
-        return torch.where(stream.mask.any(dim=1, keepdim=True), hint, 0.0)
+            return clue
+        return torch.where(stream.mask.any(dim=1, keepdim=True), clue, 0.0)
 
 
 class MCD(Backbone):
@@ -149,11 +156,11 @@ class MCD(Backbone):
         audio, visual = low_audio, low_visual
         for hear, see in zip(self.associate_audio, self.associate_visual, strict=True):
             audio, visual = hear(audio, visual), see(visual, audio)                 # both from the block's inputs
-        hints = [self.aggregate(features.question, stream, features.words, features.word_mask)
+        clues = [self.aggregate(features.question, stream, features.words, features.word_mask)
                  for stream in (low_audio, audio, low_visual, visual)]
-        embedding = self.norm(features.question + self.combine(torch.cat(hints, dim=-1)))       # (B, D)
+        embedding = self.norm(features.question + self.combine(torch.cat(clues, dim=-1)))       # (B, D)
         losses = self.losses(features, audio, visual, embedding) if self.training else {}
-        summaries = (hints[0] + hints[1]) / 2, (hints[2] + hints[3]) / 2
+        summaries = (clues[0] + clues[1]) / 2, (clues[2] + clues[3]) / 2
         return Fused(self.answer(embedding), losses, summaries)
 
     def combination(self) -> list[nn.Module]:

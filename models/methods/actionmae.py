@@ -39,7 +39,7 @@ class ActionMAE(Method):
       detached, or features would shrink to be predictable; the release does not;
     - tokens are normalised per modality: raw maps and encoded audio differ in scale;
     - `views: keep_count` is the release's draw, per question and not per batch; `all` (Eq. 8) the rule of every row;
-    - AdamW and its schedule are left to the training, which is one for all methods;
+    - AdamW and its schedule are left to the training (configs/recipe has them);
     - the question does not enter the reconstruction, as in the original.
     """
 

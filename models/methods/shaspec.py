@@ -47,7 +47,7 @@ class ShaSpec(Method):
     - of the ring of four modalities one pair is left; visual enters both terms as the mean over its tokens;
     - `normalize: layer` is ours: raw maps and encoded audio differ in scale, and one encoder reads both;
     - absence per whole modality: `views: keep_count` is the release's draw, `all` (Eq. 8) the rule of every row here;
-      the warm-up is off by default for the same reason, as are SGD and its schedule;
+      the warm-up is off by default for the same reason, as are SGD and its schedule (configs/recipe);
     - the negatives of a match loss pass the same fusion, or they would be told apart by their scale.
     """
 

@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 from pydantic_core import PydanticUndefined, to_jsonable_python  # noqa: E402
 
 from dataset.files import write_json  # noqa: E402
-from engine.config import REGISTRIES, schema  # noqa: E402
+from engine.config import REGISTRIES, Train, schema  # noqa: E402
 from engine.report.plan import VERSION  # noqa: E402
 
 
@@ -36,10 +36,13 @@ def of_model(model: Any) -> dict[str, Any]:
 
 
 def current() -> dict[str, Any]:
-    """Component -> option -> default, of all that are registered."""
+    """Component -> option -> default, of all that are registered, and of the training."""
     names = {kind: next(iter(registry)) for kind, registry in REGISTRIES.items()}
-    return {f"{kind}.{name}": of_model(schema({**names, kind: name}).model_fields[kind].annotation)
-            for kind, registry in REGISTRIES.items() for name in registry}
+    components = [(kind, name) for kind, registry in REGISTRIES.items() for name in registry]
+    return {"train": of_model(Train)} | {
+        f"{kind}.{name}": of_model(schema({**names, kind: name}).model_fields[kind].annotation)
+        for kind, name in components
+    }
 
 
 def changed(stored: dict[str, Any], now: dict[str, Any], place: str = "") -> list[str]:

@@ -79,6 +79,22 @@ def test_the_factor_graph_is_its_definition():
     assert not frames[0, 1].any()                    # a utility without anything to read
 
 
+@pytest.mark.parametrize("frames", [4, 12])
+def test_the_mix_starts_as_a_conv1d_of_all_potentials(frames):
+    """torch's own start of a Conv1d from as many potentials as are mixed, the zero prior among them."""
+    torch.manual_seed(0)
+    own, theirs = [], []
+    for _ in range(200):
+        attention = FactorGraphAttention(WIDTH, frames, 0.0)
+        mixes = attention.mix_words, attention.mix_audio, attention.mix_frame
+        own.append(torch.cat(mixes).detach())
+        theirs.append(torch.nn.Conv1d(4 + frames, 1, 1, bias=False).weight.detach().flatten())
+    own, theirs = torch.cat(own), torch.cat(theirs)
+    own_levels, levels = (x.quantile(torch.linspace(0, 1, 21)).tolist() for x in (own, theirs))
+    assert own_levels == pytest.approx(levels, abs=0.04)
+    assert own.abs().max() <= (4 + frames) ** -0.5 < own.abs().max() * 1.01
+
+
 def test_extra_tokens_are_weighed_with_the_elements_but_change_no_potential():
     attention, words, frame, audio, prior = graph()
     keys, values = torch.randn(1, 2, WIDTH), torch.randn(1, 2, WIDTH)

@@ -80,7 +80,7 @@ def test_own_losses_count_whole_questions_only():
 
 
 def test_the_answer_is_read_off_the_question_embedding_alone():
-    """With the hints' way into the embedding cut, sound and picture change nothing."""
+    """With the clues' way into the embedding cut, sound and picture change nothing."""
     model, batch = backbone().eval(), random_batch(3)
     features = model.encode(batch)
     other = features.with_(audio=features.audio + 1, visual=features.visual * 2)
@@ -101,7 +101,7 @@ def test_what_is_masked_is_as_if_cut_out(objects):
     torch.testing.assert_close(masked, model.fuse(cut).vector)
 
 
-def test_a_modality_that_cannot_be_read_gives_zero_hints():
+def test_a_modality_that_cannot_be_read_gives_zero_clues():
     model, batch = backbone().eval(), random_batch(2)
     features = model.encode(batch)
     presence = batch.presence.clone()

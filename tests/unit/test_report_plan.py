@@ -17,7 +17,7 @@ from engine.config import compose
 from engine.errors import UsageError
 from engine.report import sweep
 from engine.report.grid import Grid, find_grid, read_grid, table_names
-from engine.report.plan import Plan, digest_of
+from engine.report.plan import Plan, composed, digest_of
 from engine.report.sweep import Sweep, plan_line
 from models import BACKBONES, METHODS
 
@@ -74,6 +74,7 @@ def started(overrides) -> list[str]:
     ({"compare_to": {"few": "droput"}}, "compare_to names the row 'droput'"),
     ({"start": {"avqa": None}, "rows_from": {"synthetic": "x.yaml"}}, "start and rows_from must name the same data sets"),
     ({"rows_from": {}}, "key 'rows_from"),
+    ({"recipes": {"default": {"row": ["x.yaml"]}}}, "unknown key 'recipes.default.row'; did you mean 'rows'?"),
     ({"published": {"many": {}}}, "published names the row 'many'"),
     ({"published": {"few": {"complete": {"overall": 101}}}}, "key 'published.few.complete.overall'"),
     ({"scenarios": ["complete"], "mixes": [{"label": "m", "start": "complete", "end": "audio_missing"}]},
@@ -137,6 +138,7 @@ def test_equal_configurations_are_one_run_and_others_are_not():
 def test_an_option_added_with_a_neutral_default_leaves_earlier_runs_what_they_are():
     before = compose("configs/embedded.yaml", [])
     del before["method"]["avr"]["samples"], before["method"]["label_smoothing"], before["backbone"]["match_views"]
+    del before["train"]["optimiser"], before["train"]["warmup"], before["train"]["patience"]
     now = compose("configs/embedded.yaml", [])
     assert digest_of(before, None) == digest_of(now, None)
     now["method"]["avr"]["samples"] = 2
@@ -177,6 +179,35 @@ def test_a_table_has_a_schedule_for_each_of_its_data_sets():
         Plan().add_table("other", Grid(**grid), 1, ["dataset.name=avqa"])
     paths = {"synthetic": "configs/embedded.yaml", "default": "configs/paper.yaml"}
     assert Grid(**{**grid, "start": None, "rows_from": paths}).schedule(["dataset=avqa"]) == (None, "configs/paper.yaml")
+
+
+def test_a_run_takes_the_recipes_that_are_for_its_components():
+    avst, prompts = "configs/recipe/avst.yaml", "configs/recipe/prompts.yaml"
+    all_of_them = {"start": ["configs/recipe/avsd.yaml", avst], "rows": [prompts, "configs/recipe/shaspec.yaml"]}
+    rows = {"prompts": {"label": "x", "overrides": ["method=prompts"]},
+            "same": {"label": "x", "overrides": ["method=prompts"], "recipe": False},
+            "dropout": GRID["rows"]["dropout"]}
+    grid = {**GRID, "rows": rows, "recipes": {"default": all_of_them, "synthetic": {"rows": [prompts]}}}
+    expected = {"dataset=music_avqa": {"prompts": ([avst], [prompts]), "same": ([], []), "dropout": ([avst], [])},
+                "dataset=synthetic": {"prompts": ([], [prompts]), "same": ([], []), "dropout": ([], [])}}
+    for data, of_rows in expected.items():
+        runs = plan_of(grid, seeds=1, overrides=[data, "dataset.root=x"]).tables["table0"]
+        for row, files in of_rows.items():
+            for run, recipes in zip((runs[row][1].depends_on, runs[row][1]), files, strict=True):
+                assert [a for a in run.arguments[1:] if "=" not in a] == recipes
+                assert run.arguments[0].startswith("configs/embedded")
+
+
+def test_a_recipe_counts_in_the_digest_and_a_row_wins_over_it():
+    rows = {"own": {"label": "x", "overrides": ["method=prompts"]},
+            "slow": {"label": "x", "overrides": ["method=prompts", "train.learning_rate=0.001"]},
+            "same": {"label": "x", "overrides": ["method=prompts"], "recipe": False}}
+    recipes = {"synthetic": {"rows": ["configs/recipe/prompts.yaml"]}}
+    plan = plan_of({**GRID, "rows": rows, "recipes": recipes}, seeds=1)
+    runs = [plan.tables["table0"][row][1] for row in rows]
+    assert len({run.digest for run in runs}) == 3 and len({run.depends_on.name for run in runs}) == 1
+    rates = [composed(run.arguments)["train"]["learning_rate"] for run in runs]
+    assert rates == [0.01, 0.001, 0.0005]
 
 
 def test_a_row_may_have_several_references_and_is_never_its_own():
