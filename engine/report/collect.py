@@ -112,7 +112,7 @@ def collect(name: str, grid: Grid, planned: dict[str, dict[int, Run]]) -> Table:
                 if scenario in (grid.scenarios or run.scenarios):
                     cell = table.cells.setdefault(row, {}).setdefault(scenario, Cell())
                     add(cell, seed, result)
-                    cell.published = grid.published.get(row, {}).get(scenario)
+                    cell.published = grid.figures(row).get(scenario)
     table.comparisons = correct(tests(grid, done, table))
     return table
 

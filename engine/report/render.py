@@ -131,7 +131,7 @@ def paper_section(table: Table) -> str:
     scenarios = [s for s in table.scenarios if any(s in of_row for of_row in table.grid.published.values())]
     lines = []
     for row, cells in table.cells.items():
-        if row not in table.grid.published:
+        if not table.grid.figures(row):
             continue
         line = [label(table, row)]
         for s in scenarios:
