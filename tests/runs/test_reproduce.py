@@ -64,7 +64,7 @@ def test_a_sweep_trains_reports_and_does_not_train_again(toy, reproduce):
             row = line["users"][0].split("/")[1].split()[0]
             assert report["rows"][row]["scenarios"]["complete"]["mean"] == results["scenarios"]["complete"]["overall"]
             assert f"{line['depends_on'][0]}/best.pt" in (folder / "runs" / line["name"] / "log.txt").read_text()
-    assert {c["verdict"] for c in report["comparisons"]} == {"too few seeds"}
+    assert report["comparisons"] == []                               # one seed is no test
     assert "| modality dropout" in done.stdout and "embedded benchmark" not in (
         folder / "runs/report-toy/report.md").read_text()
 
