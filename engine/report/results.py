@@ -40,9 +40,13 @@ def ave_columns(ave: dict[str, Any] | None) -> list[str]:
 def limits(report: dict[str, Any], rows: dict[str, Any], scenarios: list[str], kind: str) -> list[tuple[str, list[str]]]:
     """The distinct lines of oracles or floors among the rows; one, unless rows are on different data."""
     dataset = {run["row"]: run["dataset"] for run in report["runs"]}
-    found: dict[tuple[str, ...], str] = {}
+    found: list[tuple[str, dict[str, str]]] = []
     for key, row in rows.items():
-        cells = row["scenarios"]
-        values = tuple(number(cells[s][kind]) if s in cells else "-" for s in scenarios)
-        found.setdefault(values, dataset[key])
-    return [(f" ({name})" if len(found) > 1 else "", list(values)) for values, name in found.items()]
+        own = {s: number(cell[kind]) for s, cell in row["scenarios"].items()}
+        for _, values in found:
+            if all(values.get(s, value) == value for s, value in own.items()):     # a row may lack a scenario
+                values.update(own)
+                break
+        else:
+            found.append((dataset[key], own))
+    return [(f" ({name})" if len(found) > 1 else "", [values.get(s, "-") for s in scenarios]) for name, values in found]
