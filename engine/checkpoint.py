@@ -28,12 +28,15 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
                          "the same command again, it continues from the last finished epoch") from error
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint on the CPU. Nothing but tensors and plain values is unpickled (`weights_only`)."""
+def load_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
+    """Read a checkpoint on the CPU. Nothing but tensors and plain values is unpickled (`weights_only`).
+
+    With `mmap` a tensor is read from the file when it is used, which is less where few of them are.
+    """
     if not path.is_file():
         raise UsageError(f"checkpoint {path} does not exist; give a run folder or a file such as runs/NAME/best.pt")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except UNREADABLE as error:
         raise UsageError(f"checkpoint {path} is damaged or not a checkpoint of this project "
                          f"({type(error).__name__}); delete it or give another one") from error

@@ -21,6 +21,7 @@ sys.path.insert(0, str(ROOT))
 from engine.arguments import positive  # noqa: E402
 from engine.errors import UsageError, run_guarded  # noqa: E402
 from engine.report.collect import collect  # noqa: E402
+from engine.report.documents import REPORTS, documents, refresh  # noqa: E402
 from engine.report.grid import Grid, chosen_dataset, find_grid, table_names  # noqa: E402
 from engine.report.plan import Plan  # noqa: E402
 from engine.report.render import write_report  # noqa: E402
@@ -33,6 +34,7 @@ EPILOG = """examples:
   python scripts/reproduce.py all --shard 2/8             the second of eight machines that share runs/
   python scripts/reproduce.py all --plan > runs.jsonl     one line per run, for a scheduler
   python scripts/reproduce.py table4 --report-only        the report of what is done by now
+  python scripts/reproduce.py all --report-only --out docs/reports      into the documents, whose tables follow
 more: docs/reproduce.md"""
 
 
@@ -54,13 +56,18 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seeds", type=positive, help="seeds 1..N (default: the table's, else 3)")
     parser.add_argument("--jobs", type=positive, default=1, help="runs at a time, which share the cores (default 1)")
     parser.add_argument("--shard", type=shard, default=(1, 1), metavar="I/N", help="only part I of N of the runs")
-    parser.add_argument("--out", type=Path, help="folder of the reports (default: run.root, as report-TABLE)")
+    parser.add_argument("--out", type=Path, help="folder of the reports, as TABLE (default: run.root, as report-TABLE); "
+                        "docs/reports also writes the tables of README.md and docs/*.md again")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--list", action="store_true", help="print the tables and stop")
     what.add_argument("--plan", action="store_true", help="print one JSON line per run (name, command, depends_on) and stop")
     what.add_argument("--report-only", action="store_true", help="train nothing; report what is done")
+    what.add_argument("--refresh-docs", action="store_true",
+                      help="write the tables of README.md and docs/*.md again from docs/reports, and stop")
     options = parser.parse_intermixed_args()
-    if options.table is None and not options.list:
+    if options.table is not None and options.refresh_docs:
+        parser.error("--refresh-docs takes no table: it writes all that stand between markers")
+    if options.table is None and not (options.list or options.refresh_docs):
         parser.error(f"which table? One of: {', '.join([*table_names(), 'all'])}, or a file TABLE.yaml")
     return options
 
@@ -89,13 +96,24 @@ def write_reports(grids: dict[str, Grid], plan: Plan, out: Path | None, partial:
                 continue
             if not table.runs:
                 raise UsageError(f"no run of table {name} is done; there is nothing to report")
-            path = write_report(table, (out or root) / f"report-{name}", command)
+            path = write_report(table, out / name if out else root / f"report-{name}", command)
         except UsageError as error:
             problems.append(str(error))
             continue
         results = path.read_text(encoding="utf-8").split("\n## ")[1].partition("\n\n")[2]
         print(f"{grid.title}\n\n{results}\n\nreport: {path}\n", flush=True)
+    if out == REPORTS:
+        try:
+            refresh_documents()
+        except UsageError as error:
+            problems.append(str(error))
     return problems
+
+
+def refresh_documents() -> None:
+    """Write the tables between markers again and name the files that changed."""
+    changed = refresh(documents(), REPORTS)
+    print("tables written again: " + (", ".join(os.path.relpath(path, ROOT) for path in changed) or "none had changed"))
 
 
 def conclude(failures: list[Failure], problems: list[str]) -> None:
@@ -116,6 +134,8 @@ def main() -> None:
         for name in table_names():
             print(f"{name:10} {find_grid(name)[1].title}")
         return
+    if options.refresh_docs:
+        return refresh_documents()
     grids = all_grids(options.overrides) if options.table == "all" else dict([find_grid(options.table)])
     out = options.out.resolve() if options.out else None
     os.chdir(ROOT)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from engine.errors import UsageError
 from engine.metrics import accuracies
+from engine.report.diffusion_loss import has_avr, last_ave, lowest_ave
 from engine.report.grid import Grid, Published
 from engine.report.plan import Run
 from engine.report.statistics import Answers, Comparison, compare, correct
@@ -46,6 +47,14 @@ class Cell:
         return mean(self.values.values()) - self.published.overall
 
 
+@dataclass
+class Ave:
+    """L_ave of one row in the last epoch, by seed, and the value it cannot fall below; None where there is none."""
+
+    values: dict[int, float] = field(default_factory=dict)
+    bound: float | None = None
+
+
 @dataclass(frozen=True)
 class RunInfo:
     """Where one figure comes from."""
@@ -67,7 +76,10 @@ class RunInfo:
 
 @dataclass
 class Table:
-    """All that a report says. `cells`: row -> scenario -> cell, rows without a finished run left out."""
+    """All that a report says. `cells`: row -> scenario -> cell, rows without a finished run left out.
+
+    `ave`: of the rows with AVR. `untested`: rows that are to be compared but have one seed with their reference.
+    """
 
     name: str
     grid: Grid
@@ -75,6 +87,8 @@ class Table:
     cells: dict[str, dict[str, Cell]] = field(default_factory=dict)
     runs: list[RunInfo] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
+    ave: dict[str, Ave] = field(default_factory=dict)
+    untested: list[str] = field(default_factory=list)
 
     @property
     def scenarios(self) -> list[str]:
@@ -95,7 +109,7 @@ def read(path: Path, parse: Callable[[str], Read]) -> Read:
     """A file of a run folder, parsed; one clear error when it is damaged."""
     try:
         return parse(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise UsageError(f"{path} cannot be read ({type(error).__name__}: {error}); delete the folder {path.parent} and "
                          "run again") from error
 
@@ -108,13 +122,24 @@ def collect(name: str, grid: Grid, planned: dict[str, dict[int, Run]]) -> Table:
         for seed, run in by_seed.items():
             results = read(run.folder / "results.json", json.loads)
             table.runs.append(info(row, seed, run, results))
+            add_ave(table, row, seed, run, results["config"])
             for scenario, result in results["scenarios"].items():
                 if scenario in (grid.scenarios or run.scenarios):
                     cell = table.cells.setdefault(row, {}).setdefault(scenario, Cell())
                     add(cell, seed, result)
-                    cell.published = grid.published.get(row, {}).get(scenario)
+                    cell.published = grid.figures(row).get(scenario)
     table.comparisons = correct(tests(grid, done, table))
     return table
+
+
+def add_ave(table: Table, row: str, seed: int, run: Run, config: dict[str, Any]) -> None:
+    """L_ave of a run that has one; nothing where its log was not kept."""
+    metrics = run.folder / "metrics.jsonl"
+    if has_avr(config) and metrics.is_file():
+        cell = table.ave.setdefault(row, Ave())
+        cell.values[seed] = read(metrics, last_ave)
+        bound = lowest_ave(config, run.folder / "best.pt")
+        cell.bound = cell.bound if bound is None else bound
 
 
 def add(cell: Cell, seed: int, result: dict[str, Any]) -> None:
@@ -133,7 +158,7 @@ def info(row: str, seed: int, run: Run, results: dict[str, Any]) -> RunInfo:
 
 
 def tests(grid: Grid, done: dict[str, dict[int, Run]], table: Table) -> list[Comparison]:
-    """Every row against its references, in every scenario that both have."""
+    """Every row against its references, in every scenario that both have; one seed alone is not tested."""
     cache: dict[str, dict[str, Answers]] = {}
 
     def answers(run: Run) -> dict[str, Answers]:
@@ -145,7 +170,9 @@ def tests(grid: Grid, done: dict[str, dict[int, Run]], table: Table) -> list[Com
     compared = [(key, reference) for key in table.cells for reference in grid.references(key)]
     for row, reference in compared:
         seeds = [seed for seed in done[row] if seed in done.get(reference, {})]
-        for scenario in table.cells[row] if seeds else ():
+        if len(seeds) == 1 and row not in table.untested:
+            table.untested.append(row)
+        for scenario in table.cells[row] if len(seeds) > 1 else ():
             if scenario not in table.cells[reference]:
                 continue
             pairs = [(answers(done[row][s])[scenario], answers(done[reference][s])[scenario]) for s in seeds]

@@ -9,7 +9,7 @@ from typing import Any
 from tabulate import tabulate
 
 from engine.report.collect import mean, spread
-from engine.report.render import number
+from engine.report.text import number
 
 NOTE = """R2: the share of the real feature's variance that the stand-in explains; 1 for the feature itself, 0 for the best
 constant (of all questions, or of those of one type), below 0 for worse. "Real" is what each run itself answers on when

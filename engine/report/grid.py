@@ -9,6 +9,7 @@ from typing import Annotated
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from dataset import DATASETS
 from engine.config import CONFIGS, ScenarioName, nearest
 from engine.errors import UsageError
 
@@ -18,13 +19,37 @@ DEFAULT = "default"              # in place of a data set: any that is not named
 Percent = Annotated[float, Field(ge=0, le=100)]
 
 
-class Row(BaseModel):
-    """One line of the table: what it is called and what makes it differ from the shared configuration."""
+class Change(BaseModel):
+    """What is laid over a configuration: files in their order, then `key=value` overrides; later ones win."""
 
     model_config = STRICT
+    files: list[str] = []
+    overrides: list[str] = []
+
+
+class Row(Change):
+    """One line of the table: what it is called and what makes it differ from the shared configuration.
+
+    `data`: data set -> what is added there, such as features of its own for one backbone. `figures_of`: the row of
+    `published` whose figures stand beside this one, where it is another; print may leave open which of two it is.
+    """
+
     label: str
-    overrides: list[str]
     recipe: bool = True           # false: without the table's recipes
+    figures_of: str | None = None
+    data: dict[str, Change] = {}
+
+    @model_validator(mode="after")
+    def names_known_data(self) -> Row:
+        for name in self.data:
+            if name not in DATASETS:
+                raise ValueError(f"data names the data set '{name}'; {nearest(name, DATASETS)}")
+        return self
+
+    def on_data(self, dataset: str) -> Change:
+        """The whole change where the row is on `dataset`."""
+        more = self.data.get(dataset, Change())
+        return Change(files=[*self.files, *more.files], overrides=[*self.overrides, *more.overrides])
 
 
 class Recipes(BaseModel):
@@ -116,6 +141,7 @@ class Grid(BaseModel):
     def names_only_what_it_has(self) -> Grid:
         compared = set(self.compare_to) if isinstance(self.compare_to, dict) else set()
         named = {"axis.values": self.axis.values if self.axis else (), "published": self.published,
+                 "figures_of": {row.figures_of for row in self.rows.values()} - {None},
                  "printed": set(self.printed) - {"*"},
                  "compare_to": compared.union(*(self.references(row) for row in [*compared, *self.rows]))}
         for key, rows in named.items():
@@ -126,6 +152,10 @@ class Grid(BaseModel):
             if self.scenarios and not {mix.start, mix.end} <= set(self.scenarios):
                 raise ValueError(f"the mix '{mix.label}' needs {mix.start} and {mix.end} among the scenarios")
         return self
+
+    def figures(self, row: str) -> dict[str, Published]:
+        """The published figures beside `row`, by scenario."""
+        return self.published.get(self.rows[row].figures_of or row, {})
 
     def references(self, row: str) -> list[str]:
         """The rows that `row` is tested against."""
@@ -174,9 +204,11 @@ def describe(error: dict) -> str:
     key = ".".join([*parents, last])
     if error["type"] == "extra_forbidden":
         known = SECTIONS.get(parents[0], Grid) if parents else Grid
+        known = Change if parents[2:3] == ["data"] else known
         return f"unknown key '{key}'; {nearest(last, known.model_fields)}"
     if error["type"] == "missing":
         return f"key '{key}' is required"
     if error["type"] == "value_error":
-        return error["msg"].removeprefix("Value error, ")
+        place = f"{key}: " if parents else ""
+        return place + error["msg"].removeprefix("Value error, ")
     return f"key '{key}': {error['msg'].lower()}, got {error['input']!r}"

@@ -8,14 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine.config import beyond_defaults, compose, is_for
+import yaml
+
+from engine.config import beyond_defaults, compose, is_for, load_yaml
 from engine.errors import UsageError
-from engine.report.grid import DEFAULT, Grid, Recipes, Row
+from engine.report.grid import DEFAULT, Change, Grid, Recipes, Row
 
 # A start takes over what a row says about these: it must be of the row's own data and backbone.
 INHERITED = ("dataset", "backbone")
 DIGITS = 10                      # of a digest in the name of a run folder
-VERSION = 1                      # raised when a default or what an option means changes: no earlier run is one of today's
+VERSION = 2                      # raised when a default or what an option means changes: no earlier run is one of today's
 # Options that change no answer, save for rounding: how fast and where, and what is noted on the way.
 NO_ANSWER = {"runtime": ("device", "compile", "workers"), "evaluate": ("batch_size",), "train": ("log_every",)}
 
@@ -31,6 +33,7 @@ class Run:
     depends_on: Run | None
     scenarios: list[str]         # that it is evaluated in
     users: list[str] = field(default_factory=list)
+    config: dict[str, Any] = field(default_factory=dict, repr=False)      # resolved
 
     @property
     def done(self) -> bool:
@@ -39,10 +42,14 @@ class Run:
 
 @dataclass
 class Plan:
-    """All runs by name, starts before what needs them, and per table the run of every row and seed."""
+    """All runs by name, starts before what needs them, and per table the run of every row and seed.
+
+    `asked`: the run of every list of arguments so far, since many rows have the same start.
+    """
 
     runs: dict[str, Run] = field(default_factory=dict)
     tables: dict[str, dict[str, dict[int, Run]]] = field(default_factory=dict)
+    asked: dict[tuple[str, ...], Run] = field(default_factory=dict, repr=False)
 
     def add_table(self, name: str, grid: Grid, seeds: int | None, overrides: list[str]) -> None:
         """Add the runs that `grid` needs; `overrides` go to every run, a row's own win over them."""
@@ -57,16 +64,18 @@ class Plan:
     def add_row(self, table: str, key: str, grid: Grid, seed: int, overrides: list[str]) -> Run:
         row, start = grid.rows[key], None
         start_from, rows_from = grid.schedule([*overrides, *row.overrides])
+        own = row.on_data(dataset_of([rows_from, *row.files, *overrides, *row.overrides])) if row.data else row
         if start_from is not None:
-            common = [start_from, f"train.seed={seed}", *overrides, *inherited(row)]
+            from_files, from_overrides = inherited(own)
+            common = [start_from, f"train.seed={seed}", *from_files, *overrides, *from_overrides]
             common[1:1] = recipes_of(grid, row, "start", common)
             start = self.add_run(common, None, f"{table}/start s{seed}")
-        arguments = [rows_from, f"train.seed={seed}", *overrides, *row.overrides]
+        arguments = [rows_from, *own.files, f"train.seed={seed}", *overrides, *own.overrides]
         arguments[1:1] = recipes_of(grid, row, "rows", arguments)
         if start is not None:
             arguments.append(f"train.init={start.folder / 'best.pt'}")
         if grid.scenarios is not None:
-            evaluated = composed(arguments)["evaluate"]["scenarios"]
+            evaluated = resolved(arguments)["evaluate"]["scenarios"]
             if not set(grid.scenarios) <= set(evaluated):
                 scenarios = list(dict.fromkeys([*evaluated, *grid.scenarios]))
                 arguments.append(f"evaluate.scenarios=[{','.join(scenarios)}]")
@@ -74,19 +83,22 @@ class Plan:
 
     def add_run(self, arguments: list[str], start: Run | None, user: str) -> Run:
         """The run of these arguments: a new one, or that which is already planned for the same configuration."""
-        config = composed(arguments)
+        run = self.asked.get(tuple(arguments)) or self.named_run(arguments, start)
+        self.asked[tuple(arguments)] = run
+        if user not in run.users:
+            run.users.append(user)
+        return run
+
+    def named_run(self, arguments: list[str], start: Run | None) -> Run:
+        config = resolved(arguments)
         digest = digest_of(config, start)
         parts = (config["dataset"]["name"], config["backbone"]["name"], config["method"]["name"],
                  f"s{config['train']['seed']}", digest[:DIGITS])
         name = "-".join(parts)
-        run = self.runs.get(name)
-        if run is None:
-            folder = Path(config["run"]["root"]) / name
-            run = self.runs[name] = Run(name, digest, folder, [*arguments, f"run.name={name}"], start,
-                                        config["evaluate"]["scenarios"])
-        if user not in run.users:
-            run.users.append(user)
-        return run
+        if name not in self.runs:
+            self.runs[name] = Run(name, digest, Path(config["run"]["root"]) / name, [*arguments, f"run.name={name}"],
+                                  start, config["evaluate"]["scenarios"], config=config)
+        return self.runs[name]
 
     def shard(self, index: int, count: int) -> list[Run]:
         """Part `index` of 1..`count` of the runs, with the starts they need.
@@ -99,22 +111,43 @@ class Plan:
         return [*needed.values(), *chosen]
 
 
-def composed(arguments: list[str]) -> dict[str, Any]:
-    """The configuration of these arguments of main_train.py."""
-    return compose([a for a in arguments if "=" not in a], [a for a in arguments if "=" in a])
-
-
 def recipes_of(grid: Grid, row: Row, stage: str, arguments: list[str]) -> list[str]:
     """Those of the table's recipes of that stage that are for the components the arguments choose."""
     if not row.recipe or not grid.recipes:
         return []
-    config = composed(arguments)
-    found = grid.recipes.get(config["dataset"]["name"]) or grid.recipes.get(DEFAULT) or Recipes()
-    return [file for file in getattr(found, stage) if is_for(Path(file), config)]
+    config = resolved(arguments)
+    chosen = grid.recipes.get(config["dataset"]["name"]) or grid.recipes.get(DEFAULT) or Recipes()
+    return [file for file in getattr(chosen, stage) if is_for(Path(file), config)]
 
 
-def inherited(row: Row) -> list[str]:
-    return [item for item in row.overrides if item.partition("=")[0].partition(".")[0] in INHERITED]
+def resolved(arguments: list[str]) -> dict[str, Any]:
+    """The configuration of a command line of main_train.py."""
+    return compose([a for a in arguments if "=" not in a], [a for a in arguments if "=" in a])
+
+
+def dataset_of(arguments: list[str]) -> str:
+    return resolved(arguments)["dataset"]["name"]
+
+
+def inherited(change: Change) -> tuple[list[str], list[str]]:
+    """What a start takes over from a row: out of its files, as overrides, and out of its overrides."""
+    of_files = [item for file in change.files for item in as_overrides(load_yaml(Path(file)))]
+    return of_files, [item for item in change.overrides if item.partition("=")[0].partition(".")[0] in INHERITED]
+
+
+def as_overrides(layer: dict[str, Any]) -> list[str]:
+    """The inherited sections of a YAML file as `key=value`, what names the component first."""
+    found = []
+    for section in INHERITED:
+        options = dict(layer.get(section) or {})
+        found += [f"{section}={options.pop('name')}"] if "name" in options else []
+        found += [f"{section}.{key}={spelled(value)}" for key, value in options.items()]
+    return found
+
+
+def spelled(value: Any) -> str:
+    """A value as it is read back from a command line: text as it is, where YAML takes it for text."""
+    return value if isinstance(value, str) and yaml.safe_load(value) == value else json.dumps(value)
 
 
 def digest_of(config: dict[str, Any], start: Run | None) -> str:

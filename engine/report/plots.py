@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from dataset.files import write_whole
 from engine.report.collect import Table, mean, spread
 from engine.report.grid import Mix
+from engine.report.text import pretty
 
 # Okabe and Ito (2008): told apart with every common form of colour blindness; markers, dashes and hatches tell them
 # apart in grey as well.
@@ -51,10 +52,6 @@ def save(figure: Figure, stem: Path) -> None:
     for kind, metadata in (("png", None), ("svg", {"Date": None})):
         write_whole(stem.with_suffix(f".{kind}"), lambda path, kind=kind, metadata=metadata: figure.savefig(
             path, format=kind, dpi=300, metadata=metadata))
-
-
-def pretty(scenario: str) -> str:
-    return scenario.replace("_", " ")
 
 
 def wrapped(label: str) -> str:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
-
 from dataset.files import write_json, write_text
 from engine.logger import code_version
 from engine.metrics import columns_of
-from engine.report.collect import Cell, Table, mean, spread
-from engine.report.plots import draw_all, pretty
+from engine.report.collect import Ave, Cell, Table, mean, spread
+from engine.report.plots import draw_all
+from engine.report.results import results_table
 from engine.report.statistics import RESAMPLES, RULE
+from engine.report.text import escaped, grid_text, number, pretty, with_spread
 
-MINUS = "\N{MINUS SIGN}"
+AVE_NOTE = """L_ave: the loss of the diffusion (Eq. 7), mean over the last epoch; predicting no noise at all gives 1.0. Its
+bound: the least that noise prediction can reach with a last layer of fewer channels than the pair has (- where the input is
+added to the output, which lifts the bound, where something else than the noise is predicted, or where best.pt is gone)."""
 NOTES = f"""Differences in points, row minus reference, paired by question and by seed. Over questions: percentile bootstrap
 ({RESAMPLES} draws of whole videos) of the difference averaged over seeds, and exact McNemar tests per seed, joined over K
 seeds as K/k times the k-th smallest p-value, k = ceil(K/2). Over seeds: paired t, from three seeds on. Holm: corrected for
@@ -34,23 +35,6 @@ def write_report(table: Table, folder: Path, command: str) -> Path:
     return folder / "report.md"
 
 
-def number(value: float | None, digits: int = 1, sign: bool = False) -> str:
-    if value is None:
-        return "-"
-    text = f"{value:{'+' if sign else ''}.{digits}f}"
-    text = text.lstrip("+-") if float(text) == 0 else text
-    return text.replace("-", MINUS)
-
-
-def with_spread(values: Iterable[float]) -> str:
-    """mean ± standard deviation; the mean alone of one value."""
-    values = list(values)
-    if not values:
-        return "-"
-    deviation = spread(values)
-    return number(mean(values)) + (f" ± {number(deviation)}" if deviation is not None else "")
-
-
 def p_value(p: float | None) -> str:
     if p is None:
         return "-"
@@ -61,13 +45,8 @@ def interval(bounds: tuple[float, float] | None) -> str:
     return "-" if bounds is None else f"[{number(bounds[0], sign=True)}, {number(bounds[1], sign=True)}]"
 
 
-def grid_text(lines: list[list[str]], head: list[str]) -> str:
-    align = ["left", *["right"] * (len(head) - 1)]
-    return tabulate(lines, headers=head, tablefmt="github", disable_numparse=True, colalign=align if lines else None)
-
-
 def label(table: Table, row: str) -> str:
-    return table.grid.rows[row].label.replace("|", "\\|")
+    return escaped(table.grid.rows[row].label)
 
 
 def as_markdown(table: Table, command: str, captions: dict[str, str]) -> str:
@@ -104,34 +83,17 @@ def environments(table: Table) -> list[str]:
 
 
 def accuracy_section(table: Table) -> str:
-    lines = []
-    for row, cells in table.cells.items():
-        seeds = max(len(cell.values) for cell in cells.values())
-        lines.append([label(table, row), str(seeds), *(with_spread(cells[s].values.values()) if s in cells else "-"
-                                                       for s in table.scenarios)])
-    for name, kind in (("*Bayes oracle*", "oracle"), ("*question-only floor*", "floor")):
-        lines += [[f"{name}{of}", "", *values] for of, values in bounds(table, kind)]
-    return (f"{grid_text(lines, ['', 'seeds', *map(pretty, table.scenarios)])}\n\n"
-            "Accuracy in percent over all test questions: mean ± standard deviation over seeds. Oracle: the best possible "
+    note = ("Accuracy in percent over all test questions: mean ± standard deviation over seeds. Oracle: the best possible "
             "answer from what is left of the input (- where the data do not tell it). Floor: the majority answer for the "
             "text of the question.")
-
-
-def bounds(table: Table, kind: str) -> list[tuple[str, list[str]]]:
-    """The distinct lines of oracles or floors among the rows; one, unless rows are on different data."""
-    dataset = {run.row: run.dataset for run in table.runs}
-    found: dict[tuple[str, ...], str] = {}
-    for row, cells in table.cells.items():
-        values = tuple(number(getattr(cells[s], kind)) if s in cells else "-" for s in table.scenarios)
-        found.setdefault(values, dataset[row])
-    return [(f" ({name})" if len(found) > 1 else "", list(values)) for values, name in found.items()]
+    return f"{results_table(tables_json(table))}\n\n{note}{f' {AVE_NOTE}' if table.ave else ''}"
 
 
 def paper_section(table: Table) -> str:
     scenarios = [s for s in table.scenarios if any(s in of_row for of_row in table.grid.published.values())]
     lines = []
     for row, cells in table.cells.items():
-        if row not in table.grid.published:
+        if not table.grid.figures(row):
             continue
         line = [label(table, row)]
         for s in scenarios:
@@ -157,14 +119,16 @@ def gap_section(table: Table) -> str:
 
 
 def difference_section(table: Table) -> str:
+    left_out = ", ".join(label(table, row) for row in table.untested)
+    left_out = f"\n\nTrained with one seed alone, so not tested: {left_out}." if left_out else ""
     if not table.comparisons:
-        return "Nothing was tested: the table names no reference row (`compare_to`), or its runs are not done."
+        return "Nothing was tested: the table names no reference row (`compare_to`), or its runs are not done." + left_out
     lines = [[label(table, c.row), label(table, c.reference), pretty(c.scenario), str(c.seeds),
               number(c.difference, sign=True), interval(c.bootstrap), p_value(c.p_questions), p_value(c.p_questions_holm),
               interval(c.seed_interval), p_value(c.p_seeds), p_value(c.p_seeds_holm), c.verdict] for c in table.comparisons]
     head = ["", "against", "scenario", "seeds", "difference", "95 % over questions", "McNemar p", "Holm", "95 % over seeds",
             "t-test p", "Holm", "verdict"]
-    return f"{grid_text(lines, head)}\n\n{RULE}\n\n{NOTES}"
+    return f"{grid_text(lines, head)}{left_out}\n\n{RULE}\n\n{NOTES}"
 
 
 def type_sections(table: Table) -> list[str]:
@@ -197,13 +161,22 @@ def run_section(table: Table) -> str:
 
 
 def as_json(table: Table, command: str) -> dict[str, Any]:
-    rows = {row: {"label": table.grid.rows[row].label, "scenarios": {s: cell_json(cell) for s, cell in cells.items()}}
-            for row, cells in table.cells.items()}
     comparisons = [{**asdict(c), "verdict": c.verdict} for c in table.comparisons]
-    runs = [{**asdict(run), "code": run.code} for run in table.runs]
-    return {"table": table.name, "title": table.grid.title, "command": command, "code": code_version() or "unknown",
-            "runs_planned": table.planned, "runs_done": len(table.runs), "rows": rows, "comparisons": comparisons,
-            "rule": RULE, "runs": runs}
+    return {"title": table.grid.title, "command": command, "code": code_version() or "unknown",
+            "runs_planned": table.planned, "runs_done": len(table.runs), **tables_json(table), "comparisons": comparisons,
+            "rule": RULE}
+
+
+def tables_json(table: Table) -> dict[str, Any]:
+    """What the tables of accuracies are made from."""
+    rows = {row: {"label": table.grid.rows[row].label, "scenarios": {s: cell_json(cell) for s, cell in cells.items()},
+                  "ave": ave_json(table.ave[row]) if row in table.ave else None} for row, cells in table.cells.items()}
+    return {"table": table.name, "rows": rows, "runs": [{**asdict(run), "code": run.code} for run in table.runs]}
+
+
+def ave_json(ave: Ave) -> dict[str, Any]:
+    values = ave.values.values()
+    return {"mean": mean(values), "std": spread(values), "by_seed": ave.values, "bound": ave.bound}
 
 
 def cell_json(cell: Cell) -> dict[str, Any]:

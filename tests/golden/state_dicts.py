@@ -19,11 +19,12 @@ from models import BACKBONES, METHODS, build_model  # noqa: E402
 
 FILE = Path(__file__).with_name("state_dicts.json")
 NARROW = {"rmm": {"slots": 3}, "avr": {"width": 8, "steps": 3}}
+WITH_SECTIONS = ("rmm_avr", "rmm_avr_plus", "released")
 
 
 def cases() -> dict[str, tuple[dict, dict]]:
     """Every method on AVST, and every other backbone alone."""
-    methods = {name: {"name": name, **(NARROW if "rmm" in name else {})} for name in METHODS}
+    methods = {name: {"name": name, **(NARROW if name in WITH_SECTIONS else {})} for name in METHODS}
     found = {f"avst/{name}": ({"name": "avst"}, options) for name, options in methods.items()}
     return found | {f"{name}/plain": ({"name": name}, methods["plain"]) for name in BACKBONES}
 

@@ -13,11 +13,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.config import compose
+from engine.config import compose, parse_overrides
 from engine.errors import UsageError
 from engine.report import sweep
 from engine.report.grid import Grid, find_grid, read_grid, table_names
-from engine.report.plan import Plan, composed, digest_of
+from engine.report.plan import Plan, as_overrides, digest_of, resolved
 from engine.report.sweep import Sweep, plan_line
 from models import BACKBONES, METHODS
 
@@ -67,6 +67,11 @@ def started(overrides) -> list[str]:
     ({"scenario": ["complete"]}, "unknown key 'scenario'; did you mean 'scenarios'?"),
     ({"rows": {"a": {"lable": "x", "label": "x", "overrides": []}}}, "unknown key 'rows.a.lable'; did you mean 'label'?"),
     ({"rows": {}}, "key 'rows'"),
+    ({"rows": {"a": {"label": "x", "data": {"music_avqq": {}}}}},
+     "rows.a: data names the data set 'music_avqq'; did you mean 'music_avqa'?"),
+    ({"rows": {"a": {"label": "x", "data": {"avqa": {"file": []}}}}},
+     "unknown key 'rows.a.data.avqa.file'; did you mean 'files'?"),
+    ({"rows": {"a": {"label": "x", "figures_of": "b"}}}, "figures_of names the row 'b'"),
     ({"title": None}, "key 'title'"),
     ({"scenarios": ["nothing_missing"]}, "key 'scenarios.0'"),
     ({"axis": {"name": "rmm.slots", "label": "K", "values": {"fev": 1, "dropout": 2}}}, "axis.values names the row 'fev'"),
@@ -165,6 +170,93 @@ def test_the_start_is_of_the_rows_own_data_and_backbone():
     assert {"backbone=avst", "backbone.dropout=0.2"} <= set(avst.arguments) and avst is not half
 
 
+def test_a_file_of_a_row_is_laid_over_what_all_rows_share():
+    """The ablation's file is the same run as its option spelled out; overrides win over files, later files over earlier."""
+    files = ["configs/ablation/slots_50.yaml", "configs/ablation/slots_25.yaml"]
+    rows = {"file": {"label": "x", "files": files}, "option": {"label": "x", "overrides": ["rmm.slots=25"]},
+            "both": {"label": "x", "files": files, "overrides": ["rmm.slots=9"]}}
+    by_row = plan_of({**GRID, "rows": rows}, seeds=1).tables["table0"]
+    assert by_row["file"][1] is by_row["option"][1]
+    assert by_row["file"][1].arguments[:3] == ["configs/embedded.yaml", *files]
+    assert by_row["both"][1].config["method"]["rmm"]["slots"] == 9
+    with pytest.raises(UsageError, match="table table0, row few: configuration file configs/no.yaml does not exist"):
+        plan_of({**GRID, "rows": {"few": {"label": "x", "files": ["configs/no.yaml"]}}})
+
+
+def test_a_start_takes_data_and_backbone_out_of_a_rows_files(tmp_path):
+    """In their order: the file's, the command's, the row's own; nothing else of the file."""
+    file = tmp_path / "row.yaml"
+    file.write_text("dataset: {channels: 32, noise: 0.5}\nbackbone: {name: avst, dropout: 0.2, heads: 2}\n"
+                    "rmm: {slots: 3}\ntrain: {epochs: 4}\n")
+    row = {"label": "x", "files": [str(file)], "overrides": ["backbone.heads=8"]}
+    run = plan_of({**GRID, "rows": {"few": row}}, overrides=["dataset.noise=0.7"]).tables["table0"]["few"][1]
+    start = run.depends_on.config
+    assert start["dataset"] == run.config["dataset"] and start["backbone"] == run.config["backbone"]
+    assert (start["dataset"]["channels"], start["dataset"]["noise"]) == (32, 0.7)
+    assert (start["backbone"]["dropout"], start["backbone"]["heads"]) == (0.2, 8)
+    assert run.config["train"]["epochs"] == 4 != start["train"]["epochs"] and start["method"]["name"] == "plain"
+
+
+def test_a_row_may_have_options_for_one_data_set():
+    clip = ["dataset.stride=1", "backbone.text=clip"]
+    rows = {"few": {"label": "x", "overrides": ["backbone=pstp_net", "method=plain"], "data": {
+        "music_avqa": {"files": ["configs/music_avqa_video_split.yaml"], "overrides": clip}}}}
+    start, rows_from = ({"synthetic": f"configs/{a}.yaml", "default": f"configs/{b}.yaml"}
+                        for a, b in (("embedded_plain", "paper_plain"), ("embedded", "paper")))
+    grid = {**GRID, "start": start, "rows_from": rows_from, "rows": rows}
+    here = plan_of(grid, seeds=1).tables["table0"]["few"][1]
+    real = plan_of(grid, seeds=1, overrides=["dataset=music_avqa", "dataset.root=D"]).tables["table0"]["few"][1]
+    assert here.config["backbone"]["text"] == "lstm" and not set(clip) & set(here.arguments)
+    for config in (real.config, real.depends_on.config):
+        assert (config["dataset"]["stride"], config["backbone"]["text"]) == (1, "clip")
+        assert config["dataset"]["annotations"] == "split_video_id"
+    assert here.depends_on.arguments[0] == "configs/embedded_plain.yaml"
+
+
+def test_pstp_net_reads_clip_on_music_avqa_and_stands_in_both_variants():
+    """Table 1: what configs/music_avqa_clip.yaml asks for, in every row and start; the others read maps."""
+    grid = find_grid("table1")[1]
+    plan = Plan()
+    plan.add_table("table1", grid, 1, ["dataset=music_avqa", "dataset.root=D"])
+    clip = compose("configs/music_avqa_clip.yaml", ["dataset.root=D"])
+    for row, by_seed in plan.tables["table1"].items():
+        for config in (by_seed[1].config, by_seed[1].depends_on.config):
+            of_clip = all(config["dataset"][key] == clip["dataset"][key]
+                          for key in ("stride", "visual_folder", "visual_layout", "question_features"))
+            assert of_clip == row.startswith("pstp_net")
+            if of_clip:
+                assert config["backbone"]["text"] == "clip"
+                assert config["backbone"]["variant"] == ("released" if "released" in row else "paper")
+
+
+VALUES = st.none() | st.booleans() | st.integers(-9, 9) | st.sampled_from(["a b", "1", "null", "yes", "feats/x.npz", "[a]"])
+
+
+@given(options=st.dictionaries(st.sampled_from(["stride", "root", "noise"]), VALUES | st.lists(VALUES, max_size=3)))
+def test_options_of_a_file_are_the_same_as_overrides(options):
+    layer = {"dataset": {"name": "avqa", **options}, "train": {"epochs": 1}}
+    assert parse_overrides(as_overrides(layer)) == {"dataset": layer["dataset"]}
+
+
+@pytest.mark.parametrize("table", ["table1", "table3", "table4"])
+def test_plain_rows_stand_with_every_fill(table):
+    """Side by side on the same training; the printed figures stand beside each."""
+    grid = find_grid(table)[1]
+    plan = Plan()
+    plan.add_table(table, grid, 1, [])
+    plain = {row: by_seed[1] for row, by_seed in plan.tables[table].items()
+             if by_seed[1].config["method"]["name"] == "plain"}
+    by_start = {}
+    for row, run in plain.items():
+        assert grid.figures(row) and run.config["train"]["select_by"] == ["complete"]
+        rest = {**run.config, "method": {"name": "plain"}}
+        by_start.setdefault(run.depends_on.name, []).append((run.config["method"]["fill"], rest))
+    assert len(by_start) == {"table1": 5}.get(table, 1)
+    for rows in by_start.values():
+        assert [fill for fill, _ in rows] == ["zeros", "noise", "mean"]
+        assert rows[0][1] == rows[1][1] == rows[2][1]
+
+
 def test_a_table_has_a_schedule_for_each_of_its_data_sets():
     start = {"synthetic": "configs/embedded_plain.yaml", "music_avqa": None}
     grid = {**GRID, "start": start, "rows_from": {"synthetic": "configs/embedded.yaml", "music_avqa": "configs/paper.yaml"}}
@@ -206,7 +298,7 @@ def test_a_recipe_counts_in_the_digest_and_a_row_wins_over_it():
     plan = plan_of({**GRID, "rows": rows, "recipes": recipes}, seeds=1)
     runs = [plan.tables["table0"][row][1] for row in rows]
     assert len({run.digest for run in runs}) == 3 and len({run.depends_on.name for run in runs}) == 1
-    rates = [composed(run.arguments)["train"]["learning_rate"] for run in runs]
+    rates = [resolved(run.arguments)["train"]["learning_rate"] for run in runs]
     assert rates == [0.01, 0.001, 0.0005]
 
 

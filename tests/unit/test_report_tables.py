@@ -7,14 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from engine.checkpoint import save_checkpoint
 from engine.errors import UsageError
 from engine.report.collect import collect
+from engine.report.diffusion_loss import LAST_LAYER
 from engine.report.grid import Grid
 from engine.report.plan import Run
 from engine.report.plots import COLOURS, draw_bars, mixed
-from engine.report.render import number, p_value, write_report
+from engine.report.render import p_value, write_report
+from engine.report.text import number
 
 QUESTIONS = 20
 GRID = {
@@ -125,6 +129,41 @@ def test_the_tests_between_rows(report):
     assert c["p_questions_holm"] == pytest.approx(2 * c["p_questions"]) and c["verdict"] == "no difference shown"
     assert 0 <= c["bootstrap"][0] < 20 < c["bootstrap"][1]
     assert cells(text, "Differences", r"ours \| theirs")[3] == "+20.0" and "whole videos" in text
+
+
+def test_the_diffusion_loss_stands_beside_rows_with_avr(planned, tmp_path):
+    """Last epochs 0.9, 1.0, 1.1: 1.00 ± 0.10; a last layer of 8 for 32 channels cannot come below 0.75."""
+    avr = {"enabled": True, "objective": "noise"}
+    for seed, last in ((1, 0.9), (2, 1.0), (3, 1.1)):
+        folder = planned["ours"][seed].folder
+        results = json.loads((folder / "results.json").read_text())
+        results["config"]["method"] = {"avr": avr}
+        (folder / "results.json").write_text(json.dumps(results))
+        (folder / "metrics.jsonl").write_text("".join(
+            json.dumps({"loss": {"ave": value, "total": 7}}) + "\n" for value in (2.5, last)))
+        if seed != 2:                                              # a checkpoint that was deleted takes nothing away
+            save_checkpoint(folder / "best.pt", {"config": {}, "vocabulary": {}, "spec": {}, "epoch": 1,
+                                                 "model": {LAST_LAYER: torch.zeros(32, 8, 1)}})
+    path = write_report(collect("toy", Grid.model_validate(GRID), planned), tmp_path / "out", "x")
+    text = path.read_text()
+    assert cells(text, "Results", r"ours \| theirs") == ["3", "75.0 ± 5.0", "30.0 ± 0.0", "1.00 ± 0.10", "0.75"]
+    assert cells(text, "Results", "the control")[-2:] == ["", ""] and "predicting no noise at all gives 1.0" in text
+    rows = json.loads((tmp_path / "out/report.json").read_text())["rows"]
+    assert rows["control"]["ave"] is None and rows["ours"]["ave"]["by_seed"] == {"1": 0.9, "2": 1.0, "3": 1.1}
+    assert rows["ours"]["ave"]["bound"] == 0.75
+    (planned["ours"][1].folder / "metrics.jsonl").write_text("{}\n")
+    with pytest.raises(UsageError, match="ours-1/metrics.jsonl cannot be read"):
+        collect("toy", Grid.model_validate(GRID), planned)
+
+
+def test_a_row_with_one_seed_is_in_no_comparison(planned, tmp_path):
+    """With two seeds it is compared, without a verdict; with one it is named as not tested."""
+    for seeds, count in ((2, 2), (1, 0)):
+        (planned["ours"][seeds + 1].folder / "results.json").unlink()
+        table = collect("toy", Grid.model_validate(GRID), planned)
+        text = write_report(table, tmp_path / "out", "x").read_text()
+        assert [c.verdict for c in table.comparisons] == ["too few seeds"] * count
+        assert (r"one seed alone, so not tested: ours \| theirs" in text) == (seeds == 1)
 
 
 def test_where_the_figures_come_from(report):
