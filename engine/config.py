@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -115,8 +116,13 @@ def options_of(component: type, sections: dict[str, type] | None = None) -> dict
 
 def schema(names: dict[str, str]) -> type[BaseModel]:
     """The whole configuration's model for the three chosen components."""
+    return schema_of(tuple(names.items()))
+
+
+@cache
+def schema_of(names: tuple[tuple[str, str], ...]) -> type[BaseModel]:
     parts = {}
-    for kind, name in names.items():
+    for kind, name in names:
         component = resolve(REGISTRIES[kind][name])
         fields = options_of(component, getattr(component, "sections", None))
         parts[kind] = (create_model(kind, __config__=STRICT, name=(Literal[name], name), **fields), ...)

@@ -142,7 +142,7 @@ def test_equal_configurations_are_one_run_and_others_are_not():
 
 def test_an_option_added_with_a_neutral_default_leaves_earlier_runs_what_they_are():
     before = compose("configs/embedded.yaml", [])
-    del before["method"]["avr"]["samples"], before["method"]["label_smoothing"], before["backbone"]["match_views"]
+    del before["method"]["avr"]["gradient_steps"], before["method"]["label_smoothing"], before["backbone"]["match_views"]
     del before["train"]["optimiser"], before["train"]["warmup"], before["train"]["patience"]
     now = compose("configs/embedded.yaml", [])
     assert digest_of(before, None) == digest_of(now, None)
