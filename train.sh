@@ -1,10 +1,23 @@
 #!/usr/bin/env bash
 # Train and evaluate: bash train.sh [CONFIG.yaml ...] [key=value ...]; later ones win.
-# Without arguments: the paper's method on the embedded benchmark in two stages, each a configuration of its own.
+# Without a file: the default run in two stages, the plain backbone and the paper's method from there. Overrides are for it:
+# all of them go to the method's stage, and those about data, backbone, seed and machine to both.
+# method=plain is the first stage alone. On the embedded benchmark, unless dataset=NAME dataset.root=DIR says otherwise.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/scripts/environment.sh"
-if [ $# -eq 0 ]; then
-    "$PYTHON" main_train.py configs/embedded_plain.yaml
-    exec "$PYTHON" main_train.py configs/embedded.yaml
-fi
-exec "$PYTHON" main_train.py "$@"
+both=() dataset=synthetic plain=
+for argument in "$@"; do
+    case "$argument" in
+        dataset=*) dataset="${argument#dataset=}"; both+=("$argument") ;;
+        dataset.*=* | backbone=* | backbone.*=* | train.seed=* | runtime.*=* | run.root=*) both+=("$argument") ;;
+        method=plain) plain=1 ;;
+        -* | *.yaml | *.yml) exec "$PYTHON" main_train.py "$@" ;;
+        *=*) ;;
+        *) exec "$PYTHON" main_train.py "$@" ;;
+    esac
+done
+stages=(configs/paper_plain.yaml configs/paper.yaml)
+[ "$dataset" != synthetic ] || stages=(configs/embedded_plain.yaml configs/embedded.yaml)
+[ -z "$plain" ] || exec "$PYTHON" main_train.py "${stages[0]}" "$@"
+"$PYTHON" main_train.py "${stages[0]}" ${both[@]+"${both[@]}"}
+exec "$PYTHON" main_train.py "${stages[1]}" "$@"
