@@ -221,7 +221,8 @@ class Trainer:
                       "seed": self.config["train"]["seed"], "split": "test"}
             report(self.folder, header, results, records, self.say)
             note = unknown_answers(records, self.vocabulary)
-            self.say(f"\ntest, epoch {state['epoch']} ({which} of {self.epoch}{" by validation" * (which == "best")})\n{table(results)}\n{note}")
+            chosen = f"best of {self.epoch} by validation" if which == "best" else "the last"
+            self.say(f"\ntest, epoch {state['epoch']} ({chosen})\n{table(results)}\n{note}")
 
 
 def check_same_run(saved: dict[str, Any], config: dict[str, Any], path: Path) -> None:
