@@ -13,7 +13,7 @@ MOVED = {"method.avr.fold.": "method.avr.layout.fold.", "method.avr.unfold.": "m
 
 
 def upgrade(state: dict[str, Any]) -> dict[str, Any]:
-    """The content of a checkpoint of format 1 with today's names; what cannot be said today is left for the schema to refuse."""
+    """The content of a checkpoint of format 1 with today's names; the schema refuses what cannot be said today."""
     method = state.get("config", {}).get("method", {})
     if method.get("name") not in ("rmm_avr", "rmm_avr_plus"):
         return state

@@ -181,7 +181,7 @@ def taps_of(layer: nn.Conv1d) -> Tensor:
 
 
 class Pass:
-    """One pass through the inside of the U-Net. `row`: the step among those of `weights`; None: each sequence has its own."""
+    """One pass through the inside of the U-Net. `row`: the step among those of `weights`; None: one per sequence."""
 
     def __init__(self, model: FastDenoiser, weights: Weights, row: int | None, sequences: int, again: bool) -> None:
         self.model, self.weights, self.row, self.sequences = model, weights, row, sequences
@@ -353,7 +353,7 @@ class FastDenoiser(Denoiser):
 
 
 class FastDiffusion(FeatureDiffusion):
-    """`FeatureDiffusion` whose reverse process stays in the `width` channels of a `FastDenoiser` while nothing is clipped."""
+    """`FeatureDiffusion` that stays in the `width` channels of a `FastDenoiser` while nothing is clipped."""
 
     def reverse(self, x: Tensor, steps: int, draw, clip: float | None = None,
                 gradient_steps: int | None = None) -> Tensor:

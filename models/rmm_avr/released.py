@@ -15,13 +15,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dataset.types import AUDIO, VISUAL
 from models.features import Features, FeatureShape
-from models.layers.noise import gaussian_like
 from models.rmm_avr.avr import AVR
 from models.rmm_avr.diffusion import Objective, Schedule
 from models.rmm_avr.layouts import LAYOUTS, Layout
-from models.rmm_avr.method import RMMAVR, merge
+from models.rmm_avr.method import RMMAVR
 from models.rmm_avr.rmm import RMM
 
 GROUPS = 8                                # of the group norm in version 1.9.4 of the library

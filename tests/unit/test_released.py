@@ -30,7 +30,8 @@ def flat(config: dict, prefix: str = "") -> dict:
 
 
 def test_the_preset_changes_what_departs_from_the_paper():
-    paper, release = (flat(compose(file, ["dataset=music_avqa"])) for file in ("configs/paper.yaml", "configs/released.yaml"))
+    files = ("configs/paper.yaml", "configs/released.yaml")
+    paper, release = (flat(compose(file, ["dataset=music_avqa"])) for file in files)
     changed = {key: value for key, value in release.items() if key in paper and value != paper[key]}
     assert changed == {
         "backbone.negatives": "other_video", "method.name": "released", "method.refine": "missing_only",

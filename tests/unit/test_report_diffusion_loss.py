@@ -10,14 +10,14 @@ from engine.checkpoint import save_checkpoint
 from engine.config import compose
 from engine.errors import UsageError
 from engine.report.diffusion_loss import LAST_LAYER, has_avr, last_ave, lowest_ave
-from models.avr import AVR
+from models.rmm_avr.released import ReleasedAVR
 
 WIDTH = 8                    # of SHAPE's D = 16 and, in the layout `time`, of D + 6 D = 112
 
 
 def saved(folder, layout: str):
     """A checkpoint with the weights of an untrained AVR; returns its path and the last layer's weight (C, width)."""
-    avr = AVR(SHAPE, layout=layout, width=WIDTH)
+    avr = ReleasedAVR(SHAPE, layout=layout, width=WIDTH)
     weights = {f"method.avr.{name}": value for name, value in avr.state_dict().items()}
     path = folder / "best.pt"
     save_checkpoint(path, {"config": {}, "vocabulary": {}, "spec": {}, "epoch": 1, "model": weights})
