@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -17,6 +17,9 @@ STRICT = ConfigDict(extra="forbid", frozen=True)
 TABLES = CONFIGS / "tables"
 DEFAULT = "default"              # in place of a data set: any that is not named
 Percent = Annotated[float, Field(ge=0, le=100)]
+
+
+Stages = str | Annotated[list[str], Field(min_length=1)]
 
 
 class Change(BaseModel):
@@ -95,7 +98,8 @@ class Grid(BaseModel):
 
     `rows_from`: the configuration that the rows share, or a mapping data set: configuration, where each has a schedule of
     its own; the table is for these data sets then, and for all where one is called `default`. `start`: likewise the
-    configuration that all rows are initialised from, null to train every row from scratch. `recipes`: data set -> the files
+    configuration that all rows are initialised from, or a list of stages, each from the one before; null trains every row
+    from scratch. `start_checkpoint`: which one the rows take of it; a stage gives the next its best. `recipes`: data set -> the files
     laid over both. `scenarios`: the columns; null: those that the configuration evaluates. `compare_to`: the reference row
     of the tests, for all rows or row by row, then one or a list. `published`: row -> scenario -> figures; `printed`: row or
     "*" -> heading in print -> the type its figures belong to (already applied in `published`).
@@ -103,11 +107,12 @@ class Grid(BaseModel):
 
     model_config = STRICT
     title: str
-    start: str | None | dict[str, str | None]
+    start: Stages | None | dict[str, Stages | None]
     rows_from: str | Annotated[dict[str, str], Field(min_length=1)]
     rows: Annotated[dict[str, Row], Field(min_length=1)]
     seeds: Annotated[int, Field(ge=1)] = 3
     scenarios: Annotated[list[ScenarioName], Field(min_length=1)] | None = None
+    start_checkpoint: Literal["best", "last"] = "best"
     recipes: dict[str, Recipes] = {}
     axis: Axis | None = None
     mixes: list[Mix] = []
@@ -118,18 +123,18 @@ class Grid(BaseModel):
     def is_for(self, dataset: str) -> bool:
         return not isinstance(self.rows_from, dict) or dataset in self.rows_from or DEFAULT in self.rows_from
 
-    def schedule(self, overrides: list[str]) -> tuple[str | None, str]:
-        """(start, rows_from) for the data set that `overrides` choose, or else for the table's usual one.
+    def schedule(self, overrides: list[str]) -> tuple[list[str], str]:
+        """(the stages of the start, rows_from) for the data set that `overrides` choose, or else for the table's usual one.
 
         UsageError where the table is not for that data set.
         """
         if not isinstance(self.rows_from, dict):
-            return self.start, self.rows_from
+            return as_list(self.start), self.rows_from
         chosen = chosen_dataset(overrides) or next(iter(self.rows_from))
         if not self.is_for(chosen):
             raise UsageError(f"the table is for dataset={' or '.join(self.rows_from)}, not for dataset={chosen}")
         key = chosen if chosen in self.rows_from else DEFAULT
-        return self.start[key] if isinstance(self.start, dict) else self.start, self.rows_from[key]
+        return as_list(self.start[key] if isinstance(self.start, dict) else self.start), self.rows_from[key]
 
     @model_validator(mode="after")
     def starts_belong_to_schedules(self) -> Grid:
@@ -161,6 +166,10 @@ class Grid(BaseModel):
         """The rows that `row` is tested against."""
         found = self.compare_to.get(row, []) if isinstance(self.compare_to, dict) else self.compare_to or []
         return [name for name in ([found] if isinstance(found, str) else found) if name != row]
+
+
+def as_list(stages: str | list[str] | None) -> list[str]:
+    return [stages] if isinstance(stages, str) else stages or []
 
 
 def chosen_dataset(overrides: list[str]) -> str | None:

@@ -39,6 +39,10 @@ class Run:
     def done(self) -> bool:
         return (self.folder / "results.json").is_file()
 
+    def starts(self) -> list[Run]:
+        """What must be trained before, in this order."""
+        return [*self.depends_on.starts(), self.depends_on] if self.depends_on else []
+
 
 @dataclass
 class Plan:
@@ -63,17 +67,18 @@ class Plan:
 
     def add_row(self, table: str, key: str, grid: Grid, seed: int, overrides: list[str]) -> Run:
         row, start = grid.rows[key], None
-        start_from, rows_from = grid.schedule([*overrides, *row.overrides])
+        stages, rows_from = grid.schedule([*overrides, *row.overrides])
         own = row.on_data(dataset_of([rows_from, *row.files, *overrides, *row.overrides])) if row.data else row
-        if start_from is not None:
+        for stage in stages:
             from_files, from_overrides = inherited(own)
-            common = [start_from, f"train.seed={seed}", *from_files, *overrides, *from_overrides]
+            common = [stage, f"train.seed={seed}", *from_files, *overrides, *from_overrides]
             common[1:1] = recipes_of(grid, row, "start", common)
-            start = self.add_run(common, None, f"{table}/start s{seed}")
+            common += [f"train.init={start.folder / 'best.pt'}"] if start else []
+            start = self.add_run(common, start, f"{table}/start s{seed}")
         arguments = [rows_from, *own.files, f"train.seed={seed}", *overrides, *own.overrides]
         arguments[1:1] = recipes_of(grid, row, "rows", arguments)
         if start is not None:
-            arguments.append(f"train.init={start.folder / 'best.pt'}")
+            arguments.append(f"train.init={start.folder / grid.start_checkpoint}.pt")
         if grid.scenarios is not None:
             evaluated = resolved(arguments)["evaluate"]["scenarios"]
             if not set(grid.scenarios) <= set(evaluated):
@@ -107,7 +112,7 @@ class Plan:
         """
         starts = {run.depends_on.name for run in self.runs.values() if run.depends_on}
         chosen = [run for name, run in self.runs.items() if name not in starts][index - 1::count]
-        needed = {run.depends_on.name: run.depends_on for run in chosen if run.depends_on}
+        needed = {run.name: run for one in chosen for run in one.starts()}
         return [*needed.values(), *chosen]
 
 
@@ -161,5 +166,6 @@ def digest_of(config: dict[str, Any], start: Run | None) -> str:
         content[section] = {key: value for key, value in content[section].items() if key not in keys}
     content["run"] = {}
     if start is not None:
-        content["train"]["init"] = start.digest
+        stem = Path(config["train"]["init"]).stem
+        content["train"]["init"] = start.digest if stem == "best" else f"{start.digest} {stem}"
     return hashlib.sha256(json.dumps({"version": VERSION, **content}, sort_keys=True).encode()).hexdigest()
