@@ -18,7 +18,9 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from dataset.packed import Packing, verify  # noqa: E402
+from dataset.lock import alone_in  # noqa: E402
+from dataset.packed import verify  # noqa: E402
+from dataset.packing import Packing  # noqa: E402
 from dataset.store import FeatureStore, Layout, check_same_clip  # noqa: E402
 from engine.errors import UsageError, run_guarded  # noqa: E402
 
@@ -54,6 +56,21 @@ def plan(packings: list[Packing], out: Path) -> int:
     return total
 
 
+def write_arrays(packings: list[Packing], out: Path, needed: int) -> None:
+    """Pack `needed` bytes, unless the disk has no room for what is left of them."""
+    free = shutil.disk_usage(out).free
+    # Blocks and not the size: the file that an interrupted run leaves has its full size and few of its blocks.
+    held = sum(p.temporary.stat().st_blocks * 512 for p in packings if p.temporary.is_file())
+    if needed - held > free:
+        raise UsageError(f"{out} has {free / 1e9:.2f} GB free, {(needed - held) / 1e9:.2f} GB are needed; free some, give "
+                         "another folder with --out, or use a larger --stride")
+    for packing in packings:
+        for _ in tqdm(packing.run(), total=len(packing.videos), desc=packing.name, unit="video"):
+            pass
+        for video, reason in packing.failed.items():
+            print(f"left out: {video}: {reason}")
+
+
 def check_arrays(out: Path) -> None:
     for name in ("audio", "visual"):
         bad = [video for video, good in tqdm(verify(out, name), desc=f"verify {name}", unit="video") if not good]
@@ -68,7 +85,8 @@ def main() -> None:
         raise UsageError("--stride must be at least 1")
     out = options.out or options.root / "feats" / "packed"
     if options.verify:
-        return check_arrays(out)
+        check_arrays(out)
+        return
     sources = {"audio": FeatureStore(options.root / options.audio_folder, options.stride, 1, skip_damaged=True),
                "visual": FeatureStore(options.root / options.visual_folder, options.stride, 3, skip_damaged=True,
                                       layout=options.visual_layout)}
@@ -76,18 +94,9 @@ def main() -> None:
     packings = [Packing(source, out, name, options.dtype) for name, source in sources.items()]
     needed = plan(packings, out)
     if options.dry_run:
-        return None
-    free = shutil.disk_usage(next(p for p in (out, *out.parents) if p.exists())).free
-    # Blocks and not the size: the file that an interrupted run leaves has its full size and few of its blocks.
-    held = sum(p.temporary.stat().st_blocks * 512 for p in packings if p.temporary.is_file())
-    if needed - held > free:
-        raise UsageError(f"{out} has {free / 1e9:.2f} GB free, {(needed - held) / 1e9:.2f} GB are needed; free some, give "
-                         "another folder with --out, or use a larger --stride")
-    for packing in packings:
-        for _ in tqdm(packing.run(), total=len(packing.videos), desc=packing.name, unit="video"):
-            pass
-        for video, reason in packing.failed.items():
-            print(f"left out: {video}: {reason}")
+        return
+    with alone_in(out, "packing into"):
+        write_arrays(packings, out, needed)
     print(f"packed: {out}; train with dataset.features=packed" + (f" dataset.packed_folder={out}" if options.out else ""))
 
 
