@@ -52,7 +52,7 @@ def tell(summary: Summary, total_rows: int) -> None:
         for name, rows in sorted(summary.partly.items()):
             print(f"  {name}: audio {rows['audio']}, visual {rows['visual']}")
     if summary.failed:
-        print(f"{len(summary.failed)} could not be decoded and have no features:")
+        print(f"{len(summary.failed)} could not be used and have no features:")
         for name, reason in sorted(summary.failed.items()):
             print(f"  {name}: {reason}")
 
@@ -74,7 +74,7 @@ def main() -> None:
     summary = extract(videos, options.out, extractors, settings, options.workers)
     tell(summary, len(settings.chosen))
     if not summary.done and not summary.skipped:
-        raise UsageError(f"none of the {len(videos)} videos in {options.videos} could be decoded")
+        raise UsageError(f"none of the {len(videos)} videos in {options.videos} can be used; the reasons stand above")
 
 
 if __name__ == "__main__":

@@ -10,16 +10,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from dataset.extract.media import SUFFIXES, Clip, MediaError, read_clip
+from dataset.extract.media import SUFFIXES, Clip
+from dataset.extract.workers import decoded
 from dataset.files import write_json, write_jsonl, write_whole
+from dataset.lock import alone_in
 from dataset.presence import RECORD
 from dataset.types import DataError
 
@@ -47,23 +49,6 @@ class Summary:
     failed: dict[str, str] = field(default_factory=dict)
 
 
-class Clips(Dataset):
-    """Item i is video i decoded, or the reason why it is not."""
-
-    def __init__(self, videos: list[tuple[str, Path]], seconds: list[int]) -> None:
-        self.videos, self.seconds = videos, seconds
-
-    def __len__(self) -> int:
-        return len(self.videos)
-
-    def __getitem__(self, index: int) -> tuple[str, Clip | str]:
-        name, path = self.videos[index]
-        try:
-            return name, read_clip(path, self.seconds)
-        except MediaError as error:
-            return name, str(error)
-
-
 def find_videos(folder: Path) -> list[tuple[str, Path]]:
     """Video id (the file name without its suffix) and path of every media file below `folder`."""
     if not folder.is_dir():
@@ -83,29 +68,28 @@ def find_videos(folder: Path) -> list[tuple[str, Path]]:
 
 def extract(videos: list[tuple[str, Path]], out: Path, extractors: list[Callable], settings: Settings,
             workers: int = 0) -> Summary:
-    """Features of all `videos` that have none yet."""
-    out.mkdir(parents=True, exist_ok=True)
-    check_settings(out, extractors, settings)
-    records = read_manifest(out)
-    folders = [e.folder for e in extractors]
-    left = [(n, p) for n, p in videos if not set(folders) <= set(records.get(n, {}).get("files", {}))]
-    summary = Summary(skipped=len(videos) - len(left))
-    loader = DataLoader(Clips(left, settings.chosen), batch_size=None, num_workers=workers,
-                        prefetch_factor=2 if workers else None)
-    with open(out / "manifest.jsonl", "a") as manifest:
-        for name, clip in tqdm(loader, total=len(left), desc="videos", unit="video"):
-            if isinstance(clip, str):
-                summary.failed[name] = clip
-                continue
-            record = {"video": name, "rows": rows_of(clip), "files": records.get(name, {}).get("files", {})}
-            for extractor in extractors:
-                record["files"][extractor.folder] = save_rows(out / extractor.folder / f"{name}.npy", extractor, clip,
-                                                              settings)
-            records[name] = record
-            manifest.write(json.dumps(record) + "\n")
-            manifest.flush()
-            summary.done += 1
-    write_presence(out, records, settings)
+    """Features of all `videos` that have none yet; DataError when another process extracts into `out`."""
+    with alone_in(out, "extracting into"):
+        check_settings(out, extractors, settings)
+        records = read_manifest(out)
+        folders = [e.folder for e in extractors]
+        left = [(n, p) for n, p in videos if not set(folders) <= set(records.get(n, {}).get("files", {}))]
+        summary = Summary(skipped=len(videos) - len(left))
+        with (open(out / "manifest.jsonl", "a") as manifest, closing(decoded(left, settings.chosen, workers)) as clips,
+              tqdm(clips, total=len(left), desc="videos", unit="video") as bar):
+            for name, clip in bar:
+                rows = clip if isinstance(clip, str) else features_of(clip, extractors, settings)
+                if isinstance(rows, str):
+                    summary.failed[name] = rows
+                    bar.set_postfix(failed=len(summary.failed))
+                    continue
+                files = {folder: save_rows(out / folder / f"{name}.npy", values) for folder, values in rows.items()}
+                earlier = records.get(name, {}).get("files", {})
+                records[name] = {"video": name, "rows": rows_of(clip), "files": {**earlier, **files}}
+                manifest.write(json.dumps(records[name]) + "\n")
+                manifest.flush()
+                summary.done += 1
+        write_presence(out, records, settings)
     total = len(settings.chosen)
     summary.partly = {n: r["rows"] for n, r in records.items() if min(r["rows"].values()) < total}
     return summary
@@ -116,15 +100,37 @@ def rows_of(clip: Clip) -> dict[str, int]:
     return {"audio": len(clip.sound), "visual": len(clip.frames)}
 
 
-def save_rows(path: Path, extractor, clip: Clip, settings: Settings) -> str | None:
-    """Write the rows of one extractor, zeros where the clip has ended; None, and no file, for an absent modality."""
+def features_of(clip: Clip, extractors: list[Callable], settings: Settings) -> dict[str, np.ndarray | None] | str:
+    """The rows of each extractor by its folder, None for an absent modality; or the reason why there are none."""
+    try:
+        return {extractor.folder: padded_rows(clip, extractor, settings) for extractor in extractors}
+    except DataError as error:
+        return str(error)
+    except Exception as error:      # one odd clip of thousands must not end an extraction, whatever a network raises
+        return f"its features cannot be made ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+
+
+def padded_rows(clip: Clip, extractor: Callable, settings: Settings) -> np.ndarray | None:
+    """(rows, ...) of one extractor, zeros where the clip has ended; None for an absent modality."""
     present = rows_of(clip)[extractor.modality]
     if not present:
         return None
+    found = extractor(clip)
+    if not np.isfinite(found).all():
+        raise DataError(f"its {extractor.folder} features hold NaN or infinity")
     values = np.zeros((len(settings.chosen), *extractor.shape), dtype=settings.dtype)
-    values[:present] = extractor(clip)
+    with np.errstate(over="ignore"):
+        values[:present] = found
     if not np.isfinite(values).all():
-        raise DataError(f"{extractor.folder} of {path.stem} exceeds the range of {settings.dtype}; use --dtype float32")
+        raise DataError(f"its {extractor.folder} features exceed the range of {settings.dtype}; use --dtype float32")
+    return values
+
+
+def save_rows(path: Path, values: np.ndarray | None) -> str | None:
+    """Write the rows of one file and return their digest; None, and no file, for an absent modality."""
+    if values is None:
+        return None
+
     def write(temporary: Path) -> None:
         with open(temporary, "wb") as file:      # given a path without .npy, numpy would append it
             np.save(file, values)
