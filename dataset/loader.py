@@ -51,6 +51,9 @@ class QuestionSet(Dataset):
         question = self.questions[index]
         presence = self.scenario.presence(question.row, self.audio.segments)
         presence &= self.recorded.presence(question.video_id, self.audio.segments, self.audio.stride, self.train)
+        for modality, store in enumerate((self.audio, self.visual)):
+            if presence[:, modality].any():          # else its file is not even opened
+                presence[store.segments_of(question.video_id):, modality] = False
         words, whole = (torch.from_numpy(part)[None] for part in self.text.read(question)) if self.text else (None, None)
         return Batch(
             audio=self.stream(question, presence, AUDIO),
@@ -94,9 +97,9 @@ class QuestionSet(Dataset):
         for _ in range(self.visual.segments):
             other = int(rng.integers(others))
             video = self.seen[other + (other >= own)]
-            present = self.visual.rows
+            present = self.visual.rows_of(video)
             if video in self.recorded.rows:
-                present = self.visual.stored_rows(self.recorded.rows[video][VISUAL])
+                present = min(present, self.visual.stored_rows(self.recorded.rows[video][VISUAL]))
             rows.append(self.visual.read(video, int(rng.integers(present))))
         return torch.from_numpy(np.stack(rows))[None]
 

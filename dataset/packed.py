@@ -35,7 +35,7 @@ class PackedStore:
         if stride != self.stride:
             raise DataError(f"{self.path} was packed with stride {self.stride}, dataset.stride={stride} is asked for; set "
                             f"dataset.stride={self.stride} or pack again")
-        self.row = index.rows
+        self.row, self.present, self.source_rows = index.rows, index.present, index.source_rows
         try:
             array = self.array
         except Exception as error:      # a damaged header makes numpy raise nearly anything
@@ -65,6 +65,12 @@ class PackedStore:
                             "dataset.skip_missing=true")
         return self.array[self.row[video_id]]
 
+    def segments_of(self, video_id: str) -> int:
+        """How many of its T segments a video has, from the start; the others are absent."""
+        return self.present.get(video_id, self.segments)
+
+    rows_of = segments_of
+
     def read(self, video_id: str, rows: slice | int) -> np.ndarray:
         """The rows asked for, finite, in the type of the store."""
         values = np.array(self.check(video_id)[rows])
@@ -77,7 +83,11 @@ class PackedStore:
 
 
 class Index(BaseModel):
-    """What FOLDER/NAME.json must hold; `rows` gives each video its row, a video without one could not be read."""
+    """What FOLDER/NAME.json must hold.
+
+    `rows` gives each video its row, a video without one could not be read; `present` the number of segments of those
+    that have fewer than T.
+    """
 
     model_config = ConfigDict(strict=True)
 
@@ -91,6 +101,7 @@ class Index(BaseModel):
     listing: str
     rows: Annotated[dict[str, NonNegativeInt], Field(min_length=1)]
     sha256: dict[str, str]
+    present: dict[str, PositiveInt] = {}
 
     @model_validator(mode="after")
     def agrees_with_itself(self) -> Index:
@@ -99,6 +110,8 @@ class Index(BaseModel):
             raise ValueError("two videos share a row, or a row lies outside the array")
         if self.rows.keys() != self.sha256.keys():
             raise ValueError("rows and sha256 name different videos")
+        if not self.present.keys() <= self.rows.keys() or any(n >= self.shape[1] for n in self.present.values()):
+            raise ValueError("present names other videos than rows, or as many segments as the array has")
         if self.shape[1] != -(-self.source_rows // self.stride):
             raise ValueError(f"{self.source_rows} rows with stride {self.stride} are not {self.shape[1]} segments")
         return self

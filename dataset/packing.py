@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 from tqdm import tqdm
 
 from dataset.files import write_json, write_jsonl
@@ -26,12 +26,13 @@ SYNC_SECONDS = 1.0           # packed rows wait this long for the disk before th
 
 
 class Done(BaseModel):
-    """A line of the journal: a video whose rows are on the disk, and their digest."""
+    """A line of the journal: a video whose rows are on the disk, their digest, and how many segments are there."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
     video: str
     sha256: str
+    segments: PositiveInt
 
 
 @dataclass
@@ -97,7 +98,7 @@ class Packing:
         with open(self.temporary, "r+b") as array, Journal(self.journal, array) as journal:
             for row, video in enumerate(self.videos):
                 offset = len(self.header) + row * self.bytes_per_video
-                if video in done and not self.holds(array, offset, done[video]):
+                if video in done and not self.holds(array, offset, done[video].sha256):
                     tqdm.write(f"{self.name}: the rows of {video} are not those the journal tells of; packing them again")
                     del done[video]
                 if video not in done:
@@ -106,20 +107,22 @@ class Packing:
                     except DataError as error:
                         self.failed[video] = str(error)
                         continue
-                    journal.add(Done(video=video, sha256=done[video]))
+                    journal.add(done[video])
                 yield video
         if not done:
             reason = next(iter(self.failed.values()), "no file")
             raise DataError(f"none of the {len(self.videos)} files in {self.source.folder} can be packed; first: {reason}")
         rows = {video: row for row, video in enumerate(self.videos) if video in done}
+        present = {video: done[video].segments for video in rows if done[video].segments < self.source.segments}
         index = self.folder / f"{self.name}.json"
         index.unlink(missing_ok=True)         # killed here, there is no store rather than one with the index of another
         os.replace(self.temporary, self.folder / f"{self.name}.npy")
-        write_json(index, {**self.settings, "rows": rows, "sha256": {video: done[video] for video in rows}})
+        digests = {video: done[video].sha256 for video in rows}
+        write_json(index, {**self.settings, "rows": rows, "sha256": digests, "present": present})
         self.journal.unlink()
 
-    def resume(self) -> dict[str, str]:
-        """Digests of the videos that an interrupted run finished; where nothing useful is left, a new array is begun."""
+    def resume(self) -> dict[str, Done]:
+        """The videos that an interrupted run finished; where nothing useful is left, a new array is begun."""
         if self.journal.is_file() and self.temporary.is_file():
             try:
                 return self.left_behind()
@@ -131,8 +134,8 @@ class Packing:
         write_jsonl(self.journal, [self.settings])
         return {}
 
-    def left_behind(self) -> dict[str, str]:
-        """Digests by the journal of an interrupted run; DataError when it, or the array, cannot be gone on with."""
+    def left_behind(self) -> dict[str, Done]:
+        """The videos in the journal of an interrupted run; DataError when it, or the array, cannot be gone on with."""
         first, *lines = self.journal.read_bytes().split(b"\n")
         if first != json.dumps(self.settings).encode():
             raise DataError(f"{self.journal} of an interrupted run tells of other features or options, or is damaged")
@@ -144,15 +147,15 @@ class Packing:
         except ValidationError as error:
             raise DataError(f"{self.journal} of an interrupted run is damaged") from error
         write_jsonl(self.journal, [self.settings, *(line.model_dump() for line in done)])
-        return {line.video: line.sha256 for line in done}
+        return {line.video: line for line in done}
 
     def holds(self, array: BinaryIO, offset: int, digest: str) -> bool:
         """Whether the bytes of one video in the array have this digest."""
         array.seek(offset)
         return hashlib.sha256(array.read(self.bytes_per_video)).hexdigest() == digest
 
-    def pack_video(self, array: BinaryIO, offset: int, video: str) -> str:
-        """Write one video's segments at `offset`, read them back, and return their digest."""
+    def pack_video(self, array: BinaryIO, offset: int, video: str) -> Done:
+        """Write one video's segments at `offset` and read them back."""
         values = self.source.read_segments(video)
         with np.errstate(over="ignore"):
             packed = np.ascontiguousarray(values, dtype=self.dtype)
@@ -166,7 +169,7 @@ class Packing:
         array.seek(offset)
         if array.read(len(data)) != data:
             raise OSError(f"{self.temporary} does not hold what was written to it; check the disk")
-        return hashlib.sha256(data).hexdigest()
+        return Done(video=video, sha256=hashlib.sha256(data).hexdigest(), segments=self.source.segments_of(video))
 
 
 class Journal:

@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 from dataset.lock import alone_in  # noqa: E402
 from dataset.packed import verify  # noqa: E402
 from dataset.packing import Packing  # noqa: E402
-from dataset.store import FeatureStore, Layout, check_same_clip  # noqa: E402
+from dataset.store import FeatureStore, Layout, check_same_clip, note_on_segments  # noqa: E402
 from engine.errors import UsageError, run_guarded  # noqa: E402
 
 
@@ -91,6 +91,9 @@ def main() -> None:
                "visual": FeatureStore(options.root / options.visual_folder, options.stride, 3, skip_damaged=True,
                                       layout=options.visual_layout)}
     check_same_clip(**sources)
+    note = note_on_segments(sources["audio"].rows, options.stride, "--stride ")
+    if note:
+        print(note)
     packings = [Packing(source, out, name, options.dtype) for name, source in sources.items()]
     needed = plan(packings, out)
     if options.dry_run:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from commands import command, write_dataset
+from commands import command, shorten, write_dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -229,7 +229,8 @@ def test_another_stride_is_refused(root):
 @pytest.mark.parametrize("field, change", [
     ("rows", {"test0000": 24}), ("rows", {"test0000": -1}), ("rows", {"test0000": 1}), ("rows", {"test0000": 1.5}),
     ("rows", {"other": 0}), ("sha256", {"other": "0"}), ("sha256", None), ("rows", None), ("stride", 3), ("stride", True),
-    ("shape", [24, 3, 5, 1.0]), ("dtype", "int16"), ("source_rows", 9), ("format", 2),
+    ("shape", [24, 3, 5, 1.0]), ("present", {"other": 1}), ("present", {"test0000": 3}), ("present", {"test0000": 0}),
+    ("dtype", "int16"), ("source_rows", 9), ("format", 2),
 ])
 def test_an_index_that_does_not_fit_is_one_clear_error_and_never_other_rows(root, field, change):
     pack(root)
@@ -271,6 +272,19 @@ def test_recorded_absence_and_negatives_hold_in_a_packed_store(root):
     item = next(questions[i] for i, q in enumerate(questions.questions) if q.video_id == "train0002")
     assert item.presence[0].tolist() == [[True, True], [True, True], [False, False]]
     assert item.negative_visual.shape == item.visual.shape
+
+
+def test_shorter_files_are_packed_with_what_they_lack_absent(root):
+    shorten(root, {"train0001": (1, 6), "train0002": (5, 3), "test0000": (2, 2)})
+    begun(root, 20)                                # interrupted after the short ones
+    pack(root)
+    (files, data), (packed, other) = first_batch(root), first_batch(root, features="packed")
+    assert torch.equal(files.presence, packed.presence) and not bool(files.presence.all())
+    torch.testing.assert_close(packed.audio, files.audio, rtol=2 ** -11, atol=1e-7)
+    torch.testing.assert_close(packed.visual, files.visual, rtol=2 ** -11, atol=1e-7)
+    assert other.spec(other.vocabulary()) == data.spec(data.vocabulary())
+    index = json.loads((root / "feats/packed/audio.json").read_text())
+    assert index["present"] == {"train0001": 1, "test0000": 1}         # 5 rows are 3 segments, all there are
 
 
 def test_a_damaged_first_file_costs_that_video_alone(root):
@@ -328,6 +342,7 @@ def test_tokens_are_packed_as_maps_and_the_index_knows(root):
 def test_the_command_plans_packs_and_verifies(root):
     done = command("scripts/pack_features.py", root, "--stride", "2", "--dry-run")
     assert done.returncode == 0 and "24 videos" in done.stdout and not (root / "feats/packed").exists()
+    assert "of 6 rows per video --stride 2 uses 3 as segments, fewer than 4; --stride 1 uses 6" in done.stdout
     done = command("scripts/pack_features.py", root, "--stride", "2")
     assert done.returncode == 0 and "dataset.features=packed" in done.stdout, done.stderr
     path = root / "feats/packed/audio.npy"
