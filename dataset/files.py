@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+
+from dataset.types import DataError
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
@@ -32,3 +35,13 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_jsonl(path: Path, records: Iterable[dict[str, Any]]) -> None:
     write_text(path, "".join(json.dumps(record) + "\n" for record in records))
+
+
+def refuse_special(path: Path) -> None:
+    """DataError where `path` is a pipe, a socket or a device: reading it may never end."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:                  # that it is not there is told by whoever opens it
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise DataError(f"{path} is a pipe, a socket or a device; give an ordinary file")

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, TypeAdapter, ValidationError
 
 from dataset import world
+from dataset.files import refuse_special, write_text
 from dataset.music_avqa import MusicAVQA
 from dataset.oracle import oracle_correct
 from dataset.presence import Scenario
@@ -65,13 +65,21 @@ class Synthetic(MusicAVQA):
         if scenario.ratio < 1 or scenario.segments is not None:
             return None
         path = self.root / f"oracle-{split}-{scenario.name}.json"
-        if not path.is_file():
+        correct = read_oracle(path)
+        if correct is None or len(correct) != len(self.questions(split)):
             scenes, asked = make_split(split, self.settings)
             correct = oracle_correct(scenes, asked, scenario.name)
-            temporary = path.with_suffix(f".{os.getpid()}.tmp")
-            temporary.write_text(json.dumps(correct))
-            temporary.replace(path)
-        return dict(enumerate(json.loads(path.read_text())))
+            write_text(path, json.dumps(correct))
+        return dict(enumerate(correct))
+
+
+def read_oracle(path: Path) -> list[bool] | None:
+    """What the file holds; None where it is not there or damaged, and so made (again)."""
+    refuse_special(path)
+    try:
+        return TypeAdapter(list[bool]).validate_json(path.read_bytes(), strict=True)
+    except (FileNotFoundError, ValidationError):
+        return None
 
 
 def prepare(root: Path, settings: dict[str, Any]) -> None:
@@ -104,7 +112,12 @@ def is_current(root: Path, settings: dict[str, Any]) -> bool:
     manifest = root / "manifest.json"
     if not manifest.is_file():
         return False
-    if json.loads(manifest.read_text()) == settings:
+    try:
+        found = json.loads(manifest.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{manifest} is damaged; delete {root}, it is generated again, or choose another folder with "
+                        "dataset.root=DIR") from error
+    if found == settings:
         return True
     raise DataError(f"{root} holds an embedded benchmark of other settings; delete it, or choose another folder with "
                     "dataset.root=DIR")

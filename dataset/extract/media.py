@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 SAMPLE_RATE = 16_000         # of VGGish
+FRAME = 224                  # pixels of a frame's side, of ResNet and CLIP
 SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".flv", ".mpg", ".mpeg", ".wmv", ".ts", ".3gp")
 
 
@@ -34,7 +35,7 @@ class Clip:
     sound: np.ndarray
 
 
-def read_clip(path: Path, seconds: list[int], size: int = 224) -> Clip:
+def read_clip(path: Path, seconds: list[int], size: int = FRAME) -> Clip:
     """Frames and sound of the given `seconds` (ascending); those past the end of a stream are left out.
 
     MediaError when the file cannot be opened, holds neither stream, breaks off or is damaged.

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 from tqdm import tqdm
 
 from dataset.extract.media import SUFFIXES, Clip
 from dataset.extract.workers import decoded
-from dataset.files import write_json, write_jsonl, write_whole
+from dataset.files import refuse_special, write_json, write_jsonl, write_whole
 from dataset.lock import alone_in
 from dataset.presence import RECORD
 from dataset.types import DataError
@@ -70,29 +71,38 @@ def extract(videos: list[tuple[str, Path]], out: Path, extractors: list[Callable
             workers: int = 0) -> Summary:
     """Features of all `videos` that have none yet; DataError when another process extracts into `out`."""
     with alone_in(out, "extracting into"):
-        check_settings(out, extractors, settings)
         records = read_manifest(out)
+        check_settings(out, settings, not records)
         folders = [e.folder for e in extractors]
-        left = [(n, p) for n, p in videos if not set(folders) <= set(records.get(n, {}).get("files", {}))]
+        left = [(name, path) for name, path in videos if not is_done(out, name, records.get(name), folders)]
         summary = Summary(skipped=len(videos) - len(left))
-        with (open(out / "manifest.jsonl", "a") as manifest, closing(decoded(left, settings.chosen, workers)) as clips,
-              tqdm(clips, total=len(left), desc="videos", unit="video") as bar):
-            for name, clip in bar:
-                rows = clip if isinstance(clip, str) else features_of(clip, extractors, settings)
-                if isinstance(rows, str):
-                    summary.failed[name] = rows
-                    bar.set_postfix(failed=len(summary.failed))
-                    continue
-                files = {folder: save_rows(out / folder / f"{name}.npy", values) for folder, values in rows.items()}
-                earlier = records.get(name, {}).get("files", {})
-                records[name] = {"video": name, "rows": rows_of(clip), "files": {**earlier, **files}}
-                manifest.write(json.dumps(records[name]) + "\n")
-                manifest.flush()
-                summary.done += 1
-        write_presence(out, records, settings)
+        clips = decoded(left, settings.chosen, workers)
+        try:
+            with closing(clips), tqdm(clips, total=len(left), desc="videos", unit="video") as bar:
+                extract_clips(bar, out, extractors, settings, records, summary)
+        finally:                         # what is done must not be taken for complete when the rest never comes
+            write_presence(out, records, settings)
     total = len(settings.chosen)
     summary.partly = {n: r["rows"] for n, r in records.items() if min(r["rows"].values()) < total}
     return summary
+
+
+def extract_clips(clips: tqdm, out: Path, extractors: list[Callable], settings: Settings,
+                  records: dict[str, dict[str, Any]], summary: Summary) -> None:
+    """Write the features of each of the `clips`, and note it in `records` and their file."""
+    with open(out / "manifest.jsonl", "a") as manifest:
+        for name, clip in clips:
+            rows = clip if isinstance(clip, str) else features_of(clip, extractors, settings)
+            if isinstance(rows, str):
+                summary.failed[name] = rows
+                clips.set_postfix(failed=len(summary.failed))
+                continue
+            files = {folder: save_rows(out / folder / f"{name}.npy", values) for folder, values in rows.items()}
+            earlier = records[name]["files"] if name in records else {}
+            records[name] = {"video": name, "rows": rows_of(clip), "files": {**earlier, **files}}
+            manifest.write(json.dumps(records[name]) + "\n")
+            manifest.flush()
+            summary.done += 1
 
 
 def rows_of(clip: Clip) -> dict[str, int]:
@@ -139,40 +149,72 @@ def save_rows(path: Path, values: np.ndarray | None) -> str | None:
     return hashlib.sha256(values.tobytes()).hexdigest()
 
 
-def check_settings(out: Path, extractors: list[Callable], settings: Settings) -> None:
-    """One folder holds features of one kind: the settings of the first extraction are kept and asked of all others."""
+def check_settings(out: Path, settings: Settings, empty: bool) -> None:
+    """One folder holds features of one kind: the settings of the first extraction are kept and asked of all others.
+
+    `empty`: no video is done, so a damaged file can be written again.
+    """
     path = out / "extraction.json"
+    refuse_special(path)
     here: dict[str, Any] = vars(settings)
     if path.is_file():
         try:
-            earlier = json.loads(path.read_text())
-        except ValueError as error:
-            raise DataError(f"{path} is damaged; extract into another folder") from error
-        if earlier != here:
-            raise DataError(f"{out} holds features extracted with {earlier}, now asked for are {here}; use the same "
-                            "options or another folder")
-        return
+            earlier = json.loads(path.read_bytes())
+        except (ValueError, RecursionError) as error:
+            if not empty:
+                raise DataError(f"{path} is damaged; delete it if the features there were extracted with {here}, else "
+                                "extract into another folder") from error
+        else:
+            if earlier != here:
+                raise DataError(f"{out} holds features extracted with {str(earlier)[:200]}, now asked for are {here}; use "
+                                "the same options or another folder")
+            return
     write_json(path, here)
 
 
+class Rows(BaseModel):
+    """Present rows of each modality."""
+
+    model_config = ConfigDict(strict=True)
+
+    audio: NonNegativeInt
+    visual: NonNegativeInt
+
+
+class Record(BaseModel):
+    """A line of the manifest: a video whose files are whole, and their digests by folder, None where there is no file."""
+
+    model_config = ConfigDict(strict=True)
+
+    video: str
+    rows: Rows
+    files: dict[str, str | None]
+
+
 def read_manifest(out: Path) -> dict[str, dict[str, Any]]:
-    """Records by video. A line that a killed extraction left unfinished is dropped, and cut from the file."""
+    """Records by video. Lines that are damaged, or that a kill left unfinished, are cut: their videos are done again."""
     path = out / "manifest.jsonl"
+    refuse_special(path)
     if not path.is_file():
         return {}
-    good = list(whole_records(path.read_text().splitlines()))
+    good = list(whole_records(path.read_bytes().splitlines()))
     write_jsonl(path, good)
     return {record["video"]: record for record in good}
 
 
-def whole_records(lines: list[str]) -> Iterator[dict[str, Any]]:
+def whole_records(lines: list[bytes]) -> Iterator[dict[str, Any]]:
     for line in lines:
         try:
-            record = json.loads(line)
-        except ValueError:
+            yield Record.model_validate_json(line).model_dump()
+        except ValidationError:
             continue
-        if isinstance(record, dict) and {"video", "rows", "files"} <= set(record):
-            yield record
+
+
+def is_done(out: Path, video: str, record: dict[str, Any] | None, folders: list[str]) -> bool:
+    """Whether a video has all its files, or needs none in a folder because the modality is absent."""
+    files = record["files"] if record else {}
+    return all(folder in files and (files[folder] is None or (out / folder / f"{video}.npy").is_file())
+               for folder in folders)
 
 
 def write_presence(out: Path, records: dict[str, dict[str, Any]], settings: Settings) -> None:

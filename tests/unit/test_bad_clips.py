@@ -12,6 +12,7 @@ from scipy.io import wavfile
 from dataset.extract import workers
 from dataset.extract.media import SAMPLE_RATE, Clip, MediaError, read_clip
 from dataset.extract.pipeline import Settings, extract
+from dataset.presence import read_recorded
 from dataset.types import DataError
 
 TONE = np.sin(2 * np.pi * 440 * np.arange(2 * SAMPLE_RATE) / SAMPLE_RATE).astype(np.float32)
@@ -146,6 +147,47 @@ def test_two_extractions_into_one_folder_do_not_mix(tmp_path):
     videos = [write_sound(tmp_path / "a.avi", TONE)]
     summary = extract(videos, tmp_path / "out", [Meets()], Settings(seconds=2))
     assert "another process is extracting into" in summary.failed["a"]
-    with pytest.raises(DataError, match="damaged"):
-        (tmp_path / "out/extraction.json").write_text("{")
-        extract(videos, tmp_path / "out", [Level()], Settings(seconds=2))
+
+
+@pytest.mark.parametrize("line", [
+    b"\xff\xfe", b"[" * 100_000, b"[]", b'{"video": "a", "rows": 3, "files": {}}',
+    b'{"video": "a", "rows": {}, "files": []}',
+    b'{"video": "a", "rows": {"audio": -1, "visual": 0}, "files": {"level": "0"}}',
+    b'{"video": "a", "rows": {"audio": 2, "visual": "0"}, "files": {"level": "0"}}',
+])
+def test_damaged_lines_of_a_manifest_are_made_again(tmp_path, line):
+    videos = [write_sound(tmp_path / f"{name}.avi", TONE) for name in "ab"]
+    extract(videos, tmp_path / "out", [Level()], Settings(seconds=2))
+    manifest = tmp_path / "out/manifest.jsonl"
+    good = manifest.read_bytes().splitlines()
+    manifest.write_bytes(line + b"\n" + good[1] + b"\n")
+    summary = extract(videos, tmp_path / "out", [Level()], Settings(seconds=2))
+    assert (summary.done, summary.skipped) == (1, 1)
+    assert sorted(manifest.read_bytes().splitlines()) == sorted(good)
+    (tmp_path / "out/level/b.npy").unlink()               # a file that was deleted is made again, too
+    assert extract(videos, tmp_path / "out", [Level()], Settings(seconds=2)).done == 1
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff", b"[" * 100_000, b"[1]", b'"text"'])
+def test_damaged_settings_are_one_line_once_features_are_there(tmp_path, content):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "extraction.json").write_bytes(b"{")           # nothing is lost yet: made again
+    extract([write_sound(tmp_path / "a.avi", TONE)], out, [Level()], Settings(seconds=2))
+    (out / "extraction.json").write_bytes(content)
+    with pytest.raises(DataError, match="extraction.json is damaged; delete it if|holds features extracted with") as error:
+        extract([write_sound(tmp_path / "a.avi", TONE)], out, [Level()], Settings(seconds=2))
+    assert len(str(error.value)) < 500 + len(str(out)) * 2
+
+
+def test_an_extraction_that_stops_leaves_word_of_what_is_absent(tmp_path):
+    class Stops(Level):
+        def __call__(self, clip):
+            if clip.sound.max() > 0.6:
+                raise KeyboardInterrupt
+            return super().__call__(clip)
+
+    videos = [write_sound(tmp_path / "a.avi", TONE[:SAMPLE_RATE] / 2), write_sound(tmp_path / "b.avi", TONE)]
+    with pytest.raises(KeyboardInterrupt):
+        extract(videos, tmp_path / "out", [Stops()], Settings(seconds=2))
+    assert read_recorded(tmp_path / "out", 0.0).rows == {"a": (1, 0)}

@@ -56,6 +56,24 @@ def test_oracle_stands_above_the_floor_and_below_complete(data):
     assert len(data.oracle("test", SCENARIOS["audio_missing"])) == len(questions)
 
 
+@pytest.mark.parametrize("content", [b"", b"[true", b"\xff", b"[" * 100_000, b"{}", b"[1, 2]", b"[true]"])
+def test_a_damaged_oracle_is_made_again(data, content):
+    right = data.oracle("val", SCENARIOS["audio_missing"])
+    path = data.root / "oracle-val-audio_missing.json"
+    whole = path.read_bytes()
+    path.write_bytes(content)
+    assert data.oracle("val", SCENARIOS["audio_missing"]) == right and path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000, b"3"])
+def test_a_damaged_manifest_is_one_line_and_nothing_is_deleted(tmp_path, content):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/manifest.json").write_bytes(content)
+    with pytest.raises(DataError, match="delete (it|.*data, it is generated again)"):
+        build(tmp_path / "data")
+    assert (tmp_path / "data/manifest.json").read_bytes() == content
+
+
 def test_questions_of_a_split_are_those_of_the_oracle(data):
     _, asked = make_split("test", data.settings)
     assert [q["answer"] for q in asked] == [q.answer for q in data.questions("test")]
