@@ -15,7 +15,7 @@ from dataset.packed import PackedStore
 from dataset.presence import COLUMNS, SCENARIOS, Scenario, read_recorded
 from dataset.question_features import QuestionFeatures
 from dataset.questions import read_questions
-from dataset.store import FeatureStore, Layout, check_same_clip, note_on_segments
+from dataset.store import DAY, FeatureStore, Layout, check_same_clip, note_on_segments
 from dataset.types import AUDIO, MODALITIES, VISUAL, DataError, DataSpec, Question
 from dataset.vocabulary import Vocabulary
 
@@ -50,7 +50,7 @@ class MusicAVQA:
         visual_folder: str = "feats/res18_14x14",
         visual_layout: Layout = "map",
         question_features: str | None = None,
-        stride: Annotated[int, Field(ge=1)] = 6,
+        stride: Annotated[int, Field(ge=1, le=DAY)] = 6,
         features: Literal["files", "packed"] = "files",
         packed_folder: str = "feats/packed",
         skip_missing: bool = False,

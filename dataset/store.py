@@ -15,6 +15,7 @@ import torch
 from dataset.types import DataError
 
 FLOATS = (np.float16, np.float32)
+DAY = 86_400                             # seconds, the longest clip and the largest stride
 FEW, USUAL, MANY = 4, 10, 20             # segments: a warning below, those of AVST, more than is ever suggested
 Layout = Literal["map", "cls_first"]     # a second of picture: channels x height x width, or tokens x channels, frame first
 

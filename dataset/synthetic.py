@@ -20,6 +20,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from dataset import world
 from dataset.files import refuse_special, write_text
+from dataset.memory import refuse_beyond_memory
 from dataset.music_avqa import MusicAVQA
 from dataset.oracle import oracle_correct
 from dataset.presence import Scenario
@@ -44,12 +45,12 @@ class Synthetic(MusicAVQA):
         self,
         *,
         root: str = "data/synthetic",
-        train_videos: Annotated[int, Field(ge=1)] = 3600,
-        val_videos: Annotated[int, Field(ge=1)] = 400,
-        test_videos: Annotated[int, Field(ge=1)] = 500,
-        questions_per_video: Annotated[int, Field(ge=1)] = 8,
-        channels: Annotated[int, Field(ge=8)] = 96,
-        noise: Annotated[float, Field(ge=0)] = 0.3,
+        train_videos: Annotated[int, Field(ge=1, le=1_000_000)] = 3600,
+        val_videos: Annotated[int, Field(ge=1, le=1_000_000)] = 400,
+        test_videos: Annotated[int, Field(ge=1, le=1_000_000)] = 500,
+        questions_per_video: Annotated[int, Field(ge=1, le=1000)] = 8,
+        channels: Annotated[int, Field(ge=8, le=100_000)] = 96,
+        noise: Annotated[float, Field(ge=0, le=1e6)] = 0.3,
         data_seed: Annotated[int, Field(ge=0)] = 0,
         train_missing_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0,
     ) -> None:
@@ -91,6 +92,10 @@ def prepare(root: Path, settings: dict[str, Any]) -> None:
         return
     if root.exists() and any(root.iterdir()):
         raise DataError(f"{root} is not empty and no embedded benchmark; choose another folder with dataset.root=DIR")
+    videos = max(settings[f"{split}_videos"] for split in SPLITS)
+    values = SEGMENTS * settings["channels"] * (len(KINDS) + 3 * ROWS * len(COLUMNS))      # of a video, on the way
+    refuse_beyond_memory(8.0 * videos * values, f"a split of {videos} scenes with {settings['channels']} channels",
+                         "set fewer dataset.train_videos or dataset.channels")
     root.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
     try:

@@ -17,9 +17,11 @@ sys.path.insert(0, str(ROOT))
 from dataset import avqa, questions  # noqa: E402
 from dataset.extract import EXTRACTORS, build_extractor, parse_weights  # noqa: E402
 from dataset.extract.pipeline import Settings, Summary, extract, find_videos  # noqa: E402
+from dataset.store import DAY  # noqa: E402
 from engine import runtime  # noqa: E402
 from engine.errors import UsageError, run_guarded  # noqa: E402
 
+WORKERS = 256                # far more than any machine has use for
 QUESTION_FORMATS = {"music_avqa": questions.Annotation, "avqa": avqa.Annotation}
 
 
@@ -59,8 +61,8 @@ def tell(summary: Summary, total_rows: int) -> None:
 
 def main() -> None:
     options = parse()
-    if min(options.seconds, options.stride) < 1 or options.workers < 0:
-        raise UsageError("--seconds and --stride must be at least 1, --workers at least 0")
+    if not (1 <= options.seconds <= DAY and 1 <= options.stride <= DAY and 0 <= options.workers <= WORKERS):
+        raise UsageError(f"--seconds and --stride must be from 1 to {DAY}, a day, and --workers from 0 to {WORKERS}")
     videos, weights = find_videos(options.videos), parse_weights(options.weights)
     device = runtime.make_accelerator({"device": options.device, "bf16": False}).device
     extractors = [build_extractor(name, weights.get(name), device) for name in options.features]

@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 from dataset.lock import alone_in  # noqa: E402
 from dataset.packed import verify  # noqa: E402
 from dataset.packing import Packing  # noqa: E402
-from dataset.store import FeatureStore, Layout, check_same_clip, note_on_segments  # noqa: E402
+from dataset.store import DAY, FeatureStore, Layout, check_same_clip, note_on_segments  # noqa: E402
 from engine.errors import UsageError, run_guarded  # noqa: E402
 
 
@@ -81,8 +81,8 @@ def check_arrays(out: Path) -> None:
 
 def main() -> None:
     options = parse()
-    if options.stride < 1:
-        raise UsageError("--stride must be at least 1")
+    if not 1 <= options.stride <= DAY:
+        raise UsageError(f"--stride must be from 1 to {DAY}, the seconds of a day")
     out = options.out or options.root / "feats" / "packed"
     if options.verify:
         check_arrays(out)

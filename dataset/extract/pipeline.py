@@ -19,10 +19,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 from tqdm import tqdm
 
-from dataset.extract.media import SUFFIXES, Clip
+from dataset.extract.media import FRAME, SAMPLE_RATE, SUFFIXES, Clip
 from dataset.extract.workers import decoded
 from dataset.files import refuse_special, write_json, write_jsonl, write_whole
 from dataset.lock import alone_in
+from dataset.memory import refuse_beyond_memory
 from dataset.presence import RECORD
 from dataset.types import DataError
 
@@ -38,6 +39,13 @@ class Settings:
     @property
     def chosen(self) -> list[int]:
         return list(range(0, self.seconds, self.stride))
+
+    def memory(self, extractors: list[Callable], workers: int) -> float:
+        """Bytes of the decoded clips that wait or are read, and of the features of one, when all are of full length."""
+        rows = -(-self.seconds // self.stride)
+        clip = 4 * SAMPLE_RATE * (self.seconds + rows) + 2 * FRAME * FRAME * 3 * rows
+        values = sum(float(np.prod(extractor.shape)) for extractor in extractors) * rows
+        return (workers + 1) * clip + values * (4 + np.dtype(self.dtype).itemsize)
 
 
 @dataclass
@@ -70,6 +78,8 @@ def find_videos(folder: Path) -> list[tuple[str, Path]]:
 def extract(videos: list[tuple[str, Path]], out: Path, extractors: list[Callable], settings: Settings,
             workers: int = 0) -> Summary:
     """Features of all `videos` that have none yet; DataError when another process extracts into `out`."""
+    refuse_beyond_memory(settings.memory(extractors, min(workers, len(videos))), f"a clip of {settings.seconds} seconds",
+                         "use fewer --seconds, fewer --workers or a larger --stride")
     with alone_in(out, "extracting into"):
         records = read_manifest(out)
         check_settings(out, settings, not records)

@@ -4,8 +4,10 @@ import multiprocessing
 import os
 import signal
 import time
+from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 from scipy.io import wavfile
 
@@ -14,6 +16,8 @@ from dataset.extract.media import SAMPLE_RATE, Clip, MediaError, read_clip
 from dataset.extract.pipeline import Settings, extract
 from dataset.presence import read_recorded
 from dataset.types import DataError
+from engine.errors import UsageError
+from scripts import extract_features, make_example_videos, pack_features
 
 TONE = np.sin(2 * np.pi * 440 * np.arange(2 * SAMPLE_RATE) / SAMPLE_RATE).astype(np.float32)
 SILENCE = Clip(np.zeros((0, 224, 224, 3), np.uint8), np.zeros((2, SAMPLE_RATE), np.float32))
@@ -166,6 +170,42 @@ def test_damaged_lines_of_a_manifest_are_made_again(tmp_path, line):
     assert sorted(manifest.read_bytes().splitlines()) == sorted(good)
     (tmp_path / "out/level/b.npy").unlink()               # a file that was deleted is made again, too
     assert extract(videos, tmp_path / "out", [Level()], Settings(seconds=2)).done == 1
+
+
+def free(monkeypatch, gigabytes):
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=gigabytes * 1e9))
+
+
+def test_clips_beyond_the_memory_are_refused_before_anything_is_made(tmp_path, monkeypatch):
+    """A day of maps of (512, 14, 14), every second: 86,400 x 100,352 values of 4 and 2 bytes are 52 GB, and more."""
+    class Maps(Level):
+        shape = (512, 14, 14)
+
+    videos = [write_sound(tmp_path / "a.avi", TONE)]
+    free(monkeypatch, 50)
+    with pytest.raises(DataError, match="86400 seconds needs about .* GB of memory, 50.0 GB are free; use fewer --sec"):
+        extract(videos, tmp_path / "out", [Maps()], Settings(seconds=86_400))
+    assert not (tmp_path / "out").exists()
+    free(monkeypatch, 1)
+    extract(videos, tmp_path / "out", [Level()], Settings(seconds=60), workers=2)
+    assert (tmp_path / "out/level/a.npy").is_file()
+
+
+@pytest.mark.parametrize("script, options, message", [
+    (extract_features, ["a", "b", "--seconds", "1000000000"], "--seconds and --stride must be from 1 to 86400"),
+    (extract_features, ["a", "b", "--stride", "1" + "0" * 30], "--seconds and --stride must be from 1 to 86400"),
+    (extract_features, ["a", "b", "--workers", "1000000"], "--workers from 0 to 256"),
+    (pack_features, ["a", "--stride", "1" + "0" * 30], "--stride must be from 1 to 86400"),
+    (make_example_videos, ["a", "--videos", "1000000000"], "--videos must be from 4 to 10000"),
+    (make_example_videos, ["a", "--seconds", "1e9"], "--seconds from 1 to 3600"),
+    (make_example_videos, ["a", "--seconds", "nan"], "--seconds from 1 to 3600"),
+])
+def test_absurd_sizes_are_bounded(monkeypatch, tmp_path, script, options, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["script", *options])
+    with pytest.raises(UsageError, match=message):
+        script.main()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("content", [b"{", b"\xff", b"[" * 100_000, b"[1]", b'"text"'])
