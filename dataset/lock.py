@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dataset.files import refuse_special
 from dataset.types import DataError
 
 
@@ -18,6 +19,7 @@ def alone_in(folder: Path, doing: str) -> Iterator[None]:
     however it ends, so the lock file itself may stay.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    refuse_special(folder / ".lock")
     with open(folder / ".lock", "a") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

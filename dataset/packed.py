@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
+from dataset.files import refuse_special
 from dataset.store import Layout, refuse_non_finite
 from dataset.types import DataError
 
@@ -35,6 +36,7 @@ class PackedStore:
         if stride != self.stride:
             raise DataError(f"{self.path} was packed with stride {self.stride}, dataset.stride={stride} is asked for; set "
                             f"dataset.stride={self.stride} or pack again")
+        refuse_special(self.path)
         self.row, self.present, self.source_rows = index.rows, index.present, index.source_rows
         try:
             array = self.array
@@ -118,6 +120,7 @@ class Index(BaseModel):
 
 
 def read_index(path: Path) -> Index:
+    refuse_special(path)
     try:
         return Index.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:

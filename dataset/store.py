@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from dataset.files import refuse_special
 from dataset.types import DataError
 
 FLOATS = (np.float16, np.float32)
@@ -91,6 +92,7 @@ class FeatureStore:
 
     def open(self, path: Path) -> np.ndarray:
         """The file as a memory map, its header checked; nothing is unpickled."""
+        refuse_special(path)
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         except FileNotFoundError as error:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +18,7 @@ import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 
 from dataset import world
-from dataset.files import refuse_special, write_text
+from dataset.files import refuse_special, remove_leftovers, temporary_beside, write_text
 from dataset.memory import refuse_beyond_memory
 from dataset.music_avqa import MusicAVQA
 from dataset.oracle import oracle_correct
@@ -97,12 +96,12 @@ def prepare(root: Path, settings: dict[str, Any]) -> None:
     refuse_beyond_memory(8.0 * videos * values, f"a split of {videos} scenes with {settings['channels']} channels",
                          "set fewer dataset.train_videos or dataset.channels")
     root.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
+    remove_leftovers(root.parent)
+    temporary = temporary_beside(root)
     try:
         for split in SPLITS:
             write_split(temporary, split, settings)
         (temporary / "manifest.json").write_text(json.dumps(settings, indent=2))
-        temporary.chmod(0o755)
         try:
             temporary.rename(root)           # onto nothing or an empty folder; fails when another process was first
         except OSError:

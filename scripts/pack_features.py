@@ -18,6 +18,7 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from dataset.files import remove_leftovers  # noqa: E402
 from dataset.lock import alone_in  # noqa: E402
 from dataset.packed import verify  # noqa: E402
 from dataset.packing import Packing  # noqa: E402
@@ -58,6 +59,7 @@ def plan(packings: list[Packing], out: Path) -> int:
 
 def write_arrays(packings: list[Packing], out: Path, needed: int) -> None:
     """Pack `needed` bytes, unless the disk has no room for what is left of them."""
+    remove_leftovers(out)
     free = shutil.disk_usage(out).free
     # Blocks and not the size: the file that an interrupted run leaves has its full size and few of its blocks.
     held = sum(p.temporary.stat().st_blocks * 512 for p in packings if p.temporary.is_file())

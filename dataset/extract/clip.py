@@ -17,7 +17,7 @@ from transformers import CLIPModel, CLIPTokenizerFast
 from transformers.utils import logging
 
 from dataset.extract.media import FRAME, SAMPLE_RATE, Clip
-from dataset.files import write_whole
+from dataset.files import refuse_special, write_whole
 from dataset.types import DataError
 
 MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -29,6 +29,8 @@ def load(part: type, source: Path | None):
     """`source`: a local folder as saved by transformers; None downloads ViT-B/32 once."""
     if source is not None and not source.is_dir():
         raise DataError(f"CLIP cannot be loaded from {source}, there is no such folder; give {CONTENT}")
+    for file in source.iterdir() if source else ():
+        refuse_special(file)
     logging.set_verbosity_error()                # its tables of what did not fit say less than the line below
     try:
         if part is not CLIPModel:

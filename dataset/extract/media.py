@@ -14,6 +14,8 @@ import av
 import numpy as np
 from PIL import Image
 
+from dataset.files import is_special
+
 SAMPLE_RATE = 16_000         # of VGGish
 FRAME = 224                  # pixels of a frame's side, of ResNet and CLIP
 SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".flv", ".mpg", ".mpeg", ".wmv", ".ts", ".3gp")
@@ -40,6 +42,8 @@ def read_clip(path: Path, seconds: list[int], size: int = FRAME) -> Clip:
 
     MediaError when the file cannot be opened, holds neither stream, breaks off or is damaged.
     """
+    if is_special(path):
+        raise MediaError("a pipe, a socket or a device, no ordinary file")
     try:
         with av.open(str(path)) as container:
             if not container.streams.video and not container.streams.audio:

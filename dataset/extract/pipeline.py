@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from dataset.extract.media import FRAME, SAMPLE_RATE, SUFFIXES, Clip
 from dataset.extract.workers import decoded
-from dataset.files import refuse_special, write_json, write_jsonl, write_whole
+from dataset.files import refuse_special, remove_leftovers, write_json, write_jsonl, write_whole
 from dataset.lock import alone_in
 from dataset.memory import refuse_beyond_memory
 from dataset.presence import RECORD
@@ -64,7 +64,7 @@ def find_videos(folder: Path) -> list[tuple[str, Path]]:
         raise DataError(f"video folder {folder} does not exist; give a folder with one file per video")
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in SUFFIXES or not path.is_file():
+        if path.suffix.lower() not in SUFFIXES or path.is_dir():
             continue
         if path.stem in found:
             raise DataError(f"two videos are called '{path.stem}': {found[path.stem]} and {path}; features are named by "
@@ -81,9 +81,11 @@ def extract(videos: list[tuple[str, Path]], out: Path, extractors: list[Callable
     refuse_beyond_memory(settings.memory(extractors, min(workers, len(videos))), f"a clip of {settings.seconds} seconds",
                          "use fewer --seconds, fewer --workers or a larger --stride")
     with alone_in(out, "extracting into"):
+        folders = [e.folder for e in extractors]
+        for folder in ("", *folders):
+            remove_leftovers(out / folder)
         records = read_manifest(out)
         check_settings(out, settings, not records)
-        folders = [e.folder for e in extractors]
         left = [(name, path) for name, path in videos if not is_done(out, name, records.get(name), folders)]
         summary = Summary(skipped=len(videos) - len(left))
         clips = decoded(left, settings.chosen, workers)
