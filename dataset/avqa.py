@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, field_validator
 
 from dataset.music_avqa import MusicAVQA
 from dataset.questions import QuestionNumber, Record, VideoName, ends_in_punctuation, read_questions
-from dataset.store import Layout
+from dataset.store import DAY, Layout
 from dataset.types import AVQA_TYPES, DataError, Question
 
 
@@ -80,7 +80,7 @@ class AVQA(MusicAVQA):
         visual_folder: str = "feats/res18_14x14",
         visual_layout: Layout = "map",
         question_features: str | None = None,
-        stride: Annotated[int, Field(ge=1)] = 1,
+        stride: Annotated[int, Field(ge=1, le=DAY)] = 1,
         holdout: Annotated[float, Field(gt=0, lt=1)] = 0.05,
         features: Literal["files", "packed"] = "files",
         packed_folder: str = "feats/packed",

@@ -4,15 +4,43 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
+import socket
+import stat
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+
+import psutil
+
+from dataset.types import DataError
+
+MACHINE = f"{zlib.crc32(socket.gethostname().encode()):08x}"
+LEFT_HERE = re.compile(rf"\..*\.{MACHINE}\.(\d{{1,9}})\.tmp")
+
+
+def temporary_beside(path: Path) -> Path:
+    """A hidden name in the folder of `path`, which tells the machine and the process that write there."""
+    return path.with_name(f".{path.name[:50]}.{MACHINE}.{os.getpid()}.tmp")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what processes of this machine that are gone left in `folder` under temporary names.
+
+    For the start of a command: what has the number of this process is from an earlier one with the same number.
+    """
+    for path in folder.glob(".*.tmp"):
+        left = LEFT_HERE.fullmatch(path.name)
+        if left and (int(left[1]) == os.getpid() or not psutil.pid_exists(int(left[1]))):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary file beside `path`, flush it to disk and rename it onto `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(path)
     try:
         write(temporary)
         with open(temporary, "rb+") as handle:
@@ -32,3 +60,18 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_jsonl(path: Path, records: Iterable[dict[str, Any]]) -> None:
     write_text(path, "".join(json.dumps(record) + "\n" for record in records))
+
+
+def is_special(path: Path) -> bool:
+    """Whether `path` is a pipe, a socket or a device: reading it may never end."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:                  # that it is not there is told by whoever opens it
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def refuse_special(path: Path) -> None:
+    """DataError naming `path` when it is special."""
+    if is_special(path):
+        raise DataError(f"{path} is a pipe, a socket or a device; give an ordinary file")

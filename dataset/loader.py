@@ -79,7 +79,11 @@ class QuestionSet(Dataset):
     def presence(self, question: Question) -> np.ndarray:
         """(T, 2) bool: what neither the scenario takes nor the data lack."""
         present = self.scenario.presence(question.row, self.audio.segments)
-        return present & self.recorded.presence(question.video_id, self.audio.segments, self.audio.stride, self.train)
+        present &= self.recorded.presence(question.video_id, self.audio.segments, self.audio.stride, self.train)
+        for modality, store in enumerate((self.audio, self.visual)):
+            if present[:, modality].any():           # else its file is not even opened
+                present[store.segments_of(question.video_id):, modality] = False
+        return present
 
     def answer(self, question: Question) -> int:
         """Position among the question's candidates, or in the vocabulary where it has none."""
@@ -108,9 +112,9 @@ class QuestionSet(Dataset):
         for _ in range(self.visual.segments):
             other = int(rng.integers(others))
             video = self.seen[other + (other >= own)]
-            present = self.visual.rows
+            present = self.visual.rows_of(video)
             if video in self.recorded.rows:
-                present = self.visual.stored_rows(self.recorded.rows[video][VISUAL])
+                present = min(present, self.visual.stored_rows(self.recorded.rows[video][VISUAL]))
             rows.append(self.visual.read(video, int(rng.integers(present))))
         return np.stack(rows)
 

@@ -15,7 +15,7 @@ from dataset.packed import PackedStore
 from dataset.presence import COLUMNS, SCENARIOS, Scenario, read_recorded
 from dataset.question_features import QuestionFeatures
 from dataset.questions import read_questions
-from dataset.store import FeatureStore, Layout, check_same_clip
+from dataset.store import DAY, FeatureStore, Layout, check_same_clip, note_on_segments
 from dataset.types import AUDIO, MODALITIES, VISUAL, DataError, DataSpec, Question
 from dataset.vocabulary import Vocabulary
 
@@ -34,7 +34,8 @@ class MusicAVQA:
     for backbones that read CLIP's text. `features`: one file per video, or the arrays that scripts/pack_features.py
     leaves in `packed_folder`. `skip_missing`: leave out questions whose video has no feature files, instead of
     stopping. `train_missing_ratio`: share of the training videos that lose one modality for good, as if it had never
-    been recorded. What feats/presence.json records as lacking (see docs/data.md) is absent in training and test.
+    been recorded. What feats/presence.json records as lacking (see docs/data.md) is absent in training and test, and so
+    is what a shorter feature file lacks.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class MusicAVQA:
         visual_folder: str = "feats/res18_14x14",
         visual_layout: Layout = "map",
         question_features: str | None = None,
-        stride: Annotated[int, Field(ge=1)] = 6,
+        stride: Annotated[int, Field(ge=1, le=DAY)] = 6,
         features: Literal["files", "packed"] = "files",
         packed_folder: str = "feats/packed",
         skip_missing: bool = False,
@@ -79,6 +80,10 @@ class MusicAVQA:
             visual = FeatureStore(self.root / self.folders[VISUAL], self.stride, dimensions=3,
                                   layout=self.visual_layout)
         check_same_clip(audio, visual)
+        note = note_on_segments(audio.source_rows, self.stride,
+                                "pack_features.py --stride " if self.packed_folder else "dataset.stride=")
+        if note:
+            print(note)
         return {AUDIO: audio, VISUAL: visual}
 
     @cached_property

@@ -8,19 +8,16 @@ training notices, and half the disk.
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
-from dataset.files import write_json, write_jsonl
-from dataset.store import FeatureStore, Layout, refuse_non_finite
+from dataset.files import refuse_special
+from dataset.store import Layout, refuse_non_finite
 from dataset.types import DataError
 
 FORMAT = 1
@@ -39,7 +36,8 @@ class PackedStore:
         if stride != self.stride:
             raise DataError(f"{self.path} was packed with stride {self.stride}, dataset.stride={stride} is asked for; set "
                             f"dataset.stride={self.stride} or pack again")
-        self.row = index.rows
+        refuse_special(self.path)
+        self.row, self.present, self.source_rows = index.rows, index.present, index.source_rows
         try:
             array = self.array
         except Exception as error:      # a damaged header makes numpy raise nearly anything
@@ -69,6 +67,12 @@ class PackedStore:
                             "dataset.skip_missing=true")
         return self.array[self.row[video_id]]
 
+    def segments_of(self, video_id: str) -> int:
+        """How many of its T segments a video has, from the start; the others are absent."""
+        return self.present.get(video_id, self.segments)
+
+    rows_of = segments_of
+
     def read(self, video_id: str, rows: slice | int) -> np.ndarray:
         """The rows asked for, finite, in the type of the store."""
         values = np.array(self.check(video_id)[rows])
@@ -81,7 +85,11 @@ class PackedStore:
 
 
 class Index(BaseModel):
-    """What FOLDER/NAME.json must hold; `rows` gives each video its row, a video without one could not be read."""
+    """What FOLDER/NAME.json must hold.
+
+    `rows` gives each video its row, a video without one could not be read; `present` the number of segments of those
+    that have fewer than T.
+    """
 
     model_config = ConfigDict(strict=True)
 
@@ -95,6 +103,7 @@ class Index(BaseModel):
     listing: str
     rows: Annotated[dict[str, NonNegativeInt], Field(min_length=1)]
     sha256: dict[str, str]
+    present: dict[str, PositiveInt] = {}
 
     @model_validator(mode="after")
     def agrees_with_itself(self) -> Index:
@@ -103,12 +112,15 @@ class Index(BaseModel):
             raise ValueError("two videos share a row, or a row lies outside the array")
         if self.rows.keys() != self.sha256.keys():
             raise ValueError("rows and sha256 name different videos")
+        if not self.present.keys() <= self.rows.keys() or any(n >= self.shape[1] for n in self.present.values()):
+            raise ValueError("present names other videos than rows, or as many segments as the array has")
         if self.shape[1] != -(-self.source_rows // self.stride):
             raise ValueError(f"{self.source_rows} rows with stride {self.stride} are not {self.shape[1]} segments")
         return self
 
 
 def read_index(path: Path) -> Index:
+    refuse_special(path)
     try:
         return Index.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
@@ -120,116 +132,6 @@ def read_index(path: Path) -> Index:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "content"
         raise DataError(f"index {path} is damaged ({field}: {first['msg']}); pack again") from error
-
-
-@dataclass
-class Packing:
-    """One modality on its way into one array.
-
-    `videos` are those found in the source folder; `failed` gives the reason for each that could not be read. The array is
-    filled under a temporary name with plain writes (mapped pages would count as memory), each video is read back and
-    compared, and a line in a journal says that it is done, so a killed run continues after the last whole video.
-    """
-
-    source: FeatureStore
-    folder: Path
-    name: str
-    dtype: Literal["float16", "float32"] = "float16"
-    failed: dict[str, str] = field(default_factory=dict)
-
-    @cached_property
-    def videos(self) -> list[str]:
-        return self.source.videos
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return len(self.videos), self.source.segments, *self.source.shape
-
-    @property
-    def bytes_per_video(self) -> int:
-        return int(np.prod(self.shape[1:])) * np.dtype(self.dtype).itemsize
-
-    @property
-    def temporary(self) -> Path:
-        return self.folder / f".{self.name}.npy.partial"
-
-    @property
-    def journal(self) -> Path:
-        return self.folder / f".{self.name}.journal"
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        listing = hashlib.sha256("\n".join(self.videos).encode()).hexdigest()
-        return {"format": FORMAT, "shape": list(self.shape), "dtype": self.dtype, "stride": self.source.stride,
-                "source": str(self.source.folder), "source_rows": self.source.rows,
-                "layout": self.source.layout, "listing": listing}
-
-    def run(self) -> Iterator[str]:
-        """Pack what is left, yielding each video as it is done; at the end the array and its index get their names."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        done = self.resume()
-        with open(self.temporary, "r+b") as array, open(self.journal, "a") as journal:
-            start = array.seek(0, os.SEEK_END) - len(self.videos) * self.bytes_per_video
-            for row, video in enumerate(self.videos):
-                if video not in done:
-                    try:
-                        done[video] = self.pack_video(array, start + row * self.bytes_per_video, video)
-                    except DataError as error:
-                        self.failed[video] = str(error)
-                        continue
-                    journal.write(json.dumps({"video": video, "sha256": done[video]}) + "\n")
-                    journal.flush()
-                yield video
-            os.fsync(array.fileno())
-        if not done:
-            reason = next(iter(self.failed.values()), "no file")
-            raise DataError(f"none of the {len(self.videos)} files in {self.source.folder} can be packed; first: {reason}")
-        rows = {video: row for row, video in enumerate(self.videos) if video in done}
-        index = self.folder / f"{self.name}.json"
-        index.unlink(missing_ok=True)         # killed here, there is no store rather than one with the index of another
-        os.replace(self.temporary, self.folder / f"{self.name}.npy")
-        write_json(index, {**self.settings, "rows": rows, "sha256": done})
-        self.journal.unlink()
-
-    def resume(self) -> dict[str, str]:
-        """Digests of the videos that an interrupted run finished; a run with other settings starts afresh."""
-        if self.journal.is_file() and self.temporary.is_file():
-            lines = list(whole_lines(self.journal.read_text().splitlines()))
-            if lines and lines[0] == self.settings:
-                write_jsonl(self.journal, lines)          # without the line that the kill left unfinished
-                return {line["video"]: line["sha256"] for line in lines[1:]}
-        with open(self.temporary, "wb") as file:
-            header = {"descr": np.lib.format.dtype_to_descr(np.dtype(self.dtype)), "fortran_order": False,
-                      "shape": self.shape}
-            np.lib.format.write_array_header_2_0(file, header)
-            file.truncate(file.tell() + len(self.videos) * self.bytes_per_video)
-        write_jsonl(self.journal, [self.settings])
-        return {}
-
-    def pack_video(self, array: BinaryIO, offset: int, video: str) -> str:
-        """Write one video's segments at `offset`, read them back, and return their digest."""
-        values = self.source.read_segments(video)
-        with np.errstate(over="ignore"):
-            packed = np.ascontiguousarray(values, dtype=self.dtype)
-        if not np.isfinite(packed).all():
-            raise DataError(f"feature file {self.source.folder / video}.npy holds values beyond {self.dtype}; use "
-                            "--dtype float32")
-        data = packed.tobytes()
-        array.seek(offset)
-        array.write(data)
-        array.flush()
-        array.seek(offset)
-        if array.read(len(data)) != data:
-            raise OSError(f"{self.temporary} does not hold what was written to it; check the disk")
-        return hashlib.sha256(data).hexdigest()
-
-
-def whole_lines(lines: list[str]) -> Iterator[dict[str, Any]]:
-    for line in lines:
-        try:
-            yield json.loads(line)
-        except ValueError:
-            return
 
 
 def verify(folder: Path, name: str) -> Iterator[tuple[str, bool]]:

@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from dataset.files import refuse_special
 from dataset.types import AUDIO, MODALITIES, VISUAL, DataError
 
 RECORD = "presence.json"      # in the feature root: {video: {"audio": rows, "visual": rows}} of videos that lack some
@@ -89,6 +90,7 @@ class Recorded:
 def read_recorded(root: Path, train_missing_ratio: float) -> Recorded:
     """`Recorded` of the feature folder `root`; without a presence.json all that has a file is present."""
     path = root / RECORD
+    refuse_special(path)
     if not path.is_file():
         return Recorded({}, train_missing_ratio)
     try:

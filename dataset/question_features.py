@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dataset.files import refuse_special
 from dataset.store import FLOATS, refuse_non_finite
 from dataset.types import DataError, Question
 
@@ -23,6 +24,7 @@ class QuestionFeatures:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        refuse_special(path)
         try:
             texts, self.words, self.question = (map_member(path, name) for name in ("texts", "words", "question"))
         except FileNotFoundError as error:

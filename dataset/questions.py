@@ -16,6 +16,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from dataset.files import refuse_special
 from dataset.types import QUESTION_TYPES, DataError, Question
 
 PLACEHOLDER = re.compile(r"<\w+>")
@@ -109,6 +110,7 @@ def fill(template: str, values: list[str]) -> tuple[str, ...]:
 
 def read_questions(path: Path, schema: type[Record] = Annotation) -> list[Question]:
     """All questions of an annotation file of `schema`; DataError names the file, the record, the field and what is wrong."""
+    refuse_special(path)
     try:
         records = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

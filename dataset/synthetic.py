@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, TypeAdapter, ValidationError
 
 from dataset import world
+from dataset.files import refuse_special, remove_leftovers, temporary_beside, write_text
+from dataset.memory import refuse_beyond_memory
 from dataset.music_avqa import MusicAVQA
 from dataset.oracle import oracle_correct
 from dataset.presence import Scenario
@@ -44,12 +44,12 @@ class Synthetic(MusicAVQA):
         self,
         *,
         root: str = "data/synthetic",
-        train_videos: Annotated[int, Field(ge=1)] = 3600,
-        val_videos: Annotated[int, Field(ge=1)] = 400,
-        test_videos: Annotated[int, Field(ge=1)] = 500,
-        questions_per_video: Annotated[int, Field(ge=1)] = 8,
-        channels: Annotated[int, Field(ge=8)] = 96,
-        noise: Annotated[float, Field(ge=0)] = 0.3,
+        train_videos: Annotated[int, Field(ge=1, le=1_000_000)] = 3600,
+        val_videos: Annotated[int, Field(ge=1, le=1_000_000)] = 400,
+        test_videos: Annotated[int, Field(ge=1, le=1_000_000)] = 500,
+        questions_per_video: Annotated[int, Field(ge=1, le=1000)] = 8,
+        channels: Annotated[int, Field(ge=8, le=100_000)] = 96,
+        noise: Annotated[float, Field(ge=0, le=1e6)] = 0.3,
         data_seed: Annotated[int, Field(ge=0)] = 0,
         train_missing_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0,
     ) -> None:
@@ -65,13 +65,21 @@ class Synthetic(MusicAVQA):
         if scenario.ratio < 1 or scenario.segments is not None:
             return None
         path = self.root / f"oracle-{split}-{scenario.name}.json"
-        if not path.is_file():
+        correct = read_oracle(path)
+        if correct is None or len(correct) != len(self.questions(split)):
             scenes, asked = make_split(split, self.settings)
             correct = oracle_correct(scenes, asked, scenario.name)
-            temporary = path.with_suffix(f".{os.getpid()}.tmp")
-            temporary.write_text(json.dumps(correct))
-            temporary.replace(path)
-        return dict(enumerate(json.loads(path.read_text())))
+            write_text(path, json.dumps(correct))
+        return dict(enumerate(correct))
+
+
+def read_oracle(path: Path) -> list[bool] | None:
+    """What the file holds; None where it is not there or damaged, and so made (again)."""
+    refuse_special(path)
+    try:
+        return TypeAdapter(list[bool]).validate_json(path.read_bytes(), strict=True)
+    except (FileNotFoundError, ValidationError):
+        return None
 
 
 def prepare(root: Path, settings: dict[str, Any]) -> None:
@@ -83,13 +91,17 @@ def prepare(root: Path, settings: dict[str, Any]) -> None:
         return
     if root.exists() and any(root.iterdir()):
         raise DataError(f"{root} is not empty and no embedded benchmark; choose another folder with dataset.root=DIR")
+    videos = max(settings[f"{split}_videos"] for split in SPLITS)
+    values = SEGMENTS * settings["channels"] * (len(KINDS) + 3 * ROWS * len(COLUMNS))      # of a video, on the way
+    refuse_beyond_memory(8.0 * videos * values, f"a split of {videos} scenes with {settings['channels']} channels",
+                         "set fewer dataset.train_videos or dataset.channels")
     root.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
+    remove_leftovers(root.parent)
+    temporary = temporary_beside(root)
     try:
         for split in SPLITS:
             write_split(temporary, split, settings)
         (temporary / "manifest.json").write_text(json.dumps(settings, indent=2))
-        temporary.chmod(0o755)
         try:
             temporary.rename(root)           # onto nothing or an empty folder; fails when another process was first
         except OSError:
@@ -104,7 +116,12 @@ def is_current(root: Path, settings: dict[str, Any]) -> bool:
     manifest = root / "manifest.json"
     if not manifest.is_file():
         return False
-    if json.loads(manifest.read_text()) == settings:
+    try:
+        found = json.loads(manifest.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{manifest} is damaged; delete {root}, it is generated again, or choose another folder with "
+                        "dataset.root=DIR") from error
+    if found == settings:
         return True
     raise DataError(f"{root} holds an embedded benchmark of other settings; delete it, or choose another folder with "
                     "dataset.root=DIR")

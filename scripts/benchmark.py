@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from dataset import build_dataset, make_loader  # noqa: E402
-from dataset.packed import Packing  # noqa: E402
+from dataset.packing import Packing  # noqa: E402
 from dataset.store import FeatureStore  # noqa: E402
 from dataset.types import AUDIO, Batch, DataSpec  # noqa: E402
 from engine import runtime  # noqa: E402

@@ -63,6 +63,16 @@ def check_videos(data, videos: list[str], values: bool) -> dict[str, str]:
     return problems
 
 
+def tell_short(data, videos: list[str]) -> None:
+    """How many of the good `videos` have files that end before the longest one."""
+    for modality, store in data.stores.items():
+        lengths = [store.segments_of(v) for v in videos if not data.recorded.lacks(v, modality)]
+        short = [n for n in lengths if n < store.segments]
+        if short:
+            print(f"{MODALITIES[modality]}: {len(short)} of {len(lengths)} videos have fewer than {store.segments} segments "
+                  f"(down to {min(short)}); what they lack is absent")
+
+
 def tell_split(split: str, questions: list[Question], problems: dict[str, str]) -> bool:
     videos = {q.video_id for q in questions}
     bad = videos & set(problems)
@@ -121,6 +131,7 @@ def main() -> None:
         print(f"  {video}: {problem}")
     if len(problems) > 10:
         print(f"  ... and {len(problems) - 10} more")
+    tell_short(data, [video for video in videos if video not in problems])
     whole = [split for split, questions in found.items() if tell_split(split, questions, problems)]
     if len(whole) == len(SPLITS):
         given = " ".join(arguments)

@@ -17,9 +17,11 @@ sys.path.insert(0, str(ROOT))
 from dataset import avqa, questions  # noqa: E402
 from dataset.extract import EXTRACTORS, build_extractor, parse_weights  # noqa: E402
 from dataset.extract.pipeline import Settings, Summary, extract, find_videos  # noqa: E402
+from dataset.store import DAY  # noqa: E402
 from engine import runtime  # noqa: E402
 from engine.errors import UsageError, run_guarded  # noqa: E402
 
+WORKERS = 256                # far more than any machine has use for
 QUESTION_FORMATS = {"music_avqa": questions.Annotation, "avqa": avqa.Annotation}
 
 
@@ -52,15 +54,15 @@ def tell(summary: Summary, total_rows: int) -> None:
         for name, rows in sorted(summary.partly.items()):
             print(f"  {name}: audio {rows['audio']}, visual {rows['visual']}")
     if summary.failed:
-        print(f"{len(summary.failed)} could not be decoded and have no features:")
+        print(f"{len(summary.failed)} could not be used and have no features:")
         for name, reason in sorted(summary.failed.items()):
             print(f"  {name}: {reason}")
 
 
 def main() -> None:
     options = parse()
-    if min(options.seconds, options.stride) < 1 or options.workers < 0:
-        raise UsageError("--seconds and --stride must be at least 1, --workers at least 0")
+    if not (1 <= options.seconds <= DAY and 1 <= options.stride <= DAY and 0 <= options.workers <= WORKERS):
+        raise UsageError(f"--seconds and --stride must be from 1 to {DAY}, a day, and --workers from 0 to {WORKERS}")
     videos, weights = find_videos(options.videos), parse_weights(options.weights)
     device = runtime.make_accelerator({"device": options.device, "bf16": False}).device
     extractors = [build_extractor(name, weights.get(name), device) for name in options.features]
@@ -74,7 +76,7 @@ def main() -> None:
     summary = extract(videos, options.out, extractors, settings, options.workers)
     tell(summary, len(settings.chosen))
     if not summary.done and not summary.skipped:
-        raise UsageError(f"none of the {len(videos)} videos in {options.videos} could be decoded")
+        raise UsageError(f"none of the {len(videos)} videos in {options.videos} can be used; the reasons stand above")
 
 
 if __name__ == "__main__":

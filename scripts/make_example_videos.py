@@ -25,8 +25,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="length of each (default 10)")
     parser.add_argument("--odd", action="store_true", help="also write the odd cases, to OUT/odd")
     options = parser.parse_args()
-    if options.videos < 4 or options.seconds < 1:
-        raise UsageError("--videos must be at least 4 and --seconds at least 1")
+    if not (4 <= options.videos <= 10_000 and 1 <= options.seconds <= 3600):
+        raise UsageError("--videos must be from 4 to 10000 and --seconds from 1 to 3600")
     write_example_dataset(options.out, options.videos, options.seconds)
     if options.odd:
         write_odd(options.out / "odd")

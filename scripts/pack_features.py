@@ -18,8 +18,11 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from dataset.packed import Packing, verify  # noqa: E402
-from dataset.store import FeatureStore, Layout, check_same_clip  # noqa: E402
+from dataset.files import remove_leftovers  # noqa: E402
+from dataset.lock import alone_in  # noqa: E402
+from dataset.packed import verify  # noqa: E402
+from dataset.packing import Packing  # noqa: E402
+from dataset.store import DAY, FeatureStore, Layout, check_same_clip, note_on_segments  # noqa: E402
 from engine.errors import UsageError, run_guarded  # noqa: E402
 
 
@@ -54,30 +57,10 @@ def plan(packings: list[Packing], out: Path) -> int:
     return total
 
 
-def check_arrays(out: Path) -> None:
-    for name in ("audio", "visual"):
-        bad = [video for video, good in tqdm(verify(out, name), desc=f"verify {name}", unit="video") if not good]
-        if bad:
-            raise UsageError(f"{out / name}.npy is damaged at {len(bad)} videos, first {bad[0]}; delete it and pack again")
-    print(f"{out}: all digests are right")
-
-
-def main() -> None:
-    options = parse()
-    if options.stride < 1:
-        raise UsageError("--stride must be at least 1")
-    out = options.out or options.root / "feats" / "packed"
-    if options.verify:
-        return check_arrays(out)
-    sources = {"audio": FeatureStore(options.root / options.audio_folder, options.stride, 1, skip_damaged=True),
-               "visual": FeatureStore(options.root / options.visual_folder, options.stride, 3, skip_damaged=True,
-                                      layout=options.visual_layout)}
-    check_same_clip(**sources)
-    packings = [Packing(source, out, name, options.dtype) for name, source in sources.items()]
-    needed = plan(packings, out)
-    if options.dry_run:
-        return None
-    free = shutil.disk_usage(next(p for p in (out, *out.parents) if p.exists())).free
+def write_arrays(packings: list[Packing], out: Path, needed: int) -> None:
+    """Pack `needed` bytes, unless the disk has no room for what is left of them."""
+    remove_leftovers(out)
+    free = shutil.disk_usage(out).free
     # Blocks and not the size: the file that an interrupted run leaves has its full size and few of its blocks.
     held = sum(p.temporary.stat().st_blocks * 512 for p in packings if p.temporary.is_file())
     if needed - held > free:
@@ -88,6 +71,37 @@ def main() -> None:
             pass
         for video, reason in packing.failed.items():
             print(f"left out: {video}: {reason}")
+
+
+def check_arrays(out: Path) -> None:
+    for name in ("audio", "visual"):
+        bad = [video for video, good in tqdm(verify(out, name), desc=f"verify {name}", unit="video") if not good]
+        if bad:
+            raise UsageError(f"{out / name}.npy is damaged at {len(bad)} videos, first {bad[0]}; delete it and pack again")
+    print(f"{out}: all digests are right")
+
+
+def main() -> None:
+    options = parse()
+    if not 1 <= options.stride <= DAY:
+        raise UsageError(f"--stride must be from 1 to {DAY}, the seconds of a day")
+    out = options.out or options.root / "feats" / "packed"
+    if options.verify:
+        check_arrays(out)
+        return
+    sources = {"audio": FeatureStore(options.root / options.audio_folder, options.stride, 1, skip_damaged=True),
+               "visual": FeatureStore(options.root / options.visual_folder, options.stride, 3, skip_damaged=True,
+                                      layout=options.visual_layout)}
+    check_same_clip(**sources)
+    note = note_on_segments(sources["audio"].rows, options.stride, "--stride ")
+    if note:
+        print(note)
+    packings = [Packing(source, out, name, options.dtype) for name, source in sources.items()]
+    needed = plan(packings, out)
+    if options.dry_run:
+        return
+    with alone_in(out, "packing into"):
+        write_arrays(packings, out, needed)
     print(f"packed: {out}; train with dataset.features=packed" + (f" dataset.packed_folder={out}" if options.out else ""))
 
 

@@ -56,6 +56,14 @@ def write_dataset(root: Path, videos: int = 8, seconds: int = 6, audio: int = 5,
     return root
 
 
+def shorten(root: Path, rows: dict[str, tuple[int, int]]) -> None:
+    """Cut the feature files of some videos to that many rows of sound and of picture."""
+    for video, counts in rows.items():
+        for folder, count in zip(("vggish", "res18_14x14"), counts, strict=True):
+            path = root / "feats" / folder / f"{video}.npy"
+            np.save(path, np.load(path)[:count])
+
+
 def write_avqa(root: Path, videos: int = 24) -> Path:
     """Every video shows and sounds one of four kinds, and is asked for in each of the eight types."""
     rng = np.random.default_rng(0)

@@ -6,6 +6,7 @@ two that CLIP was trained to compare: that is what token-level files need.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,22 +14,49 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 from transformers import CLIPModel, CLIPTokenizerFast
+from transformers.utils import logging
 
-from dataset.extract.media import Clip
-from dataset.files import write_whole
+from dataset.extract.media import FRAME, SAMPLE_RATE, Clip
+from dataset.files import refuse_special, write_whole
 from dataset.types import DataError
 
 MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 NAME = "openai/clip-vit-base-patch32"
+CONTENT = "a folder with its safetensors weights, configuration and tokenizer"
 
 
 def load(part: type, source: Path | None):
     """`source`: a local folder as saved by transformers; None downloads ViT-B/32 once."""
+    if source is not None and not source.is_dir():
+        raise DataError(f"CLIP cannot be loaded from {source}, there is no such folder; give {CONTENT}")
+    for file in source.iterdir() if source else ():
+        refuse_special(file)
+    logging.set_verbosity_error()                # its tables of what did not fit say less than the line below
     try:
-        return part.from_pretrained(source or NAME, **({"use_safetensors": True} if part is CLIPModel else {}))
-    except (OSError, ValueError) as error:
-        raise DataError(f"CLIP cannot be loaded from {source or NAME} ({str(error).splitlines()[0][:200]}); give a folder "
-                        "with its safetensors weights, configuration and tokenizer") from error
+        if part is not CLIPModel:
+            return part.from_pretrained(source or NAME)
+        network, found = part.from_pretrained(source or NAME, use_safetensors=True, output_loading_info=True)
+    except Exception as error:      # of damaged files transformers and what it builds on raise nearly anything
+        raise refusal(source, error) from error
+    lacking = sorted(found["missing_keys"])
+    if lacking:                                  # transformers would leave them random
+        raise DataError(f"CLIP in {source or NAME} lacks {len(lacking)} weights, first '{lacking[0]}'; give {CONTENT}")
+    return network
+
+
+def refusal(source: Path | None, error: Exception) -> DataError:
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return DataError(f"CLIP cannot be loaded from {source or NAME} ({reason}); give {CONTENT}")
+
+
+def try_out(extractor: Callable, sample: object, source: Path | None) -> None:
+    """DataError when parts that were loaded one by one do not work together, or give no numbers."""
+    try:
+        values = extractor(sample)
+    except Exception as error:
+        raise refusal(source, error) from error
+    if not all(np.isfinite(part).all() for part in values):
+        raise DataError(f"CLIP in {source or NAME} gives NaN or infinity, its weights are damaged; give {CONTENT}")
 
 
 class ClipFrames:
@@ -41,6 +69,8 @@ class ClipFrames:
         self.network = load(CLIPModel, weights).to(device).eval()
         vision = self.network.config.vision_config
         self.shape = ((vision.image_size // vision.patch_size) ** 2 + 1, self.network.config.projection_dim)
+        frame = np.zeros((1, FRAME, FRAME, 3), np.uint8)
+        try_out(self, Clip(frame, np.zeros((0, SAMPLE_RATE), np.float32)), weights)
 
     @torch.inference_mode()
     def __call__(self, clip: Clip) -> np.ndarray:
@@ -62,6 +92,7 @@ class ClipWords:
     def __init__(self, weights: Path | None, device: torch.device) -> None:
         self.device, self.network = device, load(CLIPModel, weights).to(device).eval()
         self.tokenizer = load(CLIPTokenizerFast, weights)
+        try_out(self, ["is there a sound"], weights)
 
     @torch.inference_mode()
     def __call__(self, questions: list[str]) -> tuple[np.ndarray, np.ndarray]:

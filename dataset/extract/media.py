@@ -14,7 +14,10 @@ import av
 import numpy as np
 from PIL import Image
 
+from dataset.files import is_special
+
 SAMPLE_RATE = 16_000         # of VGGish
+FRAME = 224                  # pixels of a frame's side, of ResNet and CLIP
 SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".flv", ".mpg", ".mpeg", ".wmv", ".ts", ".3gp")
 
 
@@ -34,11 +37,13 @@ class Clip:
     sound: np.ndarray
 
 
-def read_clip(path: Path, seconds: list[int], size: int = 224) -> Clip:
+def read_clip(path: Path, seconds: list[int], size: int = FRAME) -> Clip:
     """Frames and sound of the given `seconds` (ascending); those past the end of a stream are left out.
 
     MediaError when the file cannot be opened, holds neither stream, breaks off or is damaged.
     """
+    if is_special(path):
+        raise MediaError("a pipe, a socket or a device, no ordinary file")
     try:
         with av.open(str(path)) as container:
             if not container.streams.video and not container.streams.audio:
@@ -49,7 +54,7 @@ def read_clip(path: Path, seconds: list[int], size: int = 224) -> Clip:
     except MediaError:
         raise
     except Exception as error:      # one damaged file of thousands must not end an extraction, whatever the decoder raises
-        raise MediaError(f"cannot be decoded ({type(error).__name__}: {str(error)[:200]})") from error
+        raise MediaError(f"cannot be decoded ({type(error).__name__}: {' '.join(str(error).split())[:200]})") from error
     if not len(frames) and not len(sound):
         raise MediaError("no second of picture or sound could be decoded")
     return Clip(np.stack(frames) if len(frames) else np.zeros((0, size, size, 3), np.uint8), sound)
@@ -94,7 +99,8 @@ def resized(frame, size: int) -> np.ndarray:
 def read_sound(container, seconds: list[int]) -> np.ndarray:
     """(m, 16000): whole seconds at 16 kHz, channels averaged."""
     stream = container.streams.audio[0]
-    resampler = av.AudioResampler(format="fltp", rate=SAMPLE_RATE)
+    # Samples of all channels in one plane: reading planes of eight channels or more is what PyAV cannot do.
+    resampler = av.AudioResampler(format="flt", rate=SAMPLE_RATE)
     last = (seconds[-1] + 1) * SAMPLE_RATE
     pieces, length = [], None
     for frame in container.decode(stream):
@@ -102,20 +108,31 @@ def read_sound(container, seconds: list[int]) -> np.ndarray:
             lead = 0 if frame.time is None else round((frame.time - start_of(container)) * SAMPLE_RATE)
             pieces, length = [np.zeros(min(max(lead, 0), last), np.float32)], max(lead, 0)
         for part in resampler.resample(frame):
-            pieces.append(part.to_ndarray().mean(axis=0))
+            pieces.append(averaged(part))
             length += part.samples
         if length >= last:
             break
     if length is None:
         raise MediaError("the audio stream holds no sample that can be decoded")
     if length < last:
-        for part in resampler.resample(None):
-            pieces.append(part.to_ndarray().mean(axis=0))
+        pieces += map(averaged, resampler.resample(None))
         check_end("audio", length / SAMPLE_RATE, stream, container)
     wave = np.concatenate(pieces)[:last]
     present = [s for s in seconds if len(wave) >= (s + 0.5) * SAMPLE_RATE]
-    wave = np.pad(wave, (0, last - len(wave))).reshape(-1, SAMPLE_RATE)
-    return np.ascontiguousarray(wave[present], dtype=np.float32)
+    rows = np.zeros((len(present), SAMPLE_RATE), np.float32)
+    for row, second in zip(rows, present, strict=True):
+        piece = wave[second * SAMPLE_RATE:(second + 1) * SAMPLE_RATE]
+        row[:len(piece)] = piece
+    if not np.isfinite(rows).all():
+        raise MediaError("the sound holds samples that are NaN or infinite")
+    return rows
+
+
+def averaged(frame: av.AudioFrame) -> np.ndarray:
+    """(samples,) float32: the mean over the channels of a frame of format flt at 16 kHz."""
+    if frame.format.name != "flt" or frame.sample_rate != SAMPLE_RATE:      # the resampler passes on what began as such
+        raise MediaError("the sound changes its format in the middle")
+    return frame.to_ndarray().reshape(frame.samples, -1).mean(axis=1)       # (1, samples * channels) -> (samples,)
 
 
 def check_end(kind: str, end: float, stream, container) -> None:

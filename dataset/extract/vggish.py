@@ -66,11 +66,12 @@ class VGGishFeatures:
 
     folder, modality, shape = "vggish", "audio", (128,)
 
-    def __init__(self, weights: Path | None, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, weights: Path | None, device: torch.device, batch_size: int = 60) -> None:
+        self.device, self.batch_size = device, batch_size
         self.network = load_weights(VGGish(), weights, URL).to(device).eval()
 
     @torch.inference_mode()
     def __call__(self, clip: Clip) -> np.ndarray:
         """(m, 128) float32, a row per present second."""
-        return self.network(log_mel(torch.from_numpy(clip.sound).to(self.device))).cpu().numpy()
+        parts = torch.from_numpy(clip.sound).split(self.batch_size)
+        return np.concatenate([self.network(log_mel(p.to(self.device))).cpu().numpy() for p in parts])

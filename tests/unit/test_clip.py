@@ -1,13 +1,16 @@
 """CLIP features on a tiny network saved on the spot: token-level features agree with the library's own two outputs."""
 
 import json
+import shutil
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from commands import write_avqa
+from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPModel
 
 from dataset.extract.clip import DEVIATION, MEAN, ClipFrames, ClipWords, save_words
@@ -68,6 +71,32 @@ def test_the_question_is_the_word_at_the_end_of_text(folder, tmp_path):
 def test_a_folder_that_is_no_clip_is_named(tmp_path):
     with pytest.raises(DataError, match="CLIP cannot be loaded from"):
         ClipFrames(tmp_path / "none", torch.device("cpu"))
+
+
+@pytest.mark.parametrize("name, content", [
+    ("config.json", "["), ("config.json", "[" * 100_000), ("config.json", "3"), ("config.json", "{}"),
+    ("model.safetensors", ""), ("model.safetensors", "text"), ("vocab.json", "[]"), ("vocab.json", "{}"),
+    ("merges.txt", "what"), ("tokenizer_config.json", "[1]"), ("tokenizer_config.json", "[" * 100_000),
+])
+def test_a_folder_of_any_content_is_one_clear_line(folder, tmp_path, name, content):
+    damaged = Path(shutil.copytree(folder, tmp_path / "clip"))
+    (damaged / name).write_text(content)
+    with pytest.raises(DataError, match=f"CLIP .*{damaged}.*; give a folder with its safetensors weights"):
+        ClipWords(damaged, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda w, name: w.pop(name), "lacks 1 weights, first 'vision_model.embeddings.class_embedding'"),
+    (lambda w, name: w.update({name: w[name][:3].clone()}), "cannot be loaded"),
+    (lambda w, name: w.update({name: w[name] * torch.nan}), "gives NaN or infinity, its weights are damaged"),
+])
+def test_weights_that_are_missing_or_no_numbers_are_refused(folder, tmp_path, change, message):
+    damaged = Path(shutil.copytree(folder, tmp_path / "clip"))
+    weights = load_file(damaged / "model.safetensors")
+    change(weights, "vision_model.embeddings.class_embedding")
+    save_file(weights, damaged / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(DataError, match=message):
+        ClipFrames(damaged, torch.device("cpu"))
 
 
 def test_questions_with_candidates_are_read_once_each(folder, tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from commands import write_dataset
+from commands import shorten, write_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +14,7 @@ from dataset.music_avqa import MusicAVQA
 from dataset.questions import read_questions
 from dataset.store import FeatureStore
 from dataset.types import Batch, DataError
+from scripts import check_dataset
 
 RECORD = {"video_id": "v", "question_id": 7, "type": '["Audio", "Counting"]', "question_content": "Is <Object> on?",
           "templ_values": '["a"]', "question_deleted": 0, "anser": "yes"}
@@ -109,3 +110,18 @@ def test_a_loader_pins_what_a_gpu_will_fetch(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor + 0)
     batch = next(iter(make_loader(data.question_set("val", data.vocabulary()), batch_size=2, shuffle=False)))
     assert any(t.shape == batch.visual.shape for t in pinned) and isinstance(batch, Batch)
+
+
+def test_the_check_of_a_data_set_tells_of_wasted_rows_and_short_files(tmp_path, monkeypatch, capsys):
+    root = write_dataset(tmp_path / "data")
+    shorten(root, {"train0001": (2, 6), "test0003": (3, 6)})
+    monkeypatch.setattr("sys.argv", ["check_dataset.py", str(root)])
+    check_dataset.main()
+    told = capsys.readouterr().out
+    assert "dataset.stride=6 uses 1 as segments, fewer than 4; dataset.stride=1 uses 6" in told
+    assert "everything is there" in told and "videos have fewer than" not in told
+    monkeypatch.setattr("sys.argv", ["check_dataset.py", str(root), "dataset.stride=1"])
+    check_dataset.main()
+    told = capsys.readouterr().out
+    assert "warning" not in told and "everything is there" in told
+    assert "audio: 2 of 24 videos have fewer than 6 segments (down to 2); what they lack is absent" in told

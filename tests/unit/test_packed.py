@@ -1,18 +1,23 @@
 """The packed store: the same batches as from files, resume after a kill, damage, and the command."""
 
+import hashlib
 import json
+import multiprocessing
+import os
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from commands import command, write_dataset
+from commands import command, shorten, write_dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset import make_loader
+from dataset.lock import alone_in
 from dataset.music_avqa import MusicAVQA
-from dataset.packed import PackedStore, Packing, verify
+from dataset.packed import PackedStore, verify
+from dataset.packing import Packing
 from dataset.store import FeatureStore
 from dataset.types import DataError
 from engine.errors import run_guarded
@@ -75,6 +80,110 @@ def test_a_killed_packing_continues_to_the_same_array(root):
     assert left == {"audio.json", "audio.npy", "visual.json", "visual.npy"}
 
 
+def begun(root, videos=7):
+    """An audio packing that was interrupted after some videos."""
+    killed = packing(root, "audio")
+    for done, _ in enumerate(killed.run(), start=1):
+        if done == videos:
+            break
+    return killed
+
+
+def change(path, content):
+    path.write_bytes(content(path.read_bytes()))
+
+
+@pytest.mark.parametrize("line", [
+    b"\xff\xfe", b"[" * 100_000, b"[]", b"7", b'{"video": "test0000"}', b'{"video": 3, "sha256": "0"}', b"\0" * 40,
+])
+def test_a_damaged_journal_starts_the_array_again(root, line, capsys):
+    pack(root)
+    whole = (root / "feats/packed/audio.npy").read_bytes()
+    change(begun(root).journal, lambda content: content + line + b"\n")
+    assert len(list(packing(root, "audio").run())) == 24
+    assert "audio.journal of an interrupted run is damaged; this array is started again" in capsys.readouterr().out
+    assert (root / "feats/packed/audio.npy").read_bytes() == whole
+
+
+@pytest.mark.parametrize("damage", [lambda c: c[:-50], lambda c: c[:20], lambda c: b"", lambda c: b"\0" + c[1:]])
+def test_a_short_or_damaged_array_is_started_again(root, damage, capsys):
+    pack(root)
+    whole = (root / "feats/packed/audio.npy").read_bytes()
+    change(begun(root).temporary, damage)
+    assert len(list(packing(root, "audio").run())) == 24
+    assert "audio.npy.partial of an interrupted run is cut off or damaged; this array is" in capsys.readouterr().out
+    assert (root / "feats/packed/audio.npy").read_bytes() == whole
+
+
+def test_rows_that_the_disk_lost_are_packed_again(root, capsys):
+    pack(root)
+    whole = (root / "feats/packed/audio.npy").read_bytes()
+    killed = begun(root)
+    lost = len(killed.header) + 3 * killed.bytes_per_video
+    change(killed.temporary, lambda c: c[:lost] + bytes(killed.bytes_per_video) + c[lost + killed.bytes_per_video:])
+    list(packing(root, "audio").run())
+    assert "the rows of test0003 are not those the journal tells of" in capsys.readouterr().out
+    assert (root / "feats/packed/audio.npy").read_bytes() == whole
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e9])
+def test_the_journal_names_only_rows_the_disk_has(root, monkeypatch, seconds):
+    """Every line must fit the array as it was at the last time it was handed to the disk."""
+    monkeypatch.setattr("dataset.packing.SYNC_SECONDS", seconds)
+    half, on_disk = packing(root, "audio"), {}
+    monkeypatch.setattr(os, "fsync", lambda number: on_disk.update(
+        {os.readlink(f"/proc/self/fd/{number}"): half.temporary.read_bytes()}))
+    for packed, _ in enumerate(half.run(), start=1):
+        told = [json.loads(line) for line in half.journal.read_text().splitlines()[1:]]
+        assert len(told) == (packed if seconds == 0 else 0)
+        for row, line in enumerate(told):
+            at = len(half.header) + row * half.bytes_per_video
+            data = on_disk[str(half.temporary)][at:at + half.bytes_per_video]
+            assert hashlib.sha256(data).hexdigest() == line["sha256"]
+        if packed == 7:
+            break
+    assert len(half.journal.read_text().splitlines()) == 1 + 7
+
+
+def test_of_two_packings_at_once_the_second_stops_in_one_line(root, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["pack_features.py", str(root), "--stride", "2"])
+    write, met = Packing.pack_video, []
+
+    def meets_another(self, array, offset, video):
+        if video == "test0005" and self.name not in met:
+            met.append(self.name)
+            with pytest.raises(SystemExit) as stop:
+                run_guarded(pack_features.main)
+            assert stop.value.code == 2
+        return write(self, array, offset, video)
+
+    monkeypatch.setattr(Packing, "pack_video", meets_another)
+    pack_features.main()
+    assert met == ["audio", "visual"] and capsys.readouterr().err.count("error: another process is packing into") == 2
+    assert all(good for name in FOLDERS for _, good in verify(root / "feats/packed", name))
+    pack_features.main()
+
+
+def hold(folder, ready):
+    with alone_in(folder, "packing into"):
+        ready.set()
+        multiprocessing.Event().wait()
+
+
+def test_a_lock_is_gone_with_its_process(tmp_path):
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+    process = context.Process(target=hold, args=(tmp_path, ready))
+    process.start()
+    assert ready.wait(60)
+    with pytest.raises(DataError, match="another process is packing into"), alone_in(tmp_path, "packing into"):
+        pass
+    process.kill()
+    process.join()
+    with alone_in(tmp_path, "packing into"):
+        assert process.exitcode == -9
+
+
 def test_other_settings_start_afresh(root):
     next(packing(root, "audio").run())
     assert len(list(packing(root, "audio", "float32").run())) == 24
@@ -120,7 +229,8 @@ def test_another_stride_is_refused(root):
 @pytest.mark.parametrize("field, change", [
     ("rows", {"test0000": 24}), ("rows", {"test0000": -1}), ("rows", {"test0000": 1}), ("rows", {"test0000": 1.5}),
     ("rows", {"other": 0}), ("sha256", {"other": "0"}), ("sha256", None), ("rows", None), ("stride", 3), ("stride", True),
-    ("shape", [24, 3, 5, 1.0]), ("dtype", "int16"), ("source_rows", 9), ("format", 2),
+    ("shape", [24, 3, 5, 1.0]), ("present", {"other": 1}), ("present", {"test0000": 3}), ("present", {"test0000": 0}),
+    ("dtype", "int16"), ("source_rows", 9), ("format", 2),
 ])
 def test_an_index_that_does_not_fit_is_one_clear_error_and_never_other_rows(root, field, change):
     pack(root)
@@ -164,6 +274,19 @@ def test_recorded_absence_and_negatives_hold_in_a_packed_store(root):
     assert item.negative_visual.shape == item.visual.shape
 
 
+def test_shorter_files_are_packed_with_what_they_lack_absent(root):
+    shorten(root, {"train0001": (1, 6), "train0002": (5, 3), "test0000": (2, 2)})
+    begun(root, 20)                                # interrupted after the short ones
+    pack(root)
+    (files, data), (packed, other) = first_batch(root), first_batch(root, features="packed")
+    assert torch.equal(files.presence, packed.presence) and not bool(files.presence.all())
+    torch.testing.assert_close(packed.audio, files.audio, rtol=2 ** -11, atol=1e-7)
+    torch.testing.assert_close(packed.visual, files.visual, rtol=2 ** -11, atol=1e-7)
+    assert other.spec(other.vocabulary()) == data.spec(data.vocabulary())
+    index = json.loads((root / "feats/packed/audio.json").read_text())
+    assert index["present"] == {"train0001": 1, "test0000": 1}         # 5 rows are 3 segments, all there are
+
+
 def test_a_damaged_first_file_costs_that_video_alone(root):
     (root / "feats/vggish/test0000.npy").write_bytes(b"damaged")
     (root / "feats/vggish/._hidden.npy").write_bytes(b"not ours")
@@ -195,7 +318,7 @@ def test_a_disk_too_small_is_refused_although_a_killed_run_left_a_file_of_full_s
 
 def test_killed_between_the_two_renames_there_is_no_store(root, monkeypatch):
     pack(root)
-    monkeypatch.setattr("dataset.packed.write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("dataset.packing.write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         list(packing(root, "audio", "float32").run())
     with pytest.raises(DataError, match="audio.json does not exist"):
@@ -219,6 +342,7 @@ def test_tokens_are_packed_as_maps_and_the_index_knows(root):
 def test_the_command_plans_packs_and_verifies(root):
     done = command("scripts/pack_features.py", root, "--stride", "2", "--dry-run")
     assert done.returncode == 0 and "24 videos" in done.stdout and not (root / "feats/packed").exists()
+    assert "of 6 rows per video --stride 2 uses 3 as segments, fewer than 4; --stride 1 uses 6" in done.stdout
     done = command("scripts/pack_features.py", root, "--stride", "2")
     assert done.returncode == 0 and "dataset.features=packed" in done.stdout, done.stderr
     path = root / "feats/packed/audio.npy"

@@ -1,9 +1,15 @@
 """Only what is used is read, at the real shapes; damage is told in one line."""
 
+import json
+
 import numpy as np
 import pytest
+from commands import shorten, write_dataset
+from hypothesis import given
+from hypothesis import strategies as st
 
-from dataset.store import FeatureStore
+from dataset.music_avqa import MusicAVQA
+from dataset.store import FeatureStore, note_on_segments
 from dataset.types import DataError
 
 
@@ -82,3 +88,59 @@ def test_files_of_another_layout_are_named(tmp_path, shape, layout, message):
     np.save(tmp_path / "a.npy", np.ones(shape, np.float32))
     with pytest.raises(DataError, match=message):
         FeatureStore(tmp_path, 1, 3, layout=layout)
+
+
+def test_the_longest_file_tells_the_rows_and_shorter_ones_end_in_zeros(tmp_path):
+    for name, rows in (("a", 3), ("b", 7), ("c", 1), ("d", 7), ("e", 6)):
+        np.save(tmp_path / f"{name}.npy", np.arange(1, 1 + rows * 2, dtype=np.float32).reshape(rows, 2))
+    (tmp_path / "f.npy").write_bytes(b"damaged")
+    store = FeatureStore(tmp_path, stride=2, dimensions=1)
+    assert (store.rows, store.segments) == (7, 4)
+    assert [store.segments_of(name) for name in "abcde"] == [2, 4, 1, 4, 3]
+    np.testing.assert_array_equal(store.read_segments("b"), [[1, 2], [5, 6], [9, 10], [13, 14]])
+    np.testing.assert_array_equal(store.read_segments("a"), [[1, 2], [5, 6], [0, 0], [0, 0]])
+    assert store.read_segments("c").dtype == np.float32
+    np.save(tmp_path / "e.npy", np.ones((8, 2), np.float32))              # grown since the folder was listed
+    np.save(tmp_path / "f.npy", np.ones((0, 2), np.float32))
+    for name in "ef":
+        with pytest.raises(DataError, match=f"{name}.npy"):
+            store.read_segments(name)
+
+
+def test_shorter_files_give_what_presence_json_would(tmp_path):
+    """The same batches as from whole files whose last rows a presence.json calls absent, negatives included."""
+    rows = {"train0001": (1, 6), "train0002": (5, 3), "train0007": (6, 1)}
+    roots = [write_dataset(tmp_path / name) for name in ("cut", "told")]
+    shorten(roots[0], rows)
+    told = {video: {"audio": audio, "visual": visual} for video, (audio, visual) in rows.items()}
+    (roots[1] / "feats/presence.json").write_text(json.dumps(told))
+    cut, whole = (MusicAVQA(root=str(root), stride=2) for root in roots)
+    sets = [data.question_set("train", whole.vocabulary(), negatives="other_video") for data in (cut, whole)]
+    absent = 0
+    for i in range(len(sets[0])):
+        ours, theirs = sets[0][i], sets[1][i]
+        assert all(bool((getattr(ours, n) == getattr(theirs, n)).all()) for n in ("audio", "visual", "presence",
+                                                                                  "negative_visual"))
+        absent += int((~ours.presence).sum())
+    assert absent == 3 * (2 + 1 + 2)          # three questions on each video; of 1, 5, 3, 6, 1 rows 2, 0, 1, 0, 2 lack
+
+
+@pytest.mark.parametrize("rows, stride, said", [
+    (6, 6, "uses 1 as segments, fewer than 4; dataset.stride=1 uses 6"),
+    (60, 20, "uses 3 as segments, fewer than 4; dataset.stride=6 uses 10"),
+    (7, 3, "uses 3 as segments, fewer than 4, the last one of 1 rows and the others of 3; dataset.stride=1 uses 7"),
+    (62, 6, "uses 11 as segments, the last one of 2 rows and the others of 6"),
+    (3, 1, "uses 3 as segments, fewer than 4"), (3, 6, "uses 1 as segments, fewer than 4; dataset.stride=1 uses 3"),
+    (60, 6, None), (10, 1, None), (4, 1, None), (60, 15, None),
+])
+def test_a_stride_that_wastes_rows_is_told_with_a_better_one(rows, stride, said):
+    note = note_on_segments(rows, stride, "dataset.stride=")
+    assert note == (said and f"warning: of {rows} rows per video dataset.stride={stride} {said}")
+
+
+@given(st.integers(1, 400), st.integers(1, 500))
+def test_the_stride_that_is_suggested_is_never_told_off_for_few_segments(rows, stride):
+    note = note_on_segments(rows, stride, "=")
+    if note and ";" in note:
+        better = int(note.rpartition("=")[2].split()[0])
+        assert better != stride and (-(-rows // better) >= 4 or better == 1)

@@ -1,12 +1,17 @@
 """The embedded benchmark on disk: complete, repeatable, disjoint, readable by the ordinary data path."""
 
+from types import SimpleNamespace
+
 import numpy as np
+import psutil
 import pytest
 
 from dataset import SCENARIOS, build_dataset, question_only_floor
 from dataset.synthetic import audio_features, codes, make_split
 from dataset.types import DataError
 from dataset.world import KINDS, sample
+from engine.config import compose
+from engine.errors import UsageError
 
 TINY = {"train_videos": 60, "val_videos": 20, "test_videos": 40, "channels": 16}
 
@@ -54,6 +59,39 @@ def test_oracle_stands_above_the_floor_and_below_complete(data):
     assert best["complete"] == 1
     assert min(best["audio_missing"], best["visual_missing"]) > max(best["both_missing"], floor) + 0.15
     assert len(data.oracle("test", SCENARIOS["audio_missing"])) == len(questions)
+
+
+def test_scenes_beyond_the_memory_are_refused_before_any_is_made(tmp_path, monkeypatch):
+    """A million scenes of 6 segments, 4,096 channels and 6 cells in float64 are 1,180 GB for the maps alone."""
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1e12))
+    with pytest.raises(DataError, match="a split of 1000000 scenes with 4096 channels needs about .* GB of memory, 1,000.0"):
+        build(tmp_path / "data", train_videos=1_000_000, channels=4096)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("change", ["train_videos=1000000000", "questions_per_video=1000000000", "channels=1000000000",
+                                    "noise=.inf"])
+def test_absurd_sizes_are_bounded(change):
+    with pytest.raises(UsageError, match=f"dataset.{change.partition('=')[0]}"):
+        compose(None, ["dataset=synthetic", f"dataset.{change}"])
+
+
+@pytest.mark.parametrize("content", [b"", b"[true", b"\xff", b"[" * 100_000, b"{}", b"[1, 2]", b"[true]"])
+def test_a_damaged_oracle_is_made_again(data, content):
+    right = data.oracle("val", SCENARIOS["audio_missing"])
+    path = data.root / "oracle-val-audio_missing.json"
+    whole = path.read_bytes()
+    path.write_bytes(content)
+    assert data.oracle("val", SCENARIOS["audio_missing"]) == right and path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000, b"3"])
+def test_a_damaged_manifest_is_one_line_and_nothing_is_deleted(tmp_path, content):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/manifest.json").write_bytes(content)
+    with pytest.raises(DataError, match="delete (it|.*data, it is generated again)"):
+        build(tmp_path / "data")
+    assert (tmp_path / "data/manifest.json").read_bytes() == content
 
 
 def test_questions_of_a_split_are_those_of_the_oracle(data):
