@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
 
 from dataset.types import DataError
-from models import OptionError
+from models.errors import OptionError
 from models.objective import NonFiniteLoss
+
+
+FULL, READ_ONLY = ". Free some space and run the same command again", ". Choose a writable folder with run.root=FOLDER"
+ADVICE = {errno.ENOSPC: FULL, errno.EDQUOT: FULL, errno.EACCES: READ_ONLY, errno.EPERM: READ_ONLY, errno.EROFS: READ_ONLY}
 
 
 class UsageError(Exception):
@@ -29,7 +34,7 @@ def run_guarded(main: Callable[[], None], resumable: bool = False) -> None:
         return
     except OSError as error:     # full disk, unwritable folder, vanished file
         where = f" ({error.filename})" if error.filename else ""
-        message = f"{error.strerror or error}{where}. Free some space or choose a writable folder with run.root=FOLDER"
+        message = f"{error.strerror or error}{where}{ADVICE.get(error.errno, '')}"
     except KeyboardInterrupt:
         print("\ninterrupted" + "; the same command continues with what is not finished" * resumable, file=sys.stderr)
         sys.exit(130)

@@ -7,7 +7,6 @@ from importlib import import_module
 from dataset.types import DataSpec
 from models.avqa import AVQAModel
 from models.backbones import BACKBONES
-from models.errors import OptionError
 from models.features import FeatureShape
 from models.heads import MultipleChoice, OpenVocabulary
 from models.methods import METHODS
@@ -20,13 +19,10 @@ def resolve(path: str) -> type:
 
 
 def build_model(spec: DataSpec, backbone: dict, method: dict) -> AVQAModel:
-    """`backbone` and `method`: `name` plus the keywords of the registered class."""
+    """`backbone` and `method`: `name` plus the keywords of the registered class. OptionError where these do not fit."""
     backbone, method = dict(backbone), dict(method)
-    try:
-        body = resolve(BACKBONES[backbone.pop("name")])(spec, **backbone)
-        shape = FeatureShape(spec.segments, spec.grid, body.dim, 0 if spec.choices else spec.answers)
-        completion = resolve(METHODS[method.pop("name")])(shape, **method)
-    except ValueError as error:
-        raise OptionError(str(error)) from error
+    body = resolve(BACKBONES[backbone.pop("name")])(spec, **backbone)
+    shape = FeatureShape(spec.segments, spec.grid, body.dim, 0 if spec.choices else spec.answers)
+    completion = resolve(METHODS[method.pop("name")])(shape, **method)
     head = MultipleChoice(body.dim) if spec.choices else OpenVocabulary(body.dim, spec.answers)
     return AVQAModel(body, completion, head)

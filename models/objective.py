@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -21,14 +23,21 @@ def answer_loss(logits: Tensor, answer: Tensor, label_smoothing: float = 0.0) ->
 
 
 def total_loss(terms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
-    """The weighted sum of all terms. A view's term `match_audio_missing` takes the weight of `match`.
-
-    Every term must find its weight and every weight a known name, so that a misspelt weight cannot go unnoticed.
+    """The weighted sum of all terms. A view's term `match_audio_missing` takes the weight of `match`; of several weights
+    whose names begin it, that of the longest. KeyError for a term without a weight.
     """
     total = torch.zeros((), device=next(iter(terms.values())).device)
     for name, value in terms.items():
-        total = total + weights[name if name in weights else name.split("_", 1)[0]] * value
+        total = total + weights[weight_name(name, weights)] * value
     return total
+
+
+def weight_name(term: str, weights: Iterable[str]) -> str:
+    """The weight that counts for `term`: its own name, or the longest that it begins with before a `_VIEW`."""
+    fitting = [name for name in weights if term == name or term.startswith(f"{name}_")]
+    if not fitting:
+        raise KeyError(f"the loss term '{term}' has no weight; there are weights for {', '.join(sorted(weights))}")
+    return max(fitting, key=len)
 
 
 def check_finite(values: dict[str, float]) -> None:

@@ -30,6 +30,7 @@ from torch.nn import functional as F
 
 from dataset.types import AUDIO, VISUAL, Batch, DataSpec
 from models.backbones.base import Backbone
+from models.errors import OptionError
 from models.features import Features, Fused
 from models.layers.attention import Extra, masked_mean
 
@@ -132,7 +133,7 @@ class AVSD(Backbone):
         super().__init__()
         self.dim = dim = spec.visual_channels
         if dim % 4:
-            raise ValueError(f"backbone=avsd takes shares of the features' {dim} channels; their number must be a "
+            raise OptionError(f"backbone=avsd takes shares of the features' {dim} channels; their number must be a "
                              "multiple of 4")
         width, self.grid = dim // 2, spec.grid
         self.frames = spec.segments if frames == "all" else min(frames, spec.segments)

@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from dataset.types import AUDIO, VISUAL, Batch, DataSpec
 from models.backbones.base import Backbone
 from models.features import Features, Fused
-from models.layers.attention import Extra, attend, masked_mean
+from models.layers.attention import Extra, attend, masked_mean, multihead
 from models.layers.contrast import info_nce
 from models.layers.question import QuestionLSTM
 
@@ -60,8 +60,8 @@ class Association(nn.Module):
 
     def __init__(self, dim: int, heads: int, dropout: float, mix: float) -> None:
         super().__init__()
-        self.own = nn.MultiheadAttention(dim, heads, dropout=dropout, batch_first=True)
-        self.other = nn.MultiheadAttention(dim, heads, dropout=dropout, batch_first=True)
+        self.own = multihead(dim, heads, dropout)
+        self.other = multihead(dim, heads, dropout)
         self.mix = nn.Parameter(torch.tensor(mix))
         self.norm, self.norm_out = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.feed_forward = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * dim, dim))
@@ -79,10 +79,10 @@ class Aggregator(nn.Module):
 
     def __init__(self, dim: int, heads: int, dropout: float, words: bool) -> None:
         super().__init__()
-        self.attention = nn.MultiheadAttention(dim, heads, dropout=dropout, batch_first=True)
+        self.attention = multihead(dim, heads, dropout)
         self.norm, self.norm_out = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.feed_forward = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * dim, dim))
-        self.objects = nn.MultiheadAttention(dim, heads, dropout=dropout, batch_first=True) if words else None
+        self.objects = multihead(dim, heads, dropout) if words else None
 
     def forward(self, question: Tensor, stream: Stream, words: Tensor, word_mask: Tensor) -> Tensor:
         """`question` (B, D) -> clue (B, D); zeros where neither the stream nor extra tokens can be read."""
@@ -123,8 +123,6 @@ class MCD(Backbone):
     ) -> None:
         super().__init__()
         self.dim = dim = spec.visual_channels
-        if dim % heads:
-            raise ValueError(f"backbone.heads={heads} must divide the {dim} channels of the features")
         self.temperature = temperature
         self.loss_weights = {"contrast": contrast_weight, "distil": distil_weight}
         self.question = QuestionLSTM(spec.vocabulary, dim)

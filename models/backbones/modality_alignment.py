@@ -33,7 +33,7 @@ from torch.nn import functional as F
 from dataset.types import AUDIO, VISUAL, Batch, DataSpec
 from models.backbones.base import Backbone
 from models.features import Features, Fused, blank
-from models.layers.attention import Extra, attend
+from models.layers.attention import Extra, attend, multihead
 from models.layers.question import QuestionLSTM
 
 Norm = Literal["layer", "batch"]
@@ -45,7 +45,7 @@ class CrossAttention(nn.Module):
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.attention = nn.MultiheadAttention(dim, heads, dropout=dropout, batch_first=True)
+        self.attention = multihead(dim, heads, dropout)
         self.norm = nn.LayerNorm(dim)
         self.feed_forward = nn.Sequential(nn.Linear(dim, dim), nn.Linear(dim, dim), nn.ReLU())
 
@@ -154,8 +154,6 @@ class ModalityAlignment(Backbone):
     ) -> None:
         super().__init__()
         self.dim = dim = spec.visual_channels
-        if dim % heads:
-            raise ValueError(f"backbone.heads={heads} must divide the {dim} channels of the features")
         self.loss_weights = {"agree": agree_weight, "align": align_weight}
         self.has_summaries = preset == "agreement"
         self.question = QuestionLSTM(spec.vocabulary, dim)

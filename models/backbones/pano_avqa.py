@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from dataset.types import AUDIO, VISUAL, Batch, DataSpec
 from models.backbones.base import Backbone
 from models.features import Features, Fused
-from models.layers.attention import Extra, attend, masked_mean
+from models.layers.attention import Extra, attend, masked_mean, multihead
 
 Count = Annotated[int, Field(ge=1)]
 EPSILON = 1e-12                           # of every layer norm, as in BERT
@@ -47,7 +47,7 @@ class Residual(nn.Module):
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.attention = nn.MultiheadAttention(dim, heads, dropout=dropout, batch_first=True)
+        self.attention = multihead(dim, heads, dropout)
         self.dropout, self.norm = nn.Dropout(dropout), nn.LayerNorm(dim, eps=EPSILON)
 
     def forward(self, x: Stream, y: Stream) -> Stream:
@@ -138,8 +138,6 @@ class PanoAVQA(Backbone):
     ) -> None:
         super().__init__()
         self.dim = dim = spec.visual_channels
-        if dim % heads:
-            raise ValueError(f"backbone.heads={heads} must divide the {dim} channels of the features")
         size = dim, heads, expansion, dropout
         self.embedding = nn.Embedding(spec.vocabulary + 1, dim)                     # the last one is the first token
         self.position = nn.Embedding(spec.words + 1, dim)

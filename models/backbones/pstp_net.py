@@ -42,6 +42,7 @@ from torch.nn import functional as F
 
 from dataset.types import AUDIO, VISUAL, Batch, DataSpec
 from models.backbones.base import Backbone
+from models.errors import OptionError
 from models.features import Features, Fused
 from models.layers.attention import AttentionBlock, Extra, attend, masked_mean
 from models.layers.question import QuestionLSTM
@@ -265,7 +266,7 @@ class PSTPNet(Backbone):
         super().__init__()
         self.dim = dim = spec.visual_channels
         if text == "clip" and not spec.text_channels:
-            raise ValueError("backbone.text=clip needs question features: set dataset.question_features to the .npz of "
+            raise OptionError("backbone.text=clip needs question features: set dataset.question_features to the .npz of "
                              "scripts/extract_features.py --questions, or backbone.text=lstm")
         self.clip = ClipText(spec.text_channels, dim) if text == "clip" else None
         self.reader = QuestionLSTM(spec.vocabulary, dim) if text == "lstm" or spec.choices else None
@@ -276,7 +277,7 @@ class PSTPNet(Backbone):
             self.patch = nn.Linear(dim, dim)
         if variant == "paper":
             if dim % heads:
-                raise ValueError(f"backbone.heads={heads} must divide the {dim} channels of the visual features")
+                raise OptionError(f"backbone.heads={heads} must divide the {dim} channels of the visual features")
             sizes = resolve_sizes(spec, segs, top_k, top_m)
             self.perception = Perception(dim, sizes, heads, dropout, num_layers, selection_gradient == "weighted")
         self.fusion = FusionLayer(dim, dropout)
@@ -331,20 +332,20 @@ class PSTPNet(Backbone):
 
 
 def resolve_sizes(spec: DataSpec, segs: int | None, top_k: int | None, top_m: int | None) -> Sizes:
-    """Published sizes fitted to the data where an option is null; ValueError where a given one does not fit them."""
+    """Published sizes fitted to the data where an option is null; OptionError where a given one does not fit them."""
     segs = segment_count(spec.segments) if segs is None else segs
     if spec.segments % segs:
         fitting = ", ".join(str(n) for n in range(1, spec.segments + 1) if spec.segments % n == 0)
-        raise ValueError(f"backbone.segs={segs} does not divide the {spec.segments} segments of the data; expected one "
+        raise OptionError(f"backbone.segs={segs} does not divide the {spec.segments} segments of the data; expected one "
                          f"of {fitting}")
     if top_k is None:
         top_k = min(TOP_K, max(1, segs // 2))        # never more than half: it would be no selection
     if top_k > segs:
-        raise ValueError(f"backbone.top_k={top_k} is more than the {segs} segments there are (backbone.segs)")
+        raise OptionError(f"backbone.top_k={top_k} is more than the {segs} segments there are (backbone.segs)")
     patches = spec.tokens - spec.frame_token
     top_m = max(1, round(KEPT_SHARE * patches)) if top_m is None else top_m
     if top_m > patches:
-        raise ValueError(f"backbone.top_m={top_m} is more than the {patches} patches of a frame")
+        raise OptionError(f"backbone.top_m={top_m} is more than the {patches} patches of a frame")
     return Sizes(segs, top_k, top_m)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from models.errors import OptionError
+
 Extra = tuple[Tensor, Tensor]            # keys and values (B, P, D)
 
 
@@ -40,6 +42,13 @@ def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
     return kept.sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp_min(1)             # (B, D)
 
 
+def multihead(dim: int, heads: int, dropout: float) -> nn.MultiheadAttention:
+    """Batch-first attention of `heads` heads over `dim` channels; OptionError where they do not divide."""
+    if dim % heads:
+        raise OptionError(f"backbone.heads={heads} must divide the {dim} channels of the features")
+    return nn.MultiheadAttention(dim, heads, dropout=dropout, batch_first=True)
+
+
 class AttentionBlock(nn.Module):
     """Attention, then a two-layer perceptron with residual and norm; no residual from the query.
 
@@ -48,7 +57,7 @@ class AttentionBlock(nn.Module):
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.attention = nn.MultiheadAttention(dim, heads, dropout=dropout, batch_first=True)
+        self.attention = multihead(dim, heads, dropout)
         self.feed_forward = nn.Sequential(
             nn.Linear(dim, dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(dim, dim), nn.Dropout(dropout)
         )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dataset.types import AUDIO, VISUAL
+from models.errors import OptionError
 from models.features import Features, FeatureShape
 from models.methods.base import Method, ViewMode, Views, simulate
 
@@ -60,7 +61,7 @@ class ActionMAE(Method):
         super().__init__()
         D = shape.channels
         if D % heads:
-            raise ValueError(f"method.heads={heads} must divide the {D} channels of the features")
+            raise OptionError(f"method.heads={heads} must divide the {D} channels of the features")
         self.views_mode = views
         self.keeps_present = replace == "absent"
         self.norm_target = norm_target

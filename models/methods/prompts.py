@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from dataset.types import AUDIO, VISUAL
+from models.errors import OptionError
 from models.features import Features, FeatureShape, blank_features
 from models.methods.base import Method, ViewMode, Views, simulate, without_match
 
@@ -57,7 +58,7 @@ class MissingAwarePrompts(Method):
     ) -> None:
         super().__init__()
         if level == "attention" and tokens % 2:
-            raise ValueError(f"method.tokens={tokens} must be even with method.level=attention: half of them are keys, "
+            raise OptionError(f"method.tokens={tokens} must be even with method.level=attention: half of them are keys, "
                              "half are values")
         self.views_mode = views
         self.level = level

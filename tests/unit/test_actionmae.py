@@ -6,6 +6,7 @@ from torch import nn
 from toy import SHAPE, random_features
 
 from dataset.types import AUDIO, VISUAL
+from models.errors import OptionError
 from models.features import Features, FeatureShape
 from models.methods.actionmae import ActionMAE, sinusoids, tokens
 
@@ -99,7 +100,7 @@ def test_whether_the_loss_trains_what_encodes_the_target(detach):
 
 
 def test_heads_that_do_not_divide_the_channels_are_named():
-    with pytest.raises(ValueError, match="method.heads=3"):
+    with pytest.raises(OptionError, match="method.heads=3"):
         method(heads=3)
 
 

@@ -20,8 +20,13 @@ def test_total_is_the_weighted_sum_of_named_terms():
 
 
 def test_a_term_without_weight_is_refused():
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match="'unknown' has no weight"):
         total_loss({"unknown": torch.tensor(1.0)}, {"answer": 1.0})
+
+
+def test_a_name_with_an_underscore_finds_its_own_weight():
+    terms = {"my_loss_complete": torch.tensor(1.0), "my_complete": torch.tensor(10.0)}
+    assert float(total_loss(terms, {"my": 2.0, "my_loss": 3.0})) == 3 + 20
 
 
 def test_answer_loss_by_hand_and_without_unknown_answers():

@@ -7,6 +7,7 @@ from toy import SHAPE, SPEC, random_batch, random_features
 from dataset.types import AUDIO, VISUAL, Batch
 from models.avqa import AVQAModel
 from models.backbones.avst import AVST
+from models.errors import OptionError
 from models.heads import OpenVocabulary
 from models.methods.plain import Plain
 from models.methods.prompts import MissingAwarePrompts, cases
@@ -175,5 +176,5 @@ def test_views_say_what_is_real_and_that_nothing_stands_in():
 
 
 def test_an_odd_number_of_tokens_cannot_be_halved():
-    with pytest.raises(ValueError, match="method.tokens=5 must be even"):
+    with pytest.raises(OptionError, match="method.tokens=5 must be even"):
         MissingAwarePrompts(SHAPE, tokens=5, level="attention")

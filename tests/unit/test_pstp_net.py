@@ -14,8 +14,9 @@ from dataset import make_loader
 from dataset.music_avqa import MusicAVQA
 from dataset.types import AUDIO, VISUAL, DataSpec
 from engine.config import compose
-from models import OptionError, build_model
+from models import build_model
 from models.backbones.pstp_net import PSTPNet, SegmentSelection, Sizes, Stream, best, resolve_sizes, segment_count
+from models.errors import OptionError
 
 # Eight seconds in four segments; seven tokens per second, the first of them the frame.
 CLIP = DataSpec(segments=8, audio_channels=6, visual_channels=16, grid=(7, 1), words=5, vocabulary=11, answers=7,
