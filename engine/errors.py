@@ -11,7 +11,6 @@ from dataset.types import DataError
 from models.errors import OptionError
 from models.objective import NonFiniteLoss
 
-
 FULL, READ_ONLY = ". Free some space and run the same command again", ". Choose a writable folder with run.root=FOLDER"
 ADVICE = {errno.ENOSPC: FULL, errno.EDQUOT: FULL, errno.EACCES: READ_ONLY, errno.EPERM: READ_ONLY, errno.EROFS: READ_ONLY}
 

@@ -100,9 +100,9 @@ class Grid(BaseModel):
     its own; the table is for these data sets then, and for all where one is called `default`. `start`: likewise the
     configuration that all rows are initialised from, or a list of stages, each from the one before; null trains every row
     from scratch. `start_checkpoint`: which one the rows take of it; a stage gives the next its best. `recipes`: data set ->
-    the files laid over both. `scenarios`: the columns; null: those that the configuration evaluates. `compare_to`: the reference row
-    of the tests, for all rows or row by row, then one or a list. `published`: row -> scenario -> figures; `printed`: row or
-    "*" -> heading in print -> the type its figures belong to (already applied in `published`).
+    the files laid over both. `scenarios`: the columns; null: those that the configuration evaluates. `compare_to`: the
+    reference row of the tests, for all rows or row by row, then one or a list. `published`: row -> scenario -> figures;
+    `printed`: row or "*" -> heading in print -> the type its figures belong to (already applied in `published`).
     """
 
     model_config = STRICT
