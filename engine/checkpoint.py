@@ -40,9 +40,12 @@ def load_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
     except UNREADABLE as error:
         raise UsageError(f"checkpoint {path} is damaged or not a checkpoint of this project "
                          f"({type(error).__name__}); delete it or give another one") from error
-    if isinstance(state, dict) and state.get("format") == 1:
-        state = {**upgrade(state), "format": FORMAT}
     lacking = [k for k in REQUIRED if not isinstance(state, dict) or k not in state]
+    if not lacking and state["format"] == 1:
+        try:
+            state = {**upgrade(state), "format": FORMAT}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UsageError(f"checkpoint {path} is damaged: its configuration lacks {error}; give another one") from error
     if lacking or state["format"] != FORMAT:
         raise UsageError(f"checkpoint {path} is not a checkpoint of this version (expected format {FORMAT}; lacks "
                          f"{', '.join(lacking) or 'nothing'}); train again or give another one")

@@ -14,11 +14,13 @@ MOVED = {"method.avr.fold.": "method.avr.layout.fold.", "method.avr.unfold.": "m
 
 def upgrade(state: dict[str, Any]) -> dict[str, Any]:
     """The content of a checkpoint of format 1 with today's names; the schema refuses what cannot be said today."""
-    method = state.get("config", {}).get("method", {})
-    if method.get("name") not in ("rmm_avr", "rmm_avr_plus"):
-        return state
     model = {new_name(name): value for name, value in state["model"].items()}
-    return {**state, "model": model, "config": {**state["config"], "method": new_method(method)}}
+    if "method.fill.seen" in model:                      # was one flag for both modalities
+        model["method.fill.seen"] = model["method.fill.seen"].expand(2).clone()
+    method = state["config"]["method"]
+    if method["name"] in ("rmm_avr", "rmm_avr_plus"):
+        method = new_method(method)
+    return {**state, "model": model, "config": {**state["config"], "method": method}}
 
 
 def new_name(name: str) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from dataset.types import AUDIO, VISUAL
 from models.features import Features, FeatureShape
 from models.layers.noise import gaussian_like
+from models.layers.standardise import present_entries
 
 FillMode = Literal["zeros", "noise", "mean"]
 
@@ -27,20 +28,18 @@ class Fill(nn.Module):
         self.mode = mode
         self.register_buffer("mean_audio", torch.zeros(shape.channels))
         self.register_buffer("mean_visual", torch.zeros(shape.channels))
-        self.register_buffer("seen", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("seen", torch.zeros(2, dtype=torch.bool))             # columns AUDIO, VISUAL
 
     @torch.no_grad()
     def observe(self, features: Features, presence: Tensor) -> None:
         """Update the running means (D,) from the present entries of a training batch."""
         for name, column in (("audio", AUDIO), ("visual", VISUAL)):
-            present = presence[..., column]                            # (B, T)
-            if self.mode != "mean" or not bool(present.any()):
+            if self.mode != "mean" or not bool(presence[..., column].any()):
                 continue
-            values = getattr(features, name)[present].float()          # (P, D) or (P, N, D)
-            mean = values.reshape(-1, values.shape[-1]).mean(dim=0)
+            mean = present_entries(getattr(features, name), presence[..., column]).mean(dim=0)     # (D,)
             running = getattr(self, f"mean_{name}")
-            running.copy_(torch.lerp(running, mean, self.momentum) if bool(self.seen) else mean)
-        self.seen.fill_(True)
+            running.copy_(torch.lerp(running, mean, self.momentum) if bool(self.seen[column]) else mean)
+            self.seen[column] = True
 
     def forward(self, features: Features, presence: Tensor, question_id: Tensor | None) -> Features:
         """`features` with every absent entry filled; `presence` (B, T, 2). Zeros are there already."""

@@ -6,6 +6,12 @@ import torch
 from torch import Tensor, nn
 
 
+def present_entries(values: Tensor, present: Tensor) -> Tensor:
+    """(entries, D) float32, those of `values` (B, T, ..., D) that `present` (B, T) marks."""
+    chosen = values if bool(present.all()) else values[present]
+    return chosen.float().reshape(-1, values.shape[-1])
+
+
 class Standardiser(nn.Module):
     """Mean and variance per channel of one modality: exact on the first batch, then exponential running means.
 
@@ -24,8 +30,7 @@ class Standardiser(nn.Module):
     @torch.no_grad()
     def observe(self, values: Tensor, present: Tensor) -> None:
         """Update from the entries of `values` (B, T, ..., D) that `present` (B, T) marks."""
-        chosen = values if bool(present.all()) else values[present]
-        chosen = chosen.float().reshape(-1, values.shape[-1])          # (entries, D)
+        chosen = present_entries(values, present)
         if chosen.shape[0] < 2:
             return
         variance, mean = torch.var_mean(chosen, dim=0, correction=0)

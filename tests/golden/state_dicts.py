@@ -29,10 +29,11 @@ def cases() -> dict[str, tuple[dict, dict]]:
     return found | {f"{name}/plain": ({"name": name}, methods["plain"]) for name in BACKBONES}
 
 
-def state_dicts() -> dict[str, dict[str, list[int]]]:
-    return {name: {k: list(v.shape) for k, v in build_model(SPEC, *case).state_dict().items()}
-            for name, case in cases().items()}
+def state_dicts(name: str) -> list[str]:
+    """`name shape` of every saved tensor of one case."""
+    saved = build_model(SPEC, *cases()[name]).state_dict()
+    return sorted(f"{key} {'x'.join(map(str, value.shape))}" for key, value in saved.items())
 
 
 if __name__ == "__main__":
-    FILE.write_text(json.dumps(state_dicts(), indent=0, sort_keys=True) + "\n")
+    FILE.write_text(json.dumps({name: state_dicts(name) for name in cases()}, indent=0) + "\n")

@@ -1,0 +1,20 @@
+"""What stands in for an absent modality: the running mean of each, from its own first batch on."""
+
+import torch
+from toy import SHAPE, random_features
+
+from dataset.types import AUDIO
+from models.features import blank_features
+from models.layers.fill import Fill
+
+
+def test_a_modality_counts_as_seen_only_when_it_was():
+    """Sound comes with the second batch: its mean is that of this batch, not a hundredth of the way there from zero."""
+    fill, features = Fill(SHAPE, "mean"), random_features(3)
+    silent = features.presence.clone()
+    silent[..., AUDIO] = False
+    fill.observe(blank_features(features, silent), silent)
+    assert fill.seen.tolist() == [False, True]
+    fill.observe(features, features.presence)
+    torch.testing.assert_close(fill.mean_audio, features.audio.mean(dim=(0, 1)))
+    assert fill.seen.tolist() == [True, True]
