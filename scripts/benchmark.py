@@ -82,8 +82,8 @@ def published_shapes(options: dict[str, Any]) -> DataSpec:
     return replace(spec, text_channels=512) if options["question_features"] else spec
 
 
-def random_batch(spec: DataSpec, size: int, device: torch.device) -> Batch:
-    """Non-negative random features, as after the ReLU of VGGish and ResNet-18."""
+def random_batch(spec: DataSpec, size: int, device: torch.device, negatives: bool = False) -> Batch:
+    """Non-negative random features, as after the ReLU of VGGish and ResNet-18; `negatives`: of other videos as well."""
     def shape(*sizes: int) -> torch.Tensor:
         return torch.randn(size, spec.segments, *sizes, device=device).relu()
 
@@ -98,6 +98,7 @@ def random_batch(spec: DataSpec, size: int, device: torch.device) -> Batch:
         question_id=torch.arange(size, device=device), row=torch.arange(size, device=device),
         video=torch.arange(size, device=device),
         choices=text(spec.choices) if spec.choices else None,
+        negative_visual=shape(spec.visual_channels, *spec.grid) if negatives else None,
         text_words=torch.randn(size, 77, spec.text_channels, device=device) if spec.text_channels else None,
         text_question=torch.randn(size, spec.text_channels, device=device) if spec.text_channels else None,
     )
@@ -107,7 +108,8 @@ def steps_of(options: argparse.Namespace, config: dict[str, Any], spec: DataSpec
     """The model and a function that runs one step, for `train-step` or `inference` (audio missing, the costly case)."""
     torch.manual_seed(0)
     model = build_model(spec, config["backbone"], config["method"]).to(accelerator.device)
-    batch = random_batch(spec, options.batch_size, accelerator.device)
+    negatives = options.what == "train-step" and model.backbone.needs_negatives
+    batch = random_batch(spec, options.batch_size, accelerator.device, negatives)
     if config["runtime"]["compile"]:
         model.method.compile_hot_path()
     if options.what == "inference":

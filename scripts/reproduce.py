@@ -13,6 +13,7 @@ import json
 import os
 import shlex
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,9 +24,11 @@ from engine.errors import UsageError, run_guarded  # noqa: E402
 from engine.report.collect import collect  # noqa: E402
 from engine.report.documents import REPORTS, documents, refresh  # noqa: E402
 from engine.report.grid import Grid, chosen_dataset, find_grid, table_names  # noqa: E402
-from engine.report.plan import Plan  # noqa: E402
+from engine.report.plan import Plan, Run  # noqa: E402
 from engine.report.render import write_report  # noqa: E402
 from engine.report.sweep import Failure, Sweep, plan_line  # noqa: E402
+from engine.report.timing import hours_table  # noqa: E402
+from scripts.step_times import estimate  # noqa: E402
 
 EPILOG = """examples:
   python scripts/reproduce.py --list
@@ -58,9 +61,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--shard", type=shard, default=(1, 1), metavar="I/N", help="only part I of N of the runs")
     parser.add_argument("--out", type=Path, help="folder of the reports, as TABLE (default: run.root, as report-TABLE); "
                         "docs/reports also writes the tables of README.md and docs/*.md again")
+    parser.add_argument("--untimed", action="store_true", help="with --plan: measure nothing; seconds are null")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--list", action="store_true", help="print the tables and stop")
-    what.add_argument("--plan", action="store_true", help="print one JSON line per run (name, command, depends_on) and stop")
+    what.add_argument("--plan", action="store_true", help="print one JSON line per run (name, command, depends_on, seconds) "
+                      "and the hours of every table, estimated from steps measured now, and stop")
     what.add_argument("--report-only", action="store_true", help="train nothing; report what is done")
     what.add_argument("--refresh-docs", action="store_true",
                       help="write the tables of README.md and docs/*.md again from docs/reports, and stop")
@@ -116,6 +121,23 @@ def refresh_documents() -> None:
     print("tables written again: " + (", ".join(os.path.relpath(path, ROOT) for path in changed) or "none had changed"))
 
 
+def print_plan(plan: Plan, runs: list[Run], jobs: int, start_up: float | None) -> None:
+    """One JSON line per run on stdout; the hours of the tables on stderr, so that the lines can be piped.
+
+    `start_up`: seconds that a run's imports take, None to measure nothing.
+    """
+    started, timed = time.monotonic(), start_up is not None
+    seconds = estimate(runs, jobs, start_up) if timed else dict.fromkeys(run.name for run in runs)
+    for run in runs:
+        print(json.dumps(plan_line(run, seconds[run.name])), flush=True)
+    if timed:
+        tables = {name: [run for run in runs if any(user.startswith(f"{name}/") for user in run.users)]
+                  for name in plan.tables}
+        print(f"{hours_table(tables, runs, seconds, jobs)}\n\nEstimated in {time.monotonic() - started:.0f} s from steps "
+              "measured on random features here and now. A run that several tables need counts in each of them, and once "
+              "in all together.", file=sys.stderr)
+
+
 def conclude(failures: list[Failure], problems: list[str]) -> None:
     """Tell what went wrong and leave with exit code 1, or return when nothing did."""
     for failure in failures:
@@ -129,6 +151,7 @@ def conclude(failures: list[Failure], problems: list[str]) -> None:
 
 
 def main() -> None:
+    start_up = time.process_time()           # until here there were imports alone, nearly those of a run
     options = parse()
     if options.list:
         for name in table_names():
@@ -144,9 +167,7 @@ def main() -> None:
         plan.add_table(name, grid, options.seeds, options.overrides)
     runs = plan.shard(*options.shard)
     if options.plan:
-        for run in runs:
-            print(json.dumps(plan_line(run)))
-        return
+        return print_plan(plan, runs, options.jobs, None if options.untimed else start_up)
     failures = [] if options.report_only else Sweep(runs, options.jobs).execute()
     conclude(failures, write_reports(grids, plan, out, partial=options.shard[1] > 1))
 

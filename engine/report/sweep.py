@@ -40,9 +40,10 @@ def command_of(run: Run) -> list[str]:
     return ["python", "main_train.py", *run.arguments]
 
 
-def plan_line(run: Run) -> dict:
-    """One run for a scheduler."""
+def plan_line(run: Run, seconds: float | None) -> dict:
+    """One run for a scheduler; `seconds` that it will take, None where they are not known."""
     return {"name": run.name, "command": shlex.join(command_of(run)), "done": run.done,
+            "seconds": None if seconds is None else round(seconds, 1),
             "depends_on": [run.depends_on.name] if run.depends_on else [], "users": run.users}
 
 

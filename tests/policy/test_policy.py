@@ -17,7 +17,7 @@ ALLOWED = {
     "dataset": {"dataset"},
     "models": {"models", "dataset"},
     "engine": {"engine", "models", "dataset"},
-    "scripts": {"engine", "models", "dataset"},
+    "scripts": {"scripts", "engine", "models", "dataset"},
     "main_train": {"engine", "models", "dataset"},
     "main_test": {"engine", "models", "dataset"},
 }

@@ -52,8 +52,10 @@ def reproduce(monkeypatch, capsys):
 
 def test_a_sweep_trains_reports_and_does_not_train_again(toy, reproduce, monkeypatch):
     folder, arguments = toy
-    plan = [json.loads(line) for line in reproduce(*arguments, "--plan")[1].splitlines()]
+    code, out, err = reproduce(*arguments, "--plan", "--jobs", "2")
+    plan = [json.loads(line) for line in out.splitlines()]
     assert [len(line["depends_on"]) for line in plan] == [0, 1, 1] and not (folder / "runs").exists()
+    assert all(line["seconds"] > 0 for line in plan) and "hours, 2 at a time" in err
     done = command("scripts/reproduce.py", *arguments, "--jobs", "2")
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((folder / "runs/report-toy/report.json").read_text())
@@ -79,6 +81,8 @@ def test_a_sweep_trains_reports_and_does_not_train_again(toy, reproduce, monkeyp
     assert len(before) == 3 and {path: path.stat().st_mtime_ns for path in before} == before
     assert f"{report['rows']['plain']['scenarios']['complete']['mean']:.1f} " in page.read_text()
     assert "none had changed" in reproduce("--refresh-docs")[1]
+    lines = [json.loads(line) for line in reproduce(*arguments, "--plan")[1].splitlines()]
+    assert all(line["done"] and line["seconds"] == 0 for line in lines)
 
 
 @pytest.mark.parametrize("arguments, message", [
@@ -92,6 +96,13 @@ def test_a_sweep_trains_reports_and_does_not_train_again(toy, reproduce, monkeyp
 def test_a_wrong_command_is_one_clear_error(reproduce, arguments, message):
     code, _, err = reproduce(*arguments)
     assert code == 2 and message in err
+
+
+def test_a_plan_needs_no_data_and_measures_nothing_when_told_so(reproduce, monkeypatch):
+    monkeypatch.setattr(reproduce.module, "estimate", None)
+    code, out, err = reproduce("table2", "--seeds", "1", "--plan", "--untimed", "dataset.root=none")
+    assert code == 0 and "hours" not in err
+    assert {json.loads(line)["seconds"] for line in out.splitlines()} == {None}
 
 
 def test_failed_runs_end_the_command_with_their_last_words(reproduce, toy, tmp_path, monkeypatch):

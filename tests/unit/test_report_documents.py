@@ -38,7 +38,7 @@ def lines(text: str) -> list[list[str]]:
     return [cells for cells in found if not set("".join(cells)) <= {"-"}]
 
 
-def test_the_table_is_written_between_its_markers_and_nowhere_else(tmp_path, reports):
+def test_the_table_is_written_between_its_markers_alone(tmp_path, reports):
     path = document(tmp_path)
     assert refresh([path], reports) == [path]
     text = path.read_text()
@@ -93,7 +93,7 @@ def test_a_changed_figure_is_found(tmp_path, reports):
     ("<!-- table:none begin -->\n<!-- table:none end -->\n", "line 1: .*none/report.json cannot be read"),
     ("<!-- table:toy rows=plane begin -->\n<!-- table:toy end -->\n", "line 1: .*no row 'plane'; did you mean 'plain'"),
 ])
-def test_a_wrong_marker_is_one_clear_error_and_nothing_is_written(tmp_path, reports, text, message):
+def test_a_wrong_marker_is_one_error_and_nothing_is_written(tmp_path, reports, text, message):
     good, bad = document(tmp_path), tmp_path / "zz.md"
     bad.write_text(text)
     before = good.read_text()

@@ -213,7 +213,7 @@ def test_a_row_may_have_options_for_one_data_set():
     assert here.depends_on.arguments[0] == "configs/embedded_plain.yaml"
 
 
-def test_pstp_net_reads_clip_on_music_avqa_and_stands_in_both_variants():
+def test_pstp_net_reads_clip_and_stands_in_both_variants():
     """Table 1: what configs/music_avqa_clip.yaml asks for, in every row and start; the others read maps."""
     grid = find_grid("table1")[1]
     plan = Plan()
@@ -336,10 +336,11 @@ def test_shards_are_a_partition_with_their_starts(count):
 
 
 def test_plan_lines_say_all_that_a_scheduler_needs():
-    lines = [json.loads(json.dumps(plan_line(run))) for run in SHARDED.shard(1, 1)]
+    lines = [json.loads(json.dumps(plan_line(run, 61.26))) for run in SHARDED.shard(1, 1)]
     seen = set()
     for line in lines:
-        assert set(line) == {"name", "command", "done", "depends_on", "users"} and line["users"] and not line["done"]
+        assert set(line) == {"name", "command", "done", "seconds", "depends_on", "users"}
+        assert line["users"] and not line["done"] and line["seconds"] == 61.3
         assert line["command"].startswith("python main_train.py configs/") and f"run.name={line['name']}" in line["command"]
         assert set(line["depends_on"]) <= seen
         assert all(f"runs/{start}/best.pt" in line["command"] for start in line["depends_on"])
