@@ -66,7 +66,7 @@ def evaluate(model, data, split: str, scenarios: list[Scenario], vocabulary: Voc
              batch_size: int, workers: int, protocol: str = "missing") -> tuple[dict[str, Any], list[Record]]:
     """Results by scenario as in results.json, and all records."""
     if protocol == RELEASED_NOISE and not hasattr(accelerator.unwrap_model(model).method, "refine_noised_real"):
-        raise UsageError("--protocol released_noise exists for checkpoints of method=rmm_avr and rmm_avr_plus only")
+        raise UsageError("--protocol released_noise exists for checkpoints of method=rmm_avr and method=released only")
     questions = data.questions(split)
     floor = dict(zip([q.row for q in questions], question_only_floor(data.questions("train"), questions), strict=True))
     results, records = {}, []

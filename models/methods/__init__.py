@@ -4,7 +4,6 @@ METHODS = {
     "plain": "models.methods.plain.Plain",
     "modality_dropout": "models.methods.modality_dropout.ModalityDropout",
     "rmm_avr": "models.rmm_avr.method.RMMAVR",
-    "rmm_avr_plus": "models.rmm_avr.method.RMMAVR",      # a preset: configs/method/rmm_avr_plus.yaml
     "released": "models.rmm_avr.released.Released",
     "prompts": "models.methods.prompts.MissingAwarePrompts",
     "shaspec": "models.methods.shaspec.ShaSpec",

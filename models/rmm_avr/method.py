@@ -8,7 +8,7 @@ Fidelity:
 - complete input is never refined at test, as Eq. 8 trains it;
 - the switches of Table 4: `rmm.enabled`, `avr.enabled`. AVR alone starts the missing part from unit noise of the
   standardised features; with both off the method is the plain backbone with `fill`;
-- `label_smoothing` and `views: segments` are ours, off by default (`configs/method/rmm_avr_plus.yaml`, `docs/findings.md`).
+- `label_smoothing` and `views: segments` are ours, off by default (`configs/plus.yaml`, `docs/findings.md`).
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from models import BACKBONES, METHODS, build_model  # noqa: E402
 
 FILE = Path(__file__).with_name("state_dicts.json")
 NARROW = {"rmm": {"slots": 3}, "avr": {"width": 8, "steps": 3}}
-WITH_SECTIONS = ("rmm_avr", "rmm_avr_plus", "released")
+WITH_SECTIONS = ("rmm_avr", "released")
 
 
 def cases() -> dict[str, tuple[dict, dict]]:
