@@ -43,8 +43,8 @@ def test_label_smoothing_by_hand():
     assert float(answer_loss(logits, torch.tensor([1, -1]), 0.2)) == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("method", [["method=modality_dropout"], ["method=actionmae"], ["method=rmm_avr", "avr.enabled=false"]],
-                         ids=lambda options: options[0])
+@pytest.mark.parametrize("method", [["method=modality_dropout"], ["method=actionmae"],
+                                    ["method=rmm_avr", "avr.enabled=false"]], ids=lambda options: options[0])
 def test_a_methods_label_smoothing_reaches_the_loss_of_every_view(method):
     config = compose(None, ["dataset=music_avqa", *method, "method.label_smoothing=0.2"])
     model, batch = build_model(SPEC, config["backbone"], config["method"]).train(), random_batch(4)
