@@ -68,7 +68,7 @@ def test_what_costs_no_time_is_measured_once():
         [], ["train.seed=2", "train.epochs=3"], ["method.lambda1=0.5", "dataset.train_missing_ratio=0.5"])]
     assert len({pace_key(c, SPEC) for c in same}) == 1
     other = [compose("configs/embedded.yaml", options) for options in (
-        ["avr.steps=5"], ["method.reconstruction=1.0"], ["train.batch_size=9"], ["backbone=avsd"], ["runtime.bf16=true"])]
+        ["avr.steps=5"], ["avr.gradient_steps=1"], ["train.batch_size=9"], ["backbone=avsd"], ["runtime.bf16=true"])]
     assert len({pace_key(c, SPEC) for c in [*same, *other]}) == 1 + len(other)
 
 
