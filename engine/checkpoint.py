@@ -82,4 +82,4 @@ def start_from(model: torch.nn.Module, state: dict[str, Any], vocabulary: dict[s
         wanted |= shared
     model.load_state_dict({k: state["model"][k] for k in wanted}, strict=False)
     parts = "backbone, head and method" if method else "backbone and head"
-    return f"{len(wanted)} tensors of {parts} from {path}; {len(own) - len(wanted)} start fresh"
+    return f"{len(wanted)} tensors of {parts} from {path}; {len(own) - len(wanted)} of the method start fresh"

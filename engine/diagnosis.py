@@ -137,14 +137,14 @@ def accuracy_by_steps(model, data, split: str, vocabulary, accelerator, batch_si
     method = accelerator.unwrap_model(model).method
     if not isinstance(method, RMMAVR) or method.avr is None:
         return {}
-    trained = method.avr.start_step
+    trained = method.avr.reverse_steps
     found: dict[str, Any] = {}
     try:
-        for steps in range(1, trained + 2):
-            method.avr.start_step = steps - 1
+        for steps in range(1, trained + 1):
+            method.avr.reverse_steps = steps
             for name in ("audio_missing", "visual_missing"):
                 records = predict(model, data, split, SCENARIOS[name], vocabulary, accelerator, batch_size, workers)
                 found.setdefault(name, {})[steps] = percentage(r.correct for r in records)
     finally:
-        method.avr.start_step = trained
+        method.avr.reverse_steps = trained
     return found
