@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
@@ -83,7 +84,7 @@ class MusicAVQA:
         note = note_on_segments(audio.source_rows, self.stride,
                                 "pack_features.py --stride " if self.packed_folder else "dataset.stride=")
         if note:
-            print(note)
+            print(note, file=sys.stderr)
         return {AUDIO: audio, VISUAL: visual}
 
     @cached_property
