@@ -66,6 +66,8 @@ def find_videos(folder: Path) -> list[tuple[str, Path]]:
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() not in SUFFIXES or path.is_dir():
             continue
+        if not path.stem.isprintable():
+            raise DataError(f"the name of video {ascii(str(path))} is no text that can be printed; rename it")
         if path.stem in found:
             raise DataError(f"two videos are called '{path.stem}': {found[path.stem]} and {path}; features are named by "
                             "video, so rename or remove one")

@@ -278,6 +278,9 @@ def test_folders_without_videos_or_with_two_of_a_name_are_refused(tmp_path):
         (tmp_path / folder / "same.mp4").touch()
     with pytest.raises(DataError, match="two videos are called 'same'"):
         find_videos(tmp_path)
+    (tmp_path / "b/same.mp4").rename(tmp_path / "b/\udcff.mp4")
+    with pytest.raises(DataError, match="udcff.mp4' is no text that can be printed; rename it"):
+        find_videos(tmp_path)
 
 
 @pytest.fixture(scope="module")
