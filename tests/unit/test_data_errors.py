@@ -117,7 +117,7 @@ def test_the_check_of_a_data_set_tells_of_wasted_rows_and_short_files(tmp_path, 
     shorten(root, {"train0001": (2, 6), "test0003": (3, 6)})
     monkeypatch.setattr("sys.argv", ["check_dataset.py", str(root)])
     check_dataset.main()
-    told = capsys.readouterr().out
+    told = "".join(capsys.readouterr())
     assert "dataset.stride=6 uses 1 as segments, fewer than 4; dataset.stride=1 uses 6" in told
     assert "everything is there" in told and "videos have fewer than" not in told
     monkeypatch.setattr("sys.argv", ["check_dataset.py", str(root), "dataset.stride=1"])
