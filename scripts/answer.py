@@ -18,16 +18,16 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from dataset import Vocabulary  # noqa: E402
-from dataset.extract import EXTRACTORS, build_extractor, parse_weights  # noqa: E402
-from dataset.extract.media import Clip, MediaError, read_clip  # noqa: E402
-from dataset.store import as_maps  # noqa: E402
-from dataset.types import AUDIO, MODALITIES, VISUAL, Batch, DataSpec  # noqa: E402
-from engine import runtime  # noqa: E402
-from engine.arguments import positive  # noqa: E402
-from engine.checkpoint import load_checkpoint, load_weights  # noqa: E402
-from engine.errors import UsageError, run_guarded  # noqa: E402
-from models import build_model  # noqa: E402
+from dataset import Vocabulary
+from dataset.extract import EXTRACTORS, build_extractor, parse_weights
+from dataset.extract.media import Clip, MediaError, read_clip
+from dataset.store import as_maps
+from dataset.types import AUDIO, MODALITIES, VISUAL, Batch, DataSpec
+from engine import runtime
+from engine.arguments import positive
+from engine.checkpoint import load_checkpoint, load_weights
+from engine.errors import UsageError, run_guarded
+from models import build_model
 
 
 def parse() -> argparse.Namespace:

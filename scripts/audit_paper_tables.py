@@ -17,12 +17,12 @@ from tabulate import tabulate
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from dataset import question_only_floor  # noqa: E402
-from dataset.files import write_text  # noqa: E402
-from dataset.questions import read_questions  # noqa: E402
-from engine.audit import CONFIRMED, POINTS, Material, read_material  # noqa: E402
-from engine.errors import UsageError, run_guarded  # noqa: E402
-from engine.published import chance, fits, percent, printed_as, printed_averages  # noqa: E402
+from dataset import question_only_floor
+from dataset.files import write_text
+from dataset.questions import read_questions
+from engine.errors import UsageError, run_guarded
+from scripts.study.audit import CONFIRMED, POINTS, Material, read_material
+from scripts.study.published import chance, fits, percent, printed_as, printed_averages
 
 PAGE = ROOT / "docs" / "paper_tables.md"
 INTRODUCTION = """# The published tables, checked against themselves

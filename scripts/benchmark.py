@@ -28,16 +28,16 @@ from torch.utils.flop_counter import FlopCounterMode
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from dataset import build_dataset, make_loader  # noqa: E402
-from dataset.packing import Packing  # noqa: E402
-from dataset.store import FeatureStore  # noqa: E402
-from dataset.types import AUDIO, Batch, DataSpec  # noqa: E402
-from engine import runtime  # noqa: E402
-from engine.config import compose  # noqa: E402
-from engine.errors import UsageError, run_guarded  # noqa: E402
-from engine.optimiser import make_optimiser  # noqa: E402
-from models import build_model  # noqa: E402
-from models.objective import total_loss  # noqa: E402
+from dataset import build_dataset, make_loader
+from dataset.packing import Packing
+from dataset.store import FeatureStore
+from dataset.types import AUDIO, Batch, DataSpec
+from engine import runtime
+from engine.config import compose
+from engine.errors import UsageError, run_guarded
+from engine.optimiser import make_optimiser
+from models import build_model
+from models.objective import total_loss
 
 # The official release: rows 0, 6, ... 54 of VGGish and ResNet-18 features, 93 words, 42 answers, 14 words a question.
 MUSIC_AVQA = DataSpec(segments=10, audio_channels=128, visual_channels=512, grid=(14, 14), words=14, vocabulary=93,

@@ -19,9 +19,9 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from dataset.files import write_json, write_text  # noqa: E402
-from engine.errors import UsageError, run_guarded  # noqa: E402
-from models import BACKBONES, METHODS  # noqa: E402
+from dataset.files import write_json, write_text
+from engine.errors import UsageError, run_guarded
+from models import BACKBONES, METHODS
 
 
 def parse() -> argparse.Namespace:

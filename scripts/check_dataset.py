@@ -16,11 +16,11 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from dataset import build_dataset, question_only_floor  # noqa: E402
-from dataset.types import MODALITIES, DataError, Question  # noqa: E402
-from engine.config import compose  # noqa: E402
-from engine.errors import UsageError, run_guarded  # noqa: E402
-from engine.metrics import group  # noqa: E402
+from dataset import build_dataset, question_only_floor
+from dataset.types import MODALITIES, DataError, Question
+from engine.config import compose
+from engine.errors import UsageError, run_guarded
+from engine.metrics import group
 
 SPLITS = ("train", "val", "test")
 

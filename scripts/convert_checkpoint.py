@@ -19,13 +19,13 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from dataset import build_dataset  # noqa: E402
-from dataset.types import DataSpec  # noqa: E402
-from engine.checkpoint import UNREADABLE, save_checkpoint  # noqa: E402
-from engine.config import compose  # noqa: E402
-from engine.convert import convert, has_method, steps_of  # noqa: E402
-from engine.errors import UsageError, run_guarded  # noqa: E402
-from models import build_model  # noqa: E402
+from dataset import build_dataset
+from dataset.types import DataSpec
+from engine.checkpoint import UNREADABLE, save_checkpoint
+from engine.config import compose
+from engine.errors import UsageError, run_guarded
+from models import build_model
+from scripts.study.convert import convert, has_method, steps_of
 
 # Rows 0, 6, ... 54 of the official VGGish and ResNet-18 features; words and answers follow from the vocabulary.
 OFFICIAL = DataSpec(segments=10, audio_channels=128, visual_channels=512, grid=(14, 14), words=14, vocabulary=93, answers=42)

@@ -18,19 +18,19 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from dataset import SCENARIOS  # noqa: E402
-from dataset.files import write_json, write_text  # noqa: E402
-from engine.arguments import positive  # noqa: E402
-from engine.config import nearest  # noqa: E402
-from engine.diagnosis import accuracy_by_steps, calibration, examine_features  # noqa: E402
-from engine.errors import UsageError, run_guarded  # noqa: E402
-from engine.evaluation import RELEASED_NOISE, predict, variant  # noqa: E402
-from engine.metrics import percentage  # noqa: E402
-from engine.report.diagnosis import as_markdown  # noqa: E402
-from engine.report.grid import Grid, find_grid  # noqa: E402
-from engine.report.plan import Plan  # noqa: E402
-from engine.report.render import finite  # noqa: E402
-from engine.restore import restore  # noqa: E402
+from dataset import SCENARIOS
+from dataset.files import write_json, write_text
+from engine.arguments import positive
+from engine.config import nearest
+from engine.errors import UsageError, run_guarded
+from engine.evaluation import RELEASED_NOISE, predict, variant
+from engine.metrics import percentage
+from engine.restore import restore
+from scripts.study.diagnosis import accuracy_by_steps, calibration, examine_features
+from scripts.study.diagnosis_tables import as_markdown
+from scripts.tables.grid import Grid, find_grid
+from scripts.tables.plan import Plan
+from scripts.tables.render import finite
 
 AT_TEST = ("runtime.", "evaluate.")     # overrides of a table that its diagnosis takes over; the others are for training
 

@@ -14,12 +14,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from dataset import avqa, questions  # noqa: E402
-from dataset.extract import EXTRACTORS, build_extractor, parse_weights  # noqa: E402
-from dataset.extract.pipeline import Settings, Summary, extract, find_videos  # noqa: E402
-from dataset.store import DAY  # noqa: E402
-from engine import runtime  # noqa: E402
-from engine.errors import UsageError, run_guarded  # noqa: E402
+from dataset import avqa, questions
+from dataset.extract import EXTRACTORS, build_extractor, parse_weights
+from dataset.extract.pipeline import Settings, Summary, extract, find_videos
+from dataset.store import DAY
+from engine import runtime
+from engine.errors import UsageError, run_guarded
 
 WORKERS = 256                # far more than any machine has use for
 QUESTION_FORMATS = {"music_avqa": questions.Annotation, "avqa": avqa.Annotation}

@@ -14,8 +14,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from dataset.extract.example import write_example_dataset, write_odd  # noqa: E402
-from engine.errors import UsageError, run_guarded  # noqa: E402
+from dataset.extract.example import write_example_dataset, write_odd
+from engine.errors import UsageError, run_guarded
 
 
 def main() -> None:

@@ -18,12 +18,12 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from dataset.files import remove_leftovers  # noqa: E402
-from dataset.lock import alone_in  # noqa: E402
-from dataset.packed import verify  # noqa: E402
-from dataset.packing import Packing  # noqa: E402
-from dataset.store import DAY, FeatureStore, Layout, check_same_clip, note_on_segments  # noqa: E402
-from engine.errors import UsageError, run_guarded  # noqa: E402
+from dataset.files import remove_leftovers
+from dataset.lock import alone_in
+from dataset.packed import verify
+from dataset.packing import Packing
+from dataset.store import DAY, FeatureStore, Layout, check_same_clip, note_on_segments
+from engine.errors import UsageError, run_guarded
 
 
 def parse() -> argparse.Namespace:

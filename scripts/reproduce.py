@@ -19,16 +19,16 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from engine.arguments import positive  # noqa: E402
-from engine.errors import UsageError, run_guarded  # noqa: E402
-from engine.report.collect import collect  # noqa: E402
-from engine.report.documents import REPORTS, documents, refresh  # noqa: E402
-from engine.report.grid import Grid, chosen_dataset, find_grid, table_names  # noqa: E402
-from engine.report.plan import Plan, Run  # noqa: E402
-from engine.report.render import write_report  # noqa: E402
-from engine.report.sweep import Failure, Sweep, plan_line  # noqa: E402
-from engine.report.timing import hours_table  # noqa: E402
-from scripts.step_times import estimate  # noqa: E402
+from engine.arguments import positive
+from engine.errors import UsageError, run_guarded
+from scripts.tables.collect import collect
+from scripts.tables.documents import REPORTS, documents, refresh
+from scripts.tables.grid import Grid, chosen_dataset, find_grid, table_names
+from scripts.tables.plan import Plan, Run
+from scripts.tables.render import write_report
+from scripts.tables.step_times import estimate
+from scripts.tables.sweep import Failure, Sweep, plan_line
+from scripts.tables.timing import hours_table
 
 EPILOG = """examples:
   python scripts/reproduce.py --list

@@ -14,13 +14,13 @@ ROOT = Path(__file__).resolve().parents[2]
 STORED = Path(__file__).with_name("curves.json")
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-import torch  # noqa: E402
-from toy import SPEC, random_batch  # noqa: E402
+import torch
+from toy import SPEC, random_batch
 
-from dataset.files import write_json  # noqa: E402
-from engine.config import compose  # noqa: E402
-from models import BACKBONES, METHODS, build_model  # noqa: E402
-from models.objective import total_loss  # noqa: E402
+from dataset.files import write_json
+from engine.config import compose
+from models import BACKBONES, METHODS, build_model
+from models.objective import total_loss
 
 STEPS = 4
 PAIRS = [("avst", method) for method in METHODS] + [(backbone, "plain") for backbone in BACKBONES if backbone != "avst"]

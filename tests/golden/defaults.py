@@ -1,4 +1,4 @@
-"""The defaults of all options, as they were when runs were last given their digests (engine/report/plan.py).
+"""The defaults of all options, as they were when runs were last given their digests (scripts/tables/plan.py).
 
 A digest leaves out options at their default, so a default that changes would make earlier runs pass for today's. Write
 defaults.json again after adding an option, or after changing a default and raising VERSION:
@@ -17,11 +17,11 @@ ROOT = Path(__file__).resolve().parents[2]
 STORED = Path(__file__).with_name("defaults.json")
 sys.path.insert(0, str(ROOT))
 
-from pydantic_core import PydanticUndefined, to_jsonable_python  # noqa: E402
+from pydantic_core import PydanticUndefined, to_jsonable_python
 
-from dataset.files import write_json  # noqa: E402
-from engine.config import REGISTRIES, Train, schema  # noqa: E402
-from engine.report.plan import VERSION  # noqa: E402
+from dataset.files import write_json
+from engine.config import REGISTRIES, Train, schema
+from scripts.tables.plan import VERSION
 
 
 def of_model(model: Any) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def main() -> None:
     stored = json.loads(STORED.read_text()) if STORED.is_file() else {"version": None, "defaults": {}}
     found = changed(stored["defaults"], current())
     if found and stored["version"] == VERSION:
-        sys.exit("raise VERSION in engine/report/plan.py first; other defaults than before: " + "; ".join(found))
+        sys.exit("raise VERSION in scripts/tables/plan.py first; other defaults than before: " + "; ".join(found))
     write_json(STORED, {"version": VERSION, "defaults": current()})
 
 

@@ -13,9 +13,9 @@ ROOT = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from toy import SPEC  # noqa: E402
+from toy import SPEC
 
-from models import BACKBONES, METHODS, build_model  # noqa: E402
+from models import BACKBONES, METHODS, build_model
 
 FILE = Path(__file__).with_name("state_dicts.json")
 NARROW = {"rmm": {"slots": 3}, "avr": {"width": 8, "steps": 3}}

@@ -7,7 +7,7 @@ from golden.curves import PAIRS, curve
 from golden.curves import STORED as CURVES
 from golden.defaults import STORED, changed, current
 
-from engine.report.plan import VERSION
+from scripts.tables.plan import VERSION
 
 
 def test_no_default_has_changed_under_the_digests_of_runs():

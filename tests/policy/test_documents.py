@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from engine.report.documents import REPORTS, ROOT, documents, refreshed
+from scripts.tables.documents import REPORTS, ROOT, documents, refreshed
 
 TABLE = re.compile(r"^<!-- table:(\S+?)(?: rows=\S+)? begin -->$(.*?)^<!-- table:\1 end -->$", re.M | re.S)
 

@@ -10,7 +10,7 @@ import yaml
 from commands import ROOT, SHORT, command
 
 from engine.errors import run_guarded
-from engine.report import sweep
+from scripts.tables import sweep
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset.types import AVQA_TYPES, QUESTION_TYPES
-from engine.audit import (
+from engine.errors import UsageError
+from scripts.study.audit import (
     CONFIRMED,
     REFUTED,
     SWAP,
@@ -36,8 +37,7 @@ from engine.audit import (
     table4_totals,
     totals_alone,
 )
-from engine.errors import UsageError
-from engine.published import (
+from scripts.study.published import (
     Row,
     averages,
     chance,

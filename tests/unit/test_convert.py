@@ -12,11 +12,11 @@ from torch.nn import functional as F
 from dataset.types import DataSpec
 from engine.checkpoint import load_checkpoint
 from engine.config import compose
-from engine.convert import convert, has_method, steps_of
 from engine.errors import UsageError
 from models import build_model
 from models.rmm_avr.released import MapDenoiser
 from scripts.convert_checkpoint import read
+from scripts.study.convert import convert, has_method, steps_of
 
 OFFICIAL = DataSpec(segments=10, audio_channels=128, visual_channels=512, grid=(14, 14), words=14, vocabulary=93, answers=42)
 SLOTS = 3                                # 75 of 100,352 entries are 30 MB

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.diagnosis import Fit, calibration, sharpness
 from engine.metrics import Record
+from scripts.study.diagnosis import Fit, calibration, sharpness
 
 
 def fit(real: torch.Tensor, guess: torch.Tensor, parts: int = 1) -> dict:

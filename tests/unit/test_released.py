@@ -8,10 +8,10 @@ from toy import SHAPE, random_features
 
 from dataset.types import AUDIO, VISUAL
 from engine.config import compose
-from engine.report.grid import find_grid
 from models.features import FeatureShape, blank_features
 from models.rmm_avr.method import RMMAVR
 from models.rmm_avr.released import MapDenoiser, Released, ReleasedAVR, ReleasedRMM, reconstruction_loss
+from scripts.tables.grid import find_grid
 
 OPTIONS = {"width": 8, "steps": 4}
 

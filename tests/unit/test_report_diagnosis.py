@@ -1,6 +1,6 @@
 """The tables of a diagnosis over the seeds of a row."""
 
-from engine.report.diagnosis import as_markdown
+from scripts.study.diagnosis_tables import as_markdown
 
 
 def run(accuracy: float, r2: float | None, steps: dict) -> dict:

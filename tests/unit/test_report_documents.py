@@ -5,7 +5,7 @@ import json
 import pytest
 
 from engine.errors import UsageError
-from engine.report.documents import documents, refresh, refreshed
+from scripts.tables.documents import documents, refresh, refreshed
 
 
 def cell(mean: float, std: float | None, oracle: float | None = 90.0) -> dict:

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from engine.config import compose, parse_overrides
 from engine.errors import UsageError
-from engine.report import sweep
-from engine.report.grid import Grid, find_grid, read_grid, table_names
-from engine.report.plan import Plan, as_overrides, digest_of, resolved
-from engine.report.sweep import Sweep, plan_line
 from models import BACKBONES, METHODS
+from scripts.tables import sweep
+from scripts.tables.grid import Grid, find_grid, read_grid, table_names
+from scripts.tables.plan import Plan, as_overrides, digest_of, resolved
+from scripts.tables.sweep import Sweep, plan_line
 
 GRID = {"title": "t", "start": "configs/embedded_plain.yaml", "rows_from": "configs/embedded.yaml", "rows": {
     "dropout": {"label": "modality dropout", "overrides": ["method=modality_dropout"]},

@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from engine.report.statistics import (
+from scripts.tables.statistics import (
     Comparison,
     bootstrap_interval,
     compare,

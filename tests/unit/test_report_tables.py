@@ -12,13 +12,13 @@ from PIL import Image
 
 from engine.checkpoint import save_checkpoint
 from engine.errors import UsageError
-from engine.report.collect import collect
-from engine.report.diffusion_loss import LAST_LAYER
-from engine.report.grid import Grid
-from engine.report.plan import Run
-from engine.report.plots import COLOURS, draw_bars, mixed
-from engine.report.render import p_value, write_report
-from engine.report.text import number
+from scripts.tables.collect import collect
+from scripts.tables.diffusion_loss import LAST_LAYER
+from scripts.tables.grid import Grid
+from scripts.tables.plan import Run
+from scripts.tables.plots import COLOURS, draw_bars, mixed
+from scripts.tables.render import p_value, write_report
+from scripts.tables.text import number
 
 QUESTIONS = 20
 GRID = {

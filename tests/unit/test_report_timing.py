@@ -13,9 +13,9 @@ from toy import SPEC
 
 from engine.config import compose
 from engine.errors import UsageError
-from engine.report.plan import Run
-from engine.report.timing import Data, Pace, hours_table, pace_key, run_seconds, wall_seconds
-from scripts import step_times
+from scripts.tables import step_times
+from scripts.tables.plan import Run
+from scripts.tables.timing import Data, Pace, hours_table, pace_key, run_seconds, wall_seconds
 
 ALL = ["complete", "audio_missing", "visual_missing"]
 

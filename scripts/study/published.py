@@ -19,7 +19,7 @@ import yaml
 from engine.errors import UsageError
 
 WHOLE = 10_000                            # 100 percent in hundredths of a percent
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 EVERY_ROW = "*"
 
 Exchange = dict[str, str]                 # printed heading -> the type its figures are about; types not named stay

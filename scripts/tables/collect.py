@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 
 from engine.errors import UsageError
 from engine.metrics import accuracies
-from engine.report.diffusion_loss import has_avr, last_ave, lowest_ave
-from engine.report.grid import Grid, Published
-from engine.report.plan import Run
-from engine.report.statistics import Answers, Comparison, compare, correct
-from engine.report.sweep import command_of
+from scripts.tables.diffusion_loss import has_avr, last_ave, lowest_ave
+from scripts.tables.grid import Grid, Published
+from scripts.tables.plan import Run
+from scripts.tables.statistics import Answers, Comparison, compare, correct
+from scripts.tables.sweep import command_of
 
 Read = TypeVar("Read")
 

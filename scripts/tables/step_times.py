@@ -18,10 +18,10 @@ from dataset import build_dataset, make_loader
 from dataset.types import AUDIO, DataError, DataSpec
 from engine import runtime
 from engine.errors import UsageError
-from engine.report.plan import Run
-from engine.report.timing import Data, Pace, pace_key, run_seconds
 from models.errors import OptionError
 from scripts.benchmark import published_shapes, random_batch, steps_of, timed
+from scripts.tables.plan import Run
+from scripts.tables.timing import Data, Pace, pace_key, run_seconds
 
 SAMPLE = 512                     # questions that are read to time the loader
 SECONDS, REPEATS = 0.3, 4        # of counted steps: as long or as many, whichever is first

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dataset.types import DataSpec
-from engine.report.plan import Run
-from engine.report.text import grid_text
+from scripts.tables.plan import Run
+from scripts.tables.text import grid_text
 
 
 @dataclass(frozen=True)

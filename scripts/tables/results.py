@@ -6,7 +6,7 @@ from typing import Any
 
 from engine.config import nearest
 from engine.errors import UsageError
-from engine.report.text import escaped, grid_text, number, plus_minus, pretty
+from scripts.tables.text import escaped, grid_text, number, plus_minus, pretty
 
 
 def results_table(report: dict[str, Any], chosen: list[str] | None = None) -> str:

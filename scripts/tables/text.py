@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from tabulate import tabulate
 
-from engine.report.collect import mean, spread
+from scripts.tables.collect import mean, spread
 
 MINUS = "\N{MINUS SIGN}"
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from tabulate import tabulate
 
-from engine.report.collect import mean, spread
-from engine.report.text import number
+from scripts.tables.collect import mean, spread
+from scripts.tables.text import number
 
 NOTE = """R2: the share of the real feature's variance that the stand-in explains; 1 for the feature itself, 0 for the best
 constant (of all questions, or of those of one type), below 0 for worse. "Real" is what each run itself answers on when

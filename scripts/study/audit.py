@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 
 from engine.errors import UsageError
-from engine.published import (
+from scripts.study.published import (
     CONFIGS,
     WHOLE,
     Exchange,

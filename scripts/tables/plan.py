@@ -12,7 +12,7 @@ import yaml
 
 from engine.config import beyond_defaults, compose, is_for, load_yaml
 from engine.errors import UsageError
-from engine.report.grid import DEFAULT, Change, Grid, Recipes, Row
+from scripts.tables.grid import DEFAULT, Change, Grid, Recipes, Row
 
 # A start takes over what a row says about these: it must be of the row's own data and backbone.
 INHERITED = ("dataset", "backbone")

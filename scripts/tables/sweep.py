@@ -16,7 +16,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from engine.report.plan import Run
+from scripts.tables.plan import Run
 
 ROOT = Path(__file__).resolve().parents[2]
 LOG_LINES = 8                    # of a failed run that are shown

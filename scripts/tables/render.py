@@ -10,11 +10,11 @@ from typing import Any
 from dataset.files import write_json, write_text
 from engine.logger import code_version
 from engine.metrics import columns_of
-from engine.report.collect import Ave, Cell, Table, mean, spread
-from engine.report.plots import draw_all
-from engine.report.results import results_table
-from engine.report.statistics import RESAMPLES, RULE
-from engine.report.text import escaped, grid_text, number, pretty, with_spread
+from scripts.tables.collect import Ave, Cell, Table, mean, spread
+from scripts.tables.plots import draw_all
+from scripts.tables.results import results_table
+from scripts.tables.statistics import RESAMPLES, RULE
+from scripts.tables.text import escaped, grid_text, number, pretty, with_spread
 
 AVE_NOTE = """L_ave: the loss of the diffusion (Eq. 7), mean over the last epoch; predicting no noise at all gives 1.0. Its
 bound: the least that noise prediction can reach with a last layer of fewer channels than the pair has (- where the input is

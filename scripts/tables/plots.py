@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dataset.files import write_whole
-from engine.report.collect import Table, mean, spread
-from engine.report.grid import Mix
-from engine.report.text import pretty
+from scripts.tables.collect import Table, mean, spread
+from scripts.tables.grid import Mix
+from scripts.tables.text import pretty
 
 # Okabe and Ito (2008): told apart with every common form of colour blindness; markers, dashes and hatches tell them
 # apart in grey as well.
