@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -33,10 +33,12 @@ from dataset.packing import Packing
 from dataset.store import FeatureStore
 from dataset.types import AUDIO, Batch, DataSpec
 from engine import runtime
+from engine.arguments import positive
 from engine.config import compose
-from engine.errors import UsageError, run_guarded
+from engine.errors import run_guarded
 from engine.optimiser import make_optimiser
 from models import build_model
+from models.avqa import AVQAModel
 from models.objective import total_loss
 
 # The official release: rows 0, 6, ... 54 of VGGish and ResNet-18 features, 93 words, 42 answers, 14 words a question.
@@ -50,9 +52,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("arguments", nargs="*", metavar="[CONFIG.yaml] [key=value ...]",
                         help="as for main_train.py; dataset=music_avqa unless named")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--batch-size", type=int, default=4, help="questions per step (default 4, the paper's)")
-    parser.add_argument("--steps", type=int, default=5, help="counted steps, after one or two that are not (default 5)")
-    parser.add_argument("--videos", type=int, default=8, help="loader: random videos to write and read (default 8)")
+    parser.add_argument("--batch-size", type=positive, default=4, help="questions per step (default 4, the paper's)")
+    parser.add_argument("--steps", type=positive, default=5, help="counted steps, after one or two that are not (default 5)")
+    parser.add_argument("--videos", type=positive, default=8, help="loader: random videos to write and read (default 8)")
     parser.add_argument("--source", choices=("files", "packed", "whole-files"), default="files",
                         help="loader: memory-mapped files (default), a packed store in float16, or the 11 whole files per "
                         "question that the official loader reads")
@@ -104,15 +106,15 @@ def random_batch(spec: DataSpec, size: int, device: torch.device, negatives: boo
     )
 
 
-def steps_of(options: argparse.Namespace, config: dict[str, Any], spec: DataSpec, accelerator):
+def steps_of(what: str, config: dict[str, Any], spec: DataSpec, accelerator, size: int) -> tuple[AVQAModel, Callable]:
     """The model and a function that runs one step, for `train-step` or `inference` (audio missing, the costly case)."""
     torch.manual_seed(0)
     model = build_model(spec, config["backbone"], config["method"]).to(accelerator.device)
-    negatives = options.what == "train-step" and model.backbone.needs_negatives
-    batch = random_batch(spec, options.batch_size, accelerator.device, negatives)
+    negatives = what == "train-step" and model.backbone.needs_negatives
+    batch = random_batch(spec, size, accelerator.device, negatives)
     if config["runtime"]["compile"]:
         model.method.compile_hot_path()
-    if options.what == "inference":
+    if what == "inference":
         batch.presence[..., AUDIO] = False
         model.eval()
 
@@ -160,7 +162,7 @@ def bench_model(options: argparse.Namespace) -> dict[str, Any]:
     config, spec = configure(options)
     accelerator = runtime.make_accelerator(config["runtime"])
     device = accelerator.device
-    model, step = steps_of(options, config, spec, accelerator)
+    model, step = steps_of(options.what, config, spec, accelerator, options.batch_size)
     flops = None
     if config["runtime"]["compile"]:      # counted on eager operations only; a compiled step hides them
         timed(step, device)
@@ -300,8 +302,6 @@ def bench_extract(options: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     options = parse()
-    if min(options.batch_size, options.steps, options.videos) < 1:
-        raise UsageError("--batch-size, --steps and --videos must be at least 1")
     result = {"loader": bench_loader, "extract": bench_extract}.get(options.what, bench_model)(options)
     print(json.dumps(result, indent=None if options.json else 2))
 

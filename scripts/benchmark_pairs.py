@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from dataset.files import write_json, write_text
+from engine.arguments import positive
 from engine.errors import UsageError, run_guarded
 from models import BACKBONES, METHODS
 
@@ -29,8 +30,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="applied to every pair, e.g. runtime.bf16=true")
     parser.add_argument("--backbones", metavar="NAME,NAME", default=",".join(BACKBONES), help="default: %(default)s")
     parser.add_argument("--methods", metavar="NAME,NAME", default=",".join(METHODS), help="default: %(default)s")
-    parser.add_argument("--batch-size", type=int, default=2, help="questions per step (default 2)")
-    parser.add_argument("--steps", type=int, default=1, help="counted steps, after two that are not (default 1)")
+    parser.add_argument("--batch-size", type=positive, default=2, help="questions per step (default 2)")
+    parser.add_argument("--steps", type=positive, default=1, help="counted steps, after two that are not (default 1)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark-pairs"), help="folder of table.md and table.json")
     return parser.parse_intermixed_args()
@@ -80,8 +81,6 @@ def render(cells: dict[str, dict[str, Any]], command: str) -> str:
 
 def main() -> None:
     options = parse()
-    if options.batch_size < 1 or options.steps < 1:
-        raise UsageError("--batch-size and --steps must be at least 1")
     path = options.out / "table.json"
     command = " ".join(["python scripts/benchmark_pairs.py", *sys.argv[1:]])
     cells = json.loads(path.read_text())["pairs"] if path.is_file() else {}

@@ -24,11 +24,10 @@ from engine.errors import UsageError, run_guarded
 from scripts.tables.collect import collect
 from scripts.tables.documents import REPORTS, documents, refresh
 from scripts.tables.grid import Grid, chosen_dataset, find_grid, table_names
-from scripts.tables.plan import Plan, Run
+from scripts.tables.plan import Plan, PlannedRun
 from scripts.tables.render import write_report
-from scripts.tables.step_times import estimate
 from scripts.tables.sweep import Failure, Sweep, plan_line
-from scripts.tables.timing import hours_table
+from scripts.tables.timing import estimate, hours_table
 
 EPILOG = """examples:
   python scripts/reproduce.py --list
@@ -96,12 +95,12 @@ def write_reports(grids: dict[str, Grid], plan: Plan, out: Path | None, partial:
     for name, grid in grids.items():
         root = next(run.folder.parent for by_seed in plan.tables[name].values() for run in by_seed.values())
         try:
-            table = collect(name, grid, plan.tables[name])
-            if partial and not table.runs:
+            report = collect(name, grid, plan.tables[name])
+            if partial and not report["runs"]:
                 continue
-            if not table.runs:
+            if not report["runs"]:
                 raise UsageError(f"no run of table {name} is done; there is nothing to report")
-            path = write_report(table, out / name if out else root / f"report-{name}", command)
+            path = write_report(report, grid, out / name if out else root / f"report-{name}", command)
         except UsageError as error:
             problems.append(str(error))
             continue
@@ -121,7 +120,7 @@ def refresh_documents() -> None:
     print("tables written again: " + (", ".join(os.path.relpath(path, ROOT) for path in changed) or "none had changed"))
 
 
-def print_plan(plan: Plan, runs: list[Run], jobs: int, start_up: float | None) -> None:
+def print_plan(plan: Plan, runs: list[PlannedRun], jobs: int, start_up: float | None) -> None:
     """One JSON line per run on stdout; the hours of the tables on stderr, so that the lines can be piped.
 
     `start_up`: seconds that a run's imports take, None to measure nothing.

@@ -1,108 +1,26 @@
-"""Run folders to the figures of a table: accuracies by row, scenario and seed, and the tests between rows."""
+"""Finished runs to the content of report.json, which report.md, the plots and the documents are made from."""
 
 from __future__ import annotations
 
 import json
 import shlex
-import statistics as summary
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
+from engine.checkpoint import load_checkpoint
 from engine.errors import UsageError
 from engine.metrics import accuracies
-from scripts.tables.diffusion_loss import has_avr, last_ave, lowest_ave
 from scripts.tables.grid import Grid, Published
-from scripts.tables.plan import Run
+from scripts.tables.plan import PlannedRun
 from scripts.tables.statistics import Answers, Comparison, compare, correct
 from scripts.tables.sweep import command_of
+from scripts.tables.text import moments
 
 Read = TypeVar("Read")
-
-
-@dataclass
-class Cell:
-    """One row in one scenario, by seed, in percent. `groups`: accuracy by question type and by modality."""
-
-    values: dict[int, float] = field(default_factory=dict)
-    groups: dict[str, dict[int, float]] = field(default_factory=dict)
-    questions: int = 0
-    floor: float | None = None
-    oracle: float | None = None
-    published: Published | None = None
-
-    @property
-    def shares(self) -> list[float]:
-        """Per seed the share of the gap between floor and oracle that is recovered, in percent; empty if unknown."""
-        if self.floor is None or self.oracle is None or self.oracle <= self.floor:
-            return []
-        return [100 * (value - self.floor) / (self.oracle - self.floor) for value in self.values.values()]
-
-    @property
-    def beside_paper(self) -> float | None:
-        """Our mean minus the published figure."""
-        if self.published is None or self.published.overall is None or not self.values:
-            return None
-        return mean(self.values.values()) - self.published.overall
-
-
-@dataclass
-class Ave:
-    """L_ave of one row in the last epoch, by seed, and the value it cannot fall below; None where there is none."""
-
-    values: dict[int, float] = field(default_factory=dict)
-    bound: float | None = None
-
-
-@dataclass(frozen=True)
-class RunInfo:
-    """Where one figure comes from."""
-
-    row: str
-    seed: int
-    name: str
-    digest: str
-    command: str
-    start: str | None                # the command of the start
-    dataset: str
-    epoch: int
-    environment: dict[str, Any]
-
-    @property
-    def code(self) -> str:
-        return self.environment.get("code") or "unknown"
-
-
-@dataclass
-class Table:
-    """All that a report says. `cells`: row -> scenario -> cell, rows without a finished run left out.
-
-    `ave`: of the rows with AVR. `untested`: rows that are to be compared but have one seed with their reference.
-    """
-
-    name: str
-    grid: Grid
-    planned: int
-    cells: dict[str, dict[str, Cell]] = field(default_factory=dict)
-    runs: list[RunInfo] = field(default_factory=list)
-    comparisons: list[Comparison] = field(default_factory=list)
-    ave: dict[str, Ave] = field(default_factory=dict)
-    untested: list[str] = field(default_factory=list)
-
-    @property
-    def scenarios(self) -> list[str]:
-        return list(dict.fromkeys(scenario for cells in self.cells.values() for scenario in cells))
-
-
-def mean(values) -> float:
-    return summary.mean(values)
-
-
-def spread(values) -> float | None:
-    """Sample standard deviation, None of a single value."""
-    values = list(values)
-    return summary.stdev(values) if len(values) > 1 else None
+BySeed = dict[int, PlannedRun]
+LAST_LAYER = "method.avr.diffusion.model.final_conv.weight"      # (C, width, 1), or (C, width, 1, 1) of a map
 
 
 def read(path: Path, parse: Callable[[str], Read]) -> Read:
@@ -110,85 +28,138 @@ def read(path: Path, parse: Callable[[str], Read]) -> Read:
     try:
         return parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise UsageError(f"{path} cannot be read ({type(error).__name__}: {error}); delete the folder {path.parent} and "
-                         "run again") from error
+        raise UsageError(f"{path} cannot be read ({type(error).__name__}: {error}); delete the folder {path.parent} "
+                         "and run again") from error
 
 
-def collect(name: str, grid: Grid, planned: dict[str, dict[int, Run]]) -> Table:
-    """The table as far as its runs are done. `planned`: row -> seed -> run."""
-    table = Table(name, grid, planned=sum(len(by_seed) for by_seed in planned.values()))
+def collect(name: str, grid: Grid, planned: dict[str, BySeed]) -> dict[str, Any]:
+    """The table as far as its runs are done; rows without a finished run are left out. `planned`: row -> seed -> run.
+
+    `untested`: rows that are to be compared but have one seed with their reference.
+    """
     done = {row: {seed: run for seed, run in by_seed.items() if run.done} for row, by_seed in planned.items()}
-    for row, by_seed in done.items():
-        for seed, run in by_seed.items():
-            results = read(run.folder / "results.json", json.loads)
-            table.runs.append(info(row, seed, run, results))
-            add_ave(table, row, seed, run, results["config"])
-            for scenario, result in results["scenarios"].items():
-                if scenario in (grid.scenarios or run.scenarios):
-                    cell = table.cells.setdefault(row, {}).setdefault(scenario, Cell())
-                    add(cell, seed, result)
-                    cell.published = grid.figures(row).get(scenario)
-    table.comparisons = correct(tests(grid, done, table))
-    return table
+    results = {run.name: read(run.folder / "results.json", json.loads)
+               for by_seed in done.values() for run in by_seed.values()}
+    rows = {row: row_of(grid, row, by_seed, results) for row, by_seed in done.items() if by_seed}
+    runs = [origin(row, seed, run, results[run.name]) for row, by_seed in done.items() for seed, run in by_seed.items()]
+    comparisons, untested = compare_rows(name, grid, done, rows)
+    return {"title": grid.title, "runs_planned": sum(map(len, planned.values())), "runs_done": len(runs), "table": name,
+            "rows": rows, "runs": runs, "untested": untested,
+            "comparisons": [{**asdict(c), "verdict": c.verdict} for c in comparisons]}
 
 
-def add_ave(table: Table, row: str, seed: int, run: Run, config: dict[str, Any]) -> None:
-    """L_ave of a run that has one; nothing where its log was not kept."""
-    metrics = run.folder / "metrics.jsonl"
-    if has_avr(config) and metrics.is_file():
-        cell = table.ave.setdefault(row, Ave())
-        cell.values[seed] = read(metrics, last_ave)
-        bound = lowest_ave(config, run.folder / "best.pt")
-        cell.bound = cell.bound if bound is None else bound
+def row_of(grid: Grid, row: str, by_seed: BySeed, results: dict[str, Any]) -> dict[str, Any]:
+    """Label, cells by scenario, and L_ave in the last epoch with the value it cannot fall below."""
+    cells: dict[str, dict[int, Any]] = {}
+    for seed, run in by_seed.items():
+        for scenario, result in results[run.name]["scenarios"].items():
+            if scenario in (grid.scenarios or run.scenarios):
+                cells.setdefault(scenario, {})[seed] = result
+    return {"label": grid.rows[row].label,
+            "scenarios": {s: cell_of(of_seed, grid.figures(row).get(s)) for s, of_seed in cells.items()},
+            "ave": ave_of({seed: (run.folder, results[run.name]["config"]) for seed, run in by_seed.items()})}
 
 
-def add(cell: Cell, seed: int, result: dict[str, Any]) -> None:
-    cell.values[seed] = result["overall"]
-    cell.questions, cell.floor, cell.oracle = result["n"], result["question_only_floor"], result["oracle"]
-    for name, accuracy in accuracies(result).items():
-        cell.groups.setdefault(name, {})[seed] = accuracy
+def cell_of(by_seed: dict[int, dict[str, Any]], published: Published | None) -> dict[str, Any]:
+    """One row in one scenario, in percent. `gap_share`: how much of the gap from floor to oracle is recovered."""
+    values = {seed: result["overall"] for seed, result in by_seed.items()}
+    last = list(by_seed.values())[-1]
+    floor, oracle = last["question_only_floor"], last["oracle"]
+    known = floor is not None and oracle is not None and oracle > floor
+    shares = [100 * (value - floor) / (oracle - floor) for value in values.values()] if known else []
+    gap = moments(shares) if shares else {"mean": None, "std": None}
+    groups: dict[str, list[float]] = {}
+    for result in by_seed.values():
+        for name, accuracy in accuracies(result).items():
+            groups.setdefault(name, []).append(accuracy)
+    ours = moments(values.values())
+    beside = None if published is None or published.overall is None else ours["mean"] - published.overall
+    return {**ours, "seeds": len(values), "by_seed": values, "questions": last["n"], "floor": floor, "oracle": oracle,
+            "gap_share": gap["mean"], "gap_share_std": gap["std"],
+            "groups": {name: moments(accuracies) for name, accuracies in groups.items()},
+            "published": published.model_dump() if published else None, "beside_paper": beside}
 
 
-def info(row: str, seed: int, run: Run, results: dict[str, Any]) -> RunInfo:
+def ave_of(by_seed: dict[int, tuple[Path, dict[str, Any]]]) -> dict[str, Any] | None:
+    """L_ave by seed, from folder and configuration of each run; None where there is no AVR or its log was not kept."""
+    values, bound = {}, None
+    for seed, (folder, config) in by_seed.items():
+        metrics = folder / "metrics.jsonl"
+        if has_avr(config) and metrics.is_file():
+            values[seed] = read(metrics, last_ave)
+            lowest = lowest_ave(config, folder / "best.pt")
+            bound = bound if lowest is None else lowest
+    return {**moments(values.values()), "by_seed": values, "bound": bound} if values else None
+
+
+def has_avr(config: dict[str, Any]) -> bool:
+    """Whether a run's resolved configuration has AVR switched on."""
+    return bool((config.get("method", {}).get("avr") or {}).get("enabled"))
+
+
+def last_ave(text: str) -> float:
+    """The mean of L_ave over the last epoch, out of metrics.jsonl."""
+    return float(json.loads(text.splitlines()[-1])["loss"]["ave"])
+
+
+def lowest_ave(config: dict[str, Any], checkpoint: Path) -> float | None:
+    """1 - width / C for noise prediction by a last layer of `width` channels alone; else None, as without a checkpoint.
+
+    Its outputs at one place of the sequence lie in `width` of C dimensions, and white noise is as
+    large in all of them: a network that knew the noise would still leave the rest. A skip of the
+    input, `avr.input_skip`, lifts that bound; runs from before that option have none. Only the
+    shape of the layer is read, the network is not built.
+    """
+    avr = config["method"]["avr"]
+    if avr.get("input_skip", False) or avr["objective"] != "noise" or not checkpoint.is_file():
+        return None
+    channels, width = load_checkpoint(checkpoint, mmap=True)["model"][LAST_LAYER].shape[:2]
+    return max(0.0, 1 - width / channels)
+
+
+def origin(row: str, seed: int, run: PlannedRun, results: dict[str, Any]) -> dict[str, Any]:
+    """Where a figure comes from. `start`: the command of the run it was initialised from."""
     path = run.folder / "environment.json"
     environment = read(path, json.loads) if path.is_file() else {}
     start = shlex.join(command_of(run.depends_on)) if run.depends_on else None
-    return RunInfo(row, seed, run.name, run.digest, shlex.join(command_of(run)), start,
-                   results["config"]["dataset"]["name"], results["epoch"], environment)
+    return {"row": row, "seed": seed, "name": run.name, "digest": run.digest, "command": shlex.join(command_of(run)),
+            "start": start, "dataset": results["config"]["dataset"]["name"], "epoch": results["epoch"],
+            "environment": environment, "code": environment.get("code") or "unknown"}
 
 
-def tests(grid: Grid, done: dict[str, dict[int, Run]], table: Table) -> list[Comparison]:
-    """Every row against its references, in every scenario that both have; one seed alone is not tested."""
+def compare_rows(
+    name: str, grid: Grid, done: dict[str, BySeed], rows: dict[str, Any]
+) -> tuple[list[Comparison], list[str]]:
+    """Every row against its references, in every scenario that both have; and the rows that one seed alone leaves out."""
     cache: dict[str, dict[str, Answers]] = {}
 
-    def answers(run: Run) -> dict[str, Answers]:
+    def answers(row: str, seed: int, scenario: str) -> Answers:
+        run = done[row][seed]
         if run.name not in cache:
             cache[run.name] = read(run.folder / "predictions.jsonl", parse_answers)
-        return cache[run.name]
+        return cache[run.name][scenario]
 
-    found = []
-    compared = [(key, reference) for key in table.cells for reference in grid.references(key)]
-    for row, reference in compared:
+    comparisons, untested = [], []
+    for row, reference in [(key, reference) for key in rows for reference in grid.references(key)]:
         seeds = [seed for seed in done[row] if seed in done.get(reference, {})]
-        if len(seeds) == 1 and row not in table.untested:
-            table.untested.append(row)
-        for scenario in table.cells[row] if len(seeds) > 1 else ():
-            if scenario not in table.cells[reference]:
-                continue
-            pairs = [(answers(done[row][s])[scenario], answers(done[reference][s])[scenario]) for s in seeds]
-            try:
-                found.append(compare(row, reference, scenario, pairs))
-            except ValueError as error:
-                raise UsageError(f"table {table.name}, {scenario}: {error}; rows that are compared need the same test "
-                                 "data") from error
-    return found
+        if len(seeds) == 1 and row not in untested:
+            untested.append(row)
+        for scenario in rows[row]["scenarios"] if len(seeds) > 1 else ():
+            if scenario in rows[reference]["scenarios"]:
+                pairs = [(answers(row, seed, scenario), answers(reference, seed, scenario)) for seed in seeds]
+                try:
+                    comparisons.append(compare(row, reference, scenario, pairs))
+                except ValueError as error:
+                    raise UsageError(f"table {name}, {scenario}: {error}; rows that are compared need the same test "
+                                     "data") from error
+    return correct(comparisons), untested
 
 
 def parse_answers(text: str) -> dict[str, Answers]:
     """predictions.jsonl: scenario -> question -> video and whether the answer is right."""
-    found: dict[str, Answers] = {}
+    by_scenario: dict[str, Answers] = {}
     for line in text.splitlines():
         record = json.loads(line)
         question = (record["row"], record["question_id"])
-        found.setdefault(record["scenario"], {})[question] = (record["video_id"], record["correct"])
-    return found
+        by_scenario.setdefault(record["scenario"], {})[question] = (record["video_id"], record["correct"])
+    return by_scenario

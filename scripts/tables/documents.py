@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dataset.files import write_text
 from engine.errors import UsageError
-from scripts.tables.results import results_table
+from scripts.tables.text import results_table
 
 ROOT = Path(__file__).resolve().parents[2]
 REPORTS = ROOT / "docs" / "reports"

@@ -23,14 +23,14 @@ NO_ANSWER = {"runtime": ("device", "compile", "workers"), "evaluate": ("batch_si
 
 
 @dataclass
-class Run:
+class PlannedRun:
     """One training, known by the digest of its configuration; `users` says for which tables, rows and seeds."""
 
     name: str
     digest: str
     folder: Path
     arguments: list[str]         # of main_train.py
-    depends_on: Run | None
+    depends_on: PlannedRun | None
     scenarios: list[str]         # that it is evaluated in
     users: list[str] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict, repr=False)      # resolved
@@ -39,7 +39,7 @@ class Run:
     def done(self) -> bool:
         return (self.folder / "results.json").is_file()
 
-    def starts(self) -> list[Run]:
+    def starts(self) -> list[PlannedRun]:
         """What must be trained before, in this order."""
         return [*self.depends_on.starts(), self.depends_on] if self.depends_on else []
 
@@ -51,9 +51,9 @@ class Plan:
     `asked`: the run of every list of arguments so far, since many rows have the same start.
     """
 
-    runs: dict[str, Run] = field(default_factory=dict)
-    tables: dict[str, dict[str, dict[int, Run]]] = field(default_factory=dict)
-    asked: dict[tuple[str, ...], Run] = field(default_factory=dict, repr=False)
+    runs: dict[str, PlannedRun] = field(default_factory=dict)
+    tables: dict[str, dict[str, dict[int, PlannedRun]]] = field(default_factory=dict)
+    asked: dict[tuple[str, ...], PlannedRun] = field(default_factory=dict, repr=False)
 
     def add_table(self, name: str, grid: Grid, seeds: int | None, overrides: list[str]) -> None:
         """Add the runs that `grid` needs; `overrides` go to every run, a row's own win over them."""
@@ -65,7 +65,7 @@ class Plan:
                 except UsageError as error:
                     raise UsageError(f"table {name}, row {key}: {error}") from error
 
-    def add_row(self, table: str, key: str, grid: Grid, seed: int, overrides: list[str]) -> Run:
+    def add_row(self, table: str, key: str, grid: Grid, seed: int, overrides: list[str]) -> PlannedRun:
         row, start = grid.rows[key], None
         stages, rows_from = grid.schedule([*overrides, *row.overrides])
         own = row.on_data(dataset_of([rows_from, *row.files, *overrides, *row.overrides])) if row.data else row
@@ -86,7 +86,7 @@ class Plan:
                 arguments.append(f"evaluate.scenarios=[{','.join(scenarios)}]")
         return self.add_run(arguments, start, f"{table}/{key} s{seed}")
 
-    def add_run(self, arguments: list[str], start: Run | None, user: str) -> Run:
+    def add_run(self, arguments: list[str], start: PlannedRun | None, user: str) -> PlannedRun:
         """The run of these arguments: a new one, or that which is already planned for the same configuration."""
         run = self.asked.get(tuple(arguments)) or self.named_run(arguments, start)
         self.asked[tuple(arguments)] = run
@@ -94,18 +94,18 @@ class Plan:
             run.users.append(user)
         return run
 
-    def named_run(self, arguments: list[str], start: Run | None) -> Run:
+    def named_run(self, arguments: list[str], start: PlannedRun | None) -> PlannedRun:
         config = resolved(arguments)
         digest = digest_of(config, start)
         parts = (config["dataset"]["name"], config["backbone"]["name"], config["method"]["name"],
                  f"s{config['train']['seed']}", digest[:DIGITS])
         name = "-".join(parts)
         if name not in self.runs:
-            self.runs[name] = Run(name, digest, Path(config["run"]["root"]) / name, [*arguments, f"run.name={name}"],
+            self.runs[name] = PlannedRun(name, digest, Path(config["run"]["root"]) / name, [*arguments, f"run.name={name}"],
                                   start, config["evaluate"]["scenarios"], config=config)
         return self.runs[name]
 
-    def shard(self, index: int, count: int) -> list[Run]:
+    def shard(self, index: int, count: int) -> list[PlannedRun]:
         """Part `index` of 1..`count` of the runs, with the starts they need.
 
         The parts share starts and nothing else; together they hold every run.
@@ -155,7 +155,7 @@ def spelled(value: Any) -> str:
     return value if isinstance(value, str) and yaml.safe_load(value) == value else json.dumps(value)
 
 
-def digest_of(config: dict[str, Any], start: Run | None) -> str:
+def digest_of(config: dict[str, Any], start: PlannedRun | None) -> str:
     """SHA-256 of what a configuration says about the answers; the start counts by its own digest.
 
     Options at the default of their constructor do not count, so one that is added later, off by default, leaves the runs

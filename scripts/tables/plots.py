@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dataset.files import write_whole
-from scripts.tables.collect import Table, mean, spread
-from scripts.tables.grid import Mix
-from scripts.tables.text import pretty
+from scripts.tables.grid import Axis, Grid, Mix
+from scripts.tables.text import moments, pretty, scenarios_of
 
 # Okabe and Ito (2008): told apart with every common form of colour blindness; markers, dashes and hatches tell them
 # apart in grey as well.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (3, 2)), (0, (1, 2)))
-HATCHES = ("", "////", "....", "xxxx")
+HATCHES = ("", "////", "\\\\\\\\", "xxxx")   # no dots: they make an SVG ten times as large
 STYLE = {
     "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 7, "xtick.labelsize": 7,
     "ytick.labelsize": 7, "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6,
@@ -30,22 +29,24 @@ STYLE = {
 }
 WIDTH = 3.3                      # inches
 LABEL = 24                       # characters of a row's label on one line
+Report = dict[str, Any]
 
 
-def draw_all(table: Table, folder: Path) -> dict[str, str]:
+def draw_all(report: Report, grid: Grid, folder: Path) -> dict[str, str]:
     """Write every plot that the table calls for as PNG and SVG; returns the name of each file with its caption."""
-    drawn = {}
-    if table.grid.axis:
-        drawn["curve"] = (draw_axis, f"Accuracy over {table.grid.axis.label}; bands: ± one standard deviation over seeds.")
-    if table.grid.mixes:
-        drawn["mix"] = (draw_mixes, "Expected accuracy over the share of questions, from the two ends of each curve; "
-                                    "bands: ± one standard deviation over seeds.")
-    drawn["bars"] = (draw_bars, f"{bar_quantity(table)[0]}; whiskers: ± one standard deviation over seeds, "
-                               "none where there is one seed.")
+    captions = {}
     with matplotlib.rc_context(STYLE):
-        for name, (draw, _) in drawn.items():
-            save(draw(table), folder / name)
-    return {name: caption for name, (_, caption) in drawn.items()}
+        if grid.axis:
+            save(draw_axis(report, grid.axis), folder / "curve")
+            captions["curve"] = f"Accuracy over {grid.axis.label}; bands: ± one standard deviation over seeds."
+        if grid.mixes:
+            save(draw_mixes(report, grid.mixes), folder / "mix")
+            captions["mix"] = ("Expected accuracy over the share of questions, from the two ends of each curve; "
+                               "bands: ± one standard deviation over seeds.")
+        save(draw_bars(report), folder / "bars")
+    captions["bars"] = (f"{bar_quantity(report)[0]}; whiskers: ± one standard deviation over seeds, none where there is one "
+                        "seed.")
+    return captions
 
 
 def save(figure: Figure, stem: Path) -> None:
@@ -63,38 +64,31 @@ def line_style(index: int) -> dict:
             "linestyle": DASHES[index % len(DASHES)]}
 
 
-def draw_band(axes: Axes, x: list[float], by_point: list[list[float]], **options) -> None:
-    """A curve of means with a band of one standard deviation; `by_point`: the values over seeds at every x."""
-    means = [mean(values) for values in by_point]
-    widths = [spread(values) or 0.0 for values in by_point]
+def draw_band(axes: Axes, x: list[float], points: list[dict], **options) -> None:
+    """A curve of means with a band of one standard deviation; `points`: both, at every x."""
+    means, widths = [p["mean"] for p in points], [p["std"] or 0.0 for p in points]
     axes.plot(x, means, **options)
     axes.fill_between(x, [m - w for m, w in zip(means, widths, strict=True)],
                       [m + w for m, w in zip(means, widths, strict=True)], color=options["color"], alpha=0.18, linewidth=0)
 
 
-def whisker(values: list[float]) -> float:
-    """The standard deviation; NaN, which is not drawn, of a single seed, where none is known."""
-    deviation = spread(values)
-    return math.nan if deviation is None else deviation
-
-
-def draw_axis(table: Table) -> Figure:
+def draw_axis(report: Report, axis: Axis) -> Figure:
     """One curve per scenario over the values of the axis; the paper's points hollow; other rows as levels."""
-    axis = table.grid.axis
     figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
     axes = figure.add_subplot()
-    places = sorted((x, row) for row, x in axis.values.items() if row in table.cells)
-    for index, scenario in enumerate(table.scenarios):
+    rows = {key: row["scenarios"] for key, row in report["rows"].items()}
+    places = sorted((x, row) for row, x in axis.values.items() if row in rows)
+    for index, scenario in enumerate(scenarios_of(report["rows"])):
         style = line_style(index)
-        cells = [(x, table.cells[row][scenario]) for x, row in places if scenario in table.cells[row]]
+        cells = [(x, rows[row][scenario]) for x, row in places if scenario in rows[row]]
         if cells:
-            draw_band(axes, [x for x, _ in cells], [list(c.values.values()) for _, c in cells], label=pretty(scenario),
-                      **style)
-        printed = [(x, c.published.overall) for x, c in cells if c.published and c.published.overall is not None]
+            draw_band(axes, [x for x, _ in cells], [cell for _, cell in cells], label=pretty(scenario), **style)
+        printed = [(x, (cell["published"] or {}).get("overall")) for x, cell in cells]
+        printed = [(x, value) for x, value in printed if value is not None]
         if printed:
             axes.plot(*zip(*printed, strict=True), label=f"{pretty(scenario)}, paper", mfc="white", linewidth=0.7,
                       **{**style, "linestyle": ":"})
-    draw_levels(table, axes)
+    draw_levels(axes, {row: cells for row, cells in rows.items() if row not in axis.values}, scenarios_of(report["rows"]))
     axes.set_xticks([x for x, _ in places])
     axes.set_xlabel(axis.label)
     axes.set_ylabel("accuracy (%)")
@@ -103,11 +97,10 @@ def draw_axis(table: Table) -> Figure:
     return figure
 
 
-def draw_levels(table: Table, axes: Axes) -> None:
+def draw_levels(axes: Axes, rows: dict[str, Any], scenarios: list[str]) -> None:
     """Rows without a place on the axis: one thin line per scenario, the row's key at its right end."""
-    levels = sorted((mean(cells[scenario].values.values()), index, row) for row, cells in table.cells.items()
-                    if row not in table.grid.axis.values
-                    for index, scenario in enumerate(table.scenarios) if scenario in cells)
+    levels = sorted((cells[scenario]["mean"], index, row) for row, cells in rows.items()
+                    for index, scenario in enumerate(scenarios) if scenario in cells)
     for level, index, _ in levels:
         axes.axhline(level, **{**line_style(index), "marker": None}, linewidth=0.6, alpha=0.7)
     low, high = axes.get_ylim()
@@ -118,53 +111,52 @@ def draw_levels(table: Table, axes: Axes) -> None:
                       textcoords="offset points", color=COLOURS[index % len(COLOURS)])
 
 
-def mixed(table: Table, mix: Mix, row: str, share: float) -> list[float]:
-    """Per seed the expected accuracy when `share` of the questions is in the scenario `mix.end`."""
-    start, end = table.cells[row][mix.start].values, table.cells[row][mix.end].values
+def mixed(cells: dict[str, Any], mix: Mix, share: float) -> list[float]:
+    """Per seed the expected accuracy of a row when `share` of the questions is in the scenario `mix.end`."""
+    start, end = (cells[name]["by_seed"] if name in cells else {} for name in (mix.start, mix.end))
     return [(1 - share) * start[seed] + share * end[seed] for seed in start if seed in end]
 
 
-def draw_mixes(table: Table) -> Figure:
+def draw_mixes(report: Report, mixes: list[Mix]) -> Figure:
     """One panel per mix, one curve per row."""
-    mixes, shares = table.grid.mixes, [i / 10 for i in range(11)]
+    shares = [i / 10 for i in range(11)]
     figure = Figure(figsize=(WIDTH, 0.5 + 2.0 * len(mixes)), layout="constrained")
     panels = figure.subplots(len(mixes), squeeze=False)[:, 0]
     for axes, mix in zip(panels, mixes, strict=True):
-        for index, (row, cells) in enumerate(table.cells.items()):
-            if mix.start in cells and mix.end in cells and mixed(table, mix, row, 0):
-                draw_band(axes, [100 * s for s in shares], [mixed(table, mix, row, s) for s in shares],
-                          label=wrapped(table.grid.rows[row].label), markevery=2, **line_style(index))
+        for index, row in enumerate(report["rows"].values()):
+            if mixed(row["scenarios"], mix, 0):
+                draw_band(axes, [100 * s for s in shares], [moments(mixed(row["scenarios"], mix, s)) for s in shares],
+                          label=wrapped(row["label"]), markevery=2, **line_style(index))
         axes.set_xlabel(textwrap.fill(mix.label, 2 * LABEL))
         axes.set_ylabel("accuracy (%)")
         axes.grid(axis="y")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, handlelength=2.6)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, handlelength=2.6)
     return figure
 
 
-def bar_quantity(table: Table) -> tuple[str, Callable]:
-    """What the bars show: the share of the recoverable gap, or accuracy where the data have no oracle."""
-    if any(cell.shares for cells in table.cells.values() for cell in cells.values()):
-        return "Share of the recoverable gap (%)", lambda cell: cell.shares
-    return "Accuracy (%)", lambda cell: list(cell.values.values())
+def bar_quantity(report: Report) -> tuple[str, str, str]:
+    """What the bars show, and its keys: the share of the recoverable gap, or accuracy where the data have no oracle."""
+    if any(cell["gap_share"] is not None for row in report["rows"].values() for cell in row["scenarios"].values()):
+        return "Share of the recoverable gap (%)", "gap_share", "gap_share_std"
+    return "Accuracy (%)", "mean", "std"
 
 
-def draw_bars(table: Table) -> Figure:
-    """Rows from top to bottom, one bar per scenario in each."""
-    title, quantity = bar_quantity(table)
-    rows, scenarios = list(table.cells), table.scenarios
+def draw_bars(report: Report) -> Figure:
+    """Rows from top to bottom, one bar per scenario in each; a single seed has no whisker."""
+    title, key, spread = bar_quantity(report)
+    rows, scenarios = list(report["rows"].values()), scenarios_of(report["rows"])
     figure = Figure(figsize=(WIDTH, 0.75 + 0.42 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
     height = 0.8 / len(scenarios)
     for index, scenario in enumerate(scenarios):
-        bars = [(i, quantity(table.cells[row][scenario])) for i, row in enumerate(rows) if scenario in table.cells[row]]
-        bars = [(i + (index + 0.5) * height - 0.4, values) for i, values in bars if values]
-        axes.barh([y for y, _ in bars], [mean(values) for _, values in bars], height, label=pretty(scenario),
+        cells = [(i, row["scenarios"][scenario]) for i, row in enumerate(rows) if scenario in row["scenarios"]]
+        cells = [(i + (index + 0.5) * height - 0.4, cell) for i, cell in cells if cell[key] is not None]
+        whiskers = [math.nan if cell[spread] is None else cell[spread] for _, cell in cells]         # NaN is not drawn
+        axes.barh([y for y, _ in cells], [cell[key] for _, cell in cells], height, label=pretty(scenario),
                   color=COLOURS[index % len(COLOURS)], hatch=HATCHES[index % len(HATCHES)], edgecolor="white",
-                  linewidth=0.3, xerr=[whisker(values) for _, values in bars],
-                  error_kw={"elinewidth": 0.7, "capsize": 1.5, "capthick": 0.7})
+                  linewidth=0.3, xerr=whiskers, error_kw={"elinewidth": 0.7, "capsize": 1.5, "capthick": 0.7})
     axes.axvline(0, color="black", linewidth=0.6)
-    axes.set_yticks(range(len(rows)), [wrapped(table.grid.rows[row].label) for row in rows])
+    axes.set_yticks(range(len(rows)), [wrapped(row["label"]) for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.spines["left"].set_visible(False)             # the line at zero stands for it
     axes.set_xlabel(title.lower())

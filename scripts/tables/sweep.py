@@ -1,4 +1,4 @@
-"""Run what is not done yet, each run a process of its own; a failed run is told and does not stop the others."""
+"""Run what is not done yet, each run a process of its own; a failed run is reported and does not stop the others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from scripts.tables.plan import Run
+from scripts.tables.plan import PlannedRun
 
 ROOT = Path(__file__).resolve().parents[2]
 LOG_LINES = 8                    # of a failed run that are shown
@@ -26,7 +26,7 @@ LOG_LINES = 8                    # of a failed run that are shown
 class Failure:
     """A run that did not end well: its exit code (None: not started) and the last lines it wrote."""
 
-    run: Run
+    run: PlannedRun
     code: int | None
     lines: list[str]
 
@@ -35,12 +35,12 @@ class Failure:
         return "\n".join([f"{self.run.name} ({', '.join(self.run.users)}): {what}", *(f"    {x}" for x in self.lines)])
 
 
-def command_of(run: Run) -> list[str]:
+def command_of(run: PlannedRun) -> list[str]:
     """The command of a run as it is typed in the repository root."""
     return ["python", "main_train.py", *run.arguments]
 
 
-def plan_line(run: Run, seconds: float | None) -> dict:
+def plan_line(run: PlannedRun, seconds: float | None) -> dict:
     """One run for a scheduler; `seconds` that it will take, None where they are not known."""
     return {"name": run.name, "command": shlex.join(command_of(run)), "done": run.done,
             "seconds": None if seconds is None else round(seconds, 1),
@@ -48,7 +48,7 @@ def plan_line(run: Run, seconds: float | None) -> dict:
 
 
 @contextmanager
-def locked(run: Run) -> Iterator[TextIO]:
+def locked(run: PlannedRun) -> Iterator[TextIO]:
     """Hold the run alone, over threads, processes and machines that share the file system; yields the open lock file.
 
     The operating system lets go of the lock when the last process that has the file open ends, so a killed sweep leaves
@@ -64,7 +64,7 @@ def locked(run: Run) -> Iterator[TextIO]:
 class Sweep:
     """Runs of a plan, `jobs` at a time, starts before what needs them."""
 
-    def __init__(self, runs: list[Run], jobs: int) -> None:
+    def __init__(self, runs: list[PlannedRun], jobs: int) -> None:
         self.jobs = jobs
         self.waiting = [run for run in runs if not run.done]
         self.failures: list[Failure] = []
@@ -72,7 +72,7 @@ class Sweep:
 
     def execute(self) -> list[Failure]:
         """Train until nothing is left to do; returns what failed."""
-        running: dict[Future, Run] = {}
+        running: dict[Future, PlannedRun] = {}
         bar = tqdm(total=len(self.waiting), desc="runs", unit="run", disable=not self.waiting)
         with ThreadPoolExecutor(self.jobs) as pool, bar:
             try:
@@ -89,13 +89,13 @@ class Sweep:
                     process.terminate()
         return self.failures
 
-    def ready(self, free: int) -> list[Run]:
+    def ready(self, free: int) -> list[PlannedRun]:
         """Up to `free` runs whose start is trained, taken from those that wait."""
         chosen = [run for run in self.waiting if run.depends_on is None or run.depends_on.done][:max(free, 0)]
         self.waiting = [run for run in self.waiting if run not in chosen]
         return chosen
 
-    def train(self, run: Run) -> int:
+    def train(self, run: PlannedRun) -> int:
         """The exit code of one run; what another process has trained meanwhile is not trained again."""
         with locked(run) as lock:
             if run.done:
@@ -118,7 +118,7 @@ class Sweep:
             return dict(os.environ)
         return {**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // self.jobs))}
 
-    def finish(self, run: Run, code: int) -> None:
+    def finish(self, run: PlannedRun, code: int) -> None:
         if code == 0 and run.done:
             return
         lines = (run.folder / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()

@@ -1,14 +1,23 @@
-"""Numbers, labels and tables as the reports print them."""
+"""Numbers and tables as the reports print them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+import statistics
+from collections.abc import Collection
+from typing import Any
 
 from tabulate import tabulate
 
-from scripts.tables.collect import mean, spread
+from engine.config import nearest
+from engine.errors import UsageError
 
 MINUS = "\N{MINUS SIGN}"
+
+
+def moments(values: Collection[float]) -> dict[str, float | None]:
+    """Mean and sample standard deviation, None of a single value."""
+    return {"mean": statistics.mean(values), "std": statistics.stdev(values) if len(values) > 1 else None}
 
 
 def number(value: float | None, digits: int = 1, sign: bool = False) -> str:
@@ -19,14 +28,13 @@ def number(value: float | None, digits: int = 1, sign: bool = False) -> str:
     return text.replace("-", MINUS)
 
 
-def with_spread(values: Iterable[float], digits: int = 1) -> str:
-    """mean ± standard deviation; the mean alone of one value."""
-    values = list(values)
-    return plus_minus(mean(values), spread(values), digits) if values else "-"
-
-
-def plus_minus(middle: float, deviation: float | None, digits: int = 1) -> str:
+def plus_minus(middle: float | None, deviation: float | None, digits: int = 1) -> str:
+    """mean ± standard deviation; the mean alone where there is no deviation."""
     return number(middle, digits) + (f" ± {number(deviation, digits)}" if deviation is not None else "")
+
+
+def with_spread(cell: dict[str, Any] | None, digits: int = 1) -> str:
+    return plus_minus(cell["mean"], cell["std"], digits) if cell else "-"
 
 
 def pretty(scenario: str) -> str:
@@ -40,3 +48,60 @@ def escaped(label: str) -> str:
 def grid_text(lines: list[list[str]], head: list[str]) -> str:
     align = ["left", *["right"] * (len(head) - 1)]
     return tabulate(lines, headers=head, tablefmt="github", disable_numparse=True, colalign=align if lines else None)
+
+
+def finite(value: Any) -> Any:
+    """JSON has no NaN: None in its place."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def scenarios_of(rows: dict[str, dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(scenario for row in rows.values() for scenario in row["scenarios"]))
+
+
+def results_table(report: dict[str, Any], chosen: list[str] | None = None) -> str:
+    """The accuracies in a report.json, of all rows or of those `chosen` in their order, with oracle and floor.
+
+    Where a row has AVR, its loss and the bound of that loss stand beside.
+
+    Raises:
+        UsageError: the report has no such row.
+    """
+    for row in chosen or ():
+        if row not in report["rows"]:
+            raise UsageError(f"the report of table {report['table']} has no row '{row}'; {nearest(row, report['rows'])}")
+    rows = {row: report["rows"][row] for row in chosen or report["rows"]}
+    scenarios = scenarios_of(rows)
+    with_ave = any(row.get("ave") for row in rows.values())
+    head = ["", "seeds", *map(pretty, scenarios), *(["L_ave", "its bound"] if with_ave else [])]
+    lines = []
+    for row in rows.values():
+        cells, ave = row["scenarios"], row.get("ave")
+        lines.append([escaped(row["label"]), str(max(cell["seeds"] for cell in cells.values())),
+                      *(with_spread(cells.get(s)) for s in scenarios)])
+        if with_ave:
+            lines[-1] += [with_spread(ave, 2), number(ave["bound"], 2)] if ave else ["", ""]
+    for name, kind in (("*Bayes oracle*", "oracle"), ("*question-only floor*", "floor")):
+        limits = limits_of(report, rows, scenarios, kind)
+        lines += [[name + (f" ({data})" if len(limits) > 1 else ""), "", *values, *[""] * (2 * with_ave)]
+                  for data, values in limits]
+    return grid_text(lines, head)
+
+
+def limits_of(report: dict[str, Any], rows: dict[str, Any], scenarios: list[str], kind: str) -> list[tuple[str, list[str]]]:
+    """(data set, values) of the distinct oracles or floors among the rows; one, unless rows are on different data."""
+    dataset = {run["row"]: run["dataset"] for run in report["runs"]}
+    limits: list[tuple[str, dict[str, str]]] = []
+    for key, row in rows.items():
+        own = {s: number(cell[kind]) for s, cell in row["scenarios"].items()}
+        for _, values in limits:
+            if all(values.get(s, value) == value for s, value in own.items()):     # a row may lack a scenario
+                values.update(own)
+                break
+        else:
+            limits.append((dataset[key], own))
+    return [(data, [values.get(s, "-") for s in scenarios]) for data, values in limits]

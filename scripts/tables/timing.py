@@ -1,17 +1,37 @@
-"""How long a plan takes: seconds per step and per answer, measured beforehand, times what every run does."""
+"""How long a plan takes: seconds per step and per answer, measured here and now, times what every run does.
+
+Nothing is kept and no run is touched.
+"""
 
 from __future__ import annotations
 
 import heapq
 import json
 import math
-from collections.abc import Iterable
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any
 
-from dataset.types import DataSpec
-from scripts.tables.plan import Run
+import torch
+from tqdm import tqdm
+
+from dataset import build_dataset, make_loader
+from dataset.types import AUDIO, DataError, DataSpec
+from engine import runtime
+from engine.errors import UsageError
+from models.errors import OptionError
+from scripts.benchmark import published_shapes, random_batch, steps_of, timed
+from scripts.tables.plan import PlannedRun
 from scripts.tables.text import grid_text
+
+SAMPLE = 512                     # questions that are read to time the loader
+SECONDS, REPEATS = 0.3, 4        # of counted steps: as long or as many, whichever is first
+PUBLISHED = {"train": 31_927, "val": 4_568, "test": 9_129}      # questions of MUSIC-AVQA, json_update
+Seconds = dict[str, float | None]        # by the name of a run; None where it is not known
 
 
 @dataclass(frozen=True)
@@ -71,7 +91,7 @@ def run_seconds(config: dict[str, Any], data: Data, pace: Pace, start_up: float)
             + answering(evaluate["scenarios"], "test"))
 
 
-def wall_seconds(runs: list[Run], seconds: dict[str, float | None], jobs: int) -> float | None:
+def wall_seconds(runs: list[PlannedRun], seconds: Seconds, jobs: int) -> float | None:
     """How long a sweep over `runs` takes with `jobs` at a time, as it starts them: in order, each after its start.
 
     None where the time of a run is not known.
@@ -91,14 +111,97 @@ def wall_seconds(runs: list[Run], seconds: dict[str, float | None], jobs: int) -
     return now
 
 
-def hours_table(tables: dict[str, list[Run]], everything: list[Run], seconds: dict[str, float | None], jobs: int) -> str:
+def hours_table(tables: dict[str, list[PlannedRun]], everything: list[PlannedRun], seconds: Seconds, jobs: int) -> str:
     """Per table the runs that wait and their hours, and those of all tables together, which share runs."""
-    lines = [[name, *hours_line(runs, seconds, jobs)] for name, runs in tables.items()]
-    if len(tables) > 1:
-        lines.append(["all together", *hours_line(everything, seconds, jobs)])
+    lines = []
+    for name, runs in [*tables.items(), *([("all together", everything)] if len(tables) > 1 else [])]:
+        wall = wall_seconds(runs, seconds, jobs)
+        lines.append([name, str(sum(not run.done for run in runs)), "unknown" if wall is None else f"{wall / 3600:.2f}"])
     return grid_text(lines, ["", "runs to train", f"hours, {jobs} at a time"])
 
 
-def hours_line(runs: list[Run], seconds: dict[str, float | None], jobs: int) -> list[str]:
-    found = wall_seconds(runs, seconds, jobs)
-    return [str(sum(not run.done for run in runs)), "unknown" if found is None else f"{found / 3600:.2f}"]
+def estimate(runs: list[PlannedRun], jobs: int, start_up: float) -> Seconds:
+    """Seconds of every run: 0 when it is done, None where its data are not at hand and their sizes not known.
+
+    `start_up`: seconds before a run begins to read, which its imports take.
+    """
+    waiting = [run for run in runs if not run.done]
+    options = {as_key(run.config["dataset"]): run.config["dataset"] for run in waiting}
+    data = {key: read_data(of_data) for key, of_data in options.items()}
+    known = [(run, of_data) for run in waiting if (of_data := data[as_key(run.config["dataset"])])]
+    wanted = {pace_key(run.config, of_data.spec): (run, of_data.spec) for run, of_data in known}
+    paces = dict(zip(wanted, measure_all(list(wanted.values()), jobs), strict=True))
+    seconds: Seconds = {run.name: 0.0 if run.done else None for run in runs}
+    for run, of_data in known:
+        if pace := paces[pace_key(run.config, of_data.spec)]:
+            seconds[run.name] = run_seconds(run.config, of_data, pace, start_up)
+    return seconds
+
+
+def as_key(options: dict[str, Any]) -> str:
+    return json.dumps(options, sort_keys=True)
+
+
+def read_data(options: dict[str, Any]) -> Data | None:
+    """From the files at hand; else the published sizes of MUSIC-AVQA, without what reading costs; else None."""
+    try:
+        data = build_dataset(options)
+        vocabulary = data.vocabulary()
+        spec, questions = data.spec(vocabulary), {s: data.questions(s) for s in ("train", "val", "test")}
+        sample = data.question_set("train", vocabulary)
+    except DataError:
+        return Data(published_shapes(options), PUBLISHED) if options["name"] == "music_avqa" else None
+    videos: set[int] = set()
+
+    def read() -> None:
+        for batch in islice(make_loader(sample, batch_size=SAMPLE, shuffle=True), 1):
+            videos.update(batch.video.tolist())
+
+    first, *more = (timed(read, torch.device("cpu")) for _ in range(1 + REPEATS))
+    again, count = min(more), min(SAMPLE, len(questions["train"]))
+    return Data(spec, {split: len(of_split) for split, of_split in questions.items()},
+                len({q.video_id for of_split in questions.values() for q in of_split}),
+                again / count, max(0.0, first - again) / len(videos))
+
+
+def measure_all(wanted: list[tuple[PlannedRun, DataSpec]], jobs: int) -> list[Pace | None]:
+    """The pace of each, `jobs` at a time on as many threads as a run would have, so that they are in each other's way."""
+    bar = {"total": len(wanted), "desc": "measuring steps", "unit": "kind", "leave": False}
+    if jobs == 1:
+        return list(tqdm((measure(*item) for item in wanted), **bar))
+    cores = max(1, (os.cpu_count() or 1) // jobs)
+    threads = torch.get_num_threads() if "OMP_NUM_THREADS" in os.environ else cores        # as Sweep gives them to runs
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
+        return list(tqdm(pool.map(measure, *zip(*wanted, strict=True)), **bar)) if wanted else []
+
+
+def measure(run: PlannedRun, spec: DataSpec) -> Pace | None:
+    """Real steps on random features; None where they do not fit into the memory of the GPU."""
+    config, size = run.config, run.config["evaluate"]["batch_size"]
+    accelerator = runtime.make_accelerator(config["runtime"])
+    try:
+        model, train = steps_of("train-step", config, spec, accelerator, config["train"]["batch_size"])
+        step = repeated(train, accelerator.device)
+        batch = random_batch(spec, size, accelerator.device)
+        model.eval()
+
+        def answer() -> None:
+            with torch.no_grad(), accelerator.autocast():
+                model(batch)
+
+        complete = repeated(answer, accelerator.device)
+        batch.presence[..., AUDIO] = False
+        return Pace(step, complete / size, repeated(answer, accelerator.device) / size)
+    except torch.OutOfMemoryError:
+        return None
+    except OptionError as error:
+        raise UsageError(f"{run.users[0]}: {error}") from error
+
+
+def repeated(step: Callable[[], None], device: torch.device) -> float:
+    """Seconds of one step, the shortest of a few after one that is not counted: what else the machine does is not ours."""
+    timed(step, device)
+    seconds: list[float] = []
+    while sum(seconds) < SECONDS and len(seconds) < REPEATS:
+        seconds.append(timed(step, device))
+    return min(seconds)

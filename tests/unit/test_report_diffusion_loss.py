@@ -10,7 +10,7 @@ from engine.checkpoint import save_checkpoint
 from engine.config import compose
 from engine.errors import UsageError
 from models.rmm_avr.released import ReleasedAVR
-from scripts.tables.diffusion_loss import LAST_LAYER, has_avr, last_ave, lowest_ave
+from scripts.tables.collect import LAST_LAYER, has_avr, last_ave, lowest_ave
 
 WIDTH = 8                    # of SHAPE's D = 16 and, in the layout `time`, of D + 6 D = 112
 

@@ -12,16 +12,15 @@ from PIL import Image
 
 from engine.checkpoint import save_checkpoint
 from engine.errors import UsageError
-from scripts.tables.collect import collect
-from scripts.tables.diffusion_loss import LAST_LAYER
+from scripts.tables.collect import LAST_LAYER, collect
 from scripts.tables.grid import Grid
-from scripts.tables.plan import Run
+from scripts.tables.plan import PlannedRun
 from scripts.tables.plots import COLOURS, draw_bars, mixed
 from scripts.tables.render import p_value, write_report
-from scripts.tables.text import number
+from scripts.tables.text import number, scenarios_of
 
 QUESTIONS = 20
-GRID = {
+CONTENT = {
     "title": "A toy table", "start": None, "rows_from": "configs/embedded.yaml", "compare_to": "control",
     "rows": {"control": {"label": "the control", "overrides": []}, "ours": {"label": "ours | theirs", "overrides": []},
              "absent": {"label": "never run", "overrides": []}},
@@ -29,6 +28,7 @@ GRID = {
     "mixes": [{"label": "share", "start": "complete", "end": "audio_missing"}],
     "published": {"ours": {"complete": {"overall": 60.25, "by_type": {"Audio/Counting": 61.5}}}},
 }
+GRID = Grid.model_validate(CONTENT)
 # row -> seed -> right answers among the 20 questions: complete, audio missing
 RIGHT = {"control": {1: (10, 6), 2: (11, 7), 3: (12, 5)}, "ours": {1: (14, 6), 2: (16, 6), 3: (15, 6)}}
 
@@ -58,23 +58,22 @@ def write_run(folder: Path, right: dict[str, int], code: str | None = "abc1234")
 def planned(tmp_path):
     """Row -> seed -> run, two rows of three seeds done and a third one not."""
     planned = {}
-    for row in GRID["rows"]:
-        planned[row] = {s: Run(f"{row}-{s}", f"{row}{s}" * 8, tmp_path / f"{row}-{s}", ["a.yaml"], None,
+    for row in GRID.rows:
+        planned[row] = {s: PlannedRun(f"{row}-{s}", f"{row}{s}" * 8, tmp_path / f"{row}-{s}", ["a.yaml"], None,
                                ["complete", "audio_missing"]) for s in (1, 2, 3)}
         for seed, counts in RIGHT.get(row, {}).items():
             write_run(tmp_path / f"{row}-{seed}", dict(zip(("complete", "audio_missing"), counts, strict=True)))
     return planned
 
 
-@pytest.fixture
-def table(planned):
-    return collect("toy", Grid.model_validate(GRID), planned)
+def written(planned, folder: Path, grid: Grid = GRID) -> str:
+    return write_report(collect("toy", grid, planned), grid, folder, "python scripts/reproduce.py toy").read_text()
 
 
 @pytest.fixture
-def report(table, tmp_path):
-    path = write_report(table, tmp_path / "report-toy", "python scripts/reproduce.py toy")
-    return path.read_text(), json.loads((path.parent / "report.json").read_text()), path.parent
+def report(planned, tmp_path):
+    folder = tmp_path / "report-toy"
+    return written(planned, folder), json.loads((folder / "report.json").read_text()), folder
 
 
 def cells(text: str, section: str, row: str) -> list[str]:
@@ -144,8 +143,7 @@ def test_the_diffusion_loss_stands_beside_rows_with_avr(planned, tmp_path):
         if seed != 2:                                              # a checkpoint that was deleted takes nothing away
             save_checkpoint(folder / "best.pt", {"config": {}, "vocabulary": {}, "spec": {}, "epoch": 1,
                                                  "model": {LAST_LAYER: torch.zeros(32, 8, 1)}})
-    path = write_report(collect("toy", Grid.model_validate(GRID), planned), tmp_path / "out", "x")
-    text = path.read_text()
+    text = written(planned, tmp_path / "out")
     assert cells(text, "Results", r"ours \| theirs") == ["3", "75.0 ± 5.0", "30.0 ± 0.0", "1.00 ± 0.10", "0.75"]
     assert cells(text, "Results", "the control")[-2:] == ["", ""] and "predicting no noise at all gives 1.0" in text
     rows = json.loads((tmp_path / "out/report.json").read_text())["rows"]
@@ -153,16 +151,16 @@ def test_the_diffusion_loss_stands_beside_rows_with_avr(planned, tmp_path):
     assert rows["ours"]["ave"]["bound"] == 0.75
     (planned["ours"][1].folder / "metrics.jsonl").write_text("{}\n")
     with pytest.raises(UsageError, match="ours-1/metrics.jsonl cannot be read"):
-        collect("toy", Grid.model_validate(GRID), planned)
+        collect("toy", GRID, planned)
 
 
 def test_a_row_with_one_seed_is_in_no_comparison(planned, tmp_path):
     """With two seeds it is compared, without a verdict; with one it is named as not tested."""
     for seeds, count in ((2, 2), (1, 0)):
         (planned["ours"][seeds + 1].folder / "results.json").unlink()
-        table = collect("toy", Grid.model_validate(GRID), planned)
-        text = write_report(table, tmp_path / "out", "x").read_text()
-        assert [c.verdict for c in table.comparisons] == ["too few seeds"] * count
+        text = written(planned, tmp_path / "out")
+        content = json.loads((tmp_path / "out/report.json").read_text())
+        assert [c["verdict"] for c in content["comparisons"]] == ["too few seeds"] * count
         assert (r"one seed alone, so not tested: ours \| theirs" in text) == (seeds == 1)
 
 
@@ -180,26 +178,25 @@ def test_later_evaluations_of_some_runs_are_no_column(planned):
     half = results["scenarios"]["audio_missing"]
     results["scenarios"] |= {"audio_missing-ratio0.5": half, "both_missing": half}
     path.write_text(json.dumps(results))
-    found = collect("toy", Grid.model_validate(GRID), planned)
-    assert found.scenarios == ["complete", "audio_missing"] and len(found.comparisons) == 2
+    content = collect("toy", GRID, planned)
+    assert scenarios_of(content["rows"]) == ["complete", "audio_missing"] and len(content["comparisons"]) == 2
 
 
 def test_code_outside_a_checkout_is_unknown(planned, tmp_path):
     write_run(tmp_path / "absent-1", {"complete": 3}, code=None)
-    table = collect("toy", Grid.model_validate(GRID), planned)
-    assert [run.code for run in table.runs if run.row == "absent"] == ["unknown"]
-    assert list(table.cells["absent"]) == ["complete"]             # a scenario that one row lacks leaves a gap
-    text = write_report(table, tmp_path / "out", "x").read_text()
+    content = collect("toy", GRID, planned)
+    assert [run["code"] for run in content["runs"] if run["row"] == "absent"] == ["unknown"]
+    assert list(content["rows"]["absent"]["scenarios"]) == ["complete"]      # a scenario that one row lacks leaves a gap
+    text = written(planned, tmp_path / "out")
     assert cells(text, "Results", "never run") == ["1", "15.0", "-"]
 
 
 def test_data_without_an_oracle_and_a_table_without_a_reference(planned, tmp_path):
     for path in tmp_path.glob("*/results.json"):
         path.write_text(re.sub(r'"oracle": [\d.]+', '"oracle": null', path.read_text()))
-    grid = Grid.model_validate({**GRID, "compare_to": None, "axis": None, "mixes": [], "published": {},
+    grid = Grid.model_validate({**CONTENT, "compare_to": None, "axis": None, "mixes": [], "published": {},
                                 "scenarios": ["audio_missing"]})
-    table = collect("toy", grid, planned)
-    text = write_report(table, tmp_path / "out", "x").read_text()
+    text = written(planned, tmp_path / "out", grid)
     assert "these data have no oracle" in text and "Nothing was tested" in text and "Beside the paper" not in text
     assert cells(text, "Results", "the control") == ["3", "30.0 ± 5.0"]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["bars.png", "bars.svg", "report.json", "report.md"]
@@ -207,32 +204,30 @@ def test_data_without_an_oracle_and_a_table_without_a_reference(planned, tmp_pat
 
 def test_curves_are_drawn_before_their_rows_are_done(planned, tmp_path):
     """An axis and mixes whose rows have no run yet leave levels and empty panels, no error."""
-    grid = Grid.model_validate({**GRID, "axis": {**GRID["axis"], "values": {"absent": 1, "ours": 2}},
+    grid = Grid.model_validate({**CONTENT, "axis": {**CONTENT["axis"], "values": {"absent": 1, "ours": 2}},
                                 "mixes": [{"label": "m", "start": "complete", "end": "both_missing"}]})
-    table = collect("toy", grid, {**planned, "ours": {}})
-    write_report(table, tmp_path / "out", "x")
+    written({**planned, "ours": {}}, tmp_path / "out", grid)
     assert (tmp_path / "out" / "curve.svg").is_file() and (tmp_path / "out" / "mix.svg").is_file()
 
 
 def test_damaged_and_unequal_runs_are_named(planned, tmp_path):
-    grid = Grid.model_validate(GRID)
     path = tmp_path / "ours-2" / "predictions.jsonl"
     whole = path.read_text()
     path.write_text(whole.replace('"question_id": 14', '"question_id": 15'))
     with pytest.raises(UsageError, match="toy.*not tested on the same questions"):
-        collect("toy", grid, planned)
+        collect("toy", GRID, planned)
     path.write_text(whole[:-10])
     with pytest.raises(UsageError, match="ours-2/predictions.jsonl cannot be read.*run again"):
-        collect("toy", grid, planned)
+        collect("toy", GRID, planned)
     (tmp_path / "ours-2" / "results.json").write_text("{")
     with pytest.raises(UsageError, match="ours-2/results.json cannot be read"):
-        collect("toy", grid, planned)
+        collect("toy", GRID, planned)
 
 
-def test_a_mix_runs_straight_between_its_ends(table):
-    mix = table.grid.mixes[0]
-    assert mixed(table, mix, "ours", 0) == [70, 80, 75] and mixed(table, mix, "ours", 1) == [30, 30, 30]
-    assert mixed(table, mix, "ours", 0.25) == pytest.approx([60, 67.5, 63.75])
+def test_a_mix_runs_straight_between_its_ends(planned):
+    cells, mix = collect("toy", GRID, planned)["rows"]["ours"]["scenarios"], GRID.mixes[0]
+    assert mixed(cells, mix, 0) == [70, 80, 75] and mixed(cells, mix, 1) == [30, 30, 30]
+    assert mixed(cells, mix, 0.25) == pytest.approx([60, 67.5, 63.75])
 
 
 def test_plots_are_as_wide_as_a_column_and_told_apart_without_colour(report):
@@ -244,6 +239,7 @@ def test_plots_are_as_wide_as_a_column_and_told_apart_without_colour(report):
         blue = [int(COLOURS[0][i:i + 2], 16) for i in (1, 3, 5)]
         assert (np.abs(pixels - np.array(blue)) < 3).all(axis=-1).sum() > 500
         svg = (folder / f"{name}.svg").read_text()
+        assert len(svg) < 60_000                                    # hatches of dots would be ten times as much
         assert "accuracy" in svg or "gap" in svg
         assert f"({name}.png)" in text and f"({name}.svg)" in text
     assert "ours | theirs" in (folder / "bars.svg").read_text()
@@ -252,7 +248,7 @@ def test_plots_are_as_wide_as_a_column_and_told_apart_without_colour(report):
 def test_a_single_seed_has_no_whisker(planned):
     for seed in (2, 3):
         (planned["ours"][seed].folder / "results.json").unlink()
-    whiskers = draw_bars(collect("toy", Grid.model_validate(GRID), planned)).axes[0].containers[0].lines[2][0]
+    whiskers = draw_bars(collect("toy", GRID, planned)).axes[0].containers[0].lines[2][0]
     drawn = [np.isfinite(segment).all() and len(segment) == 2 for segment in whiskers.get_segments()]
     assert drawn == [True, False]
 

@@ -13,8 +13,8 @@ from toy import SPEC
 
 from engine.config import compose
 from engine.errors import UsageError
-from scripts.tables import step_times
-from scripts.tables.plan import Run
+from scripts.tables import timing
+from scripts.tables.plan import PlannedRun
 from scripts.tables.timing import Data, Pace, hours_table, pace_key, run_seconds, wall_seconds
 
 ALL = ["complete", "audio_missing", "visual_missing"]
@@ -72,11 +72,11 @@ def test_what_costs_no_time_is_measured_once():
     assert len({pace_key(c, SPEC) for c in [*same, *other]}) == 1 + len(other)
 
 
-def runs_of(starts: list[int | None], folder: Path = Path("nowhere")) -> list[Run]:
+def runs_of(starts: list[int | None], folder: Path = Path("nowhere")) -> list[PlannedRun]:
     """Run i waits for run starts[i]."""
     runs = []
     for i, start in enumerate(starts):
-        runs.append(Run(f"r{i}", "", folder / f"r{i}", [], None if start is None else runs[start], [], [f"t/r{i}"]))
+        runs.append(PlannedRun(f"r{i}", "", folder / f"r{i}", [], None if start is None else runs[start], [], [f"t/r{i}"]))
     return runs
 
 
@@ -117,7 +117,7 @@ def test_done_runs_take_no_time_and_unknown_ones_leave_it_open(tmp_path):
 def test_real_steps_of_the_configured_shapes_are_timed(method, more):
     run = SimpleNamespace(config=compose(None, [f"method={method}", "runtime.device=cpu", "train.batch_size=3",
                                                 "evaluate.batch_size=4", *more]), users=["t/r s1"])
-    pace = step_times.measure(run, SPEC)
+    pace = timing.measure(run, SPEC)
     assert all(math.isfinite(x) and x > 0 for x in (pace.step, pace.complete, pace.missing))
 
 
@@ -125,25 +125,25 @@ def test_a_row_that_cannot_be_built_is_named():
     run = SimpleNamespace(config=compose(None, ["avr.steps=3", "avr.start_step=5", "runtime.device=cpu"]),
                           users=["mine/late s1"])
     with pytest.raises(UsageError, match="mine/late s1: avr.start_step=5 must be below"):
-        step_times.measure(run, SPEC)
+        timing.measure(run, SPEC)
 
 
 def test_sizes_are_those_of_the_files_or_the_published_ones(tmp_path):
     """Eight videos with three questions each per split; without files MUSIC-AVQA is known, AVQA is not."""
     root = write_dataset(tmp_path / "data")
-    found = step_times.read_data({"name": "music_avqa", "root": str(root), "stride": 2})
+    found = timing.read_data({"name": "music_avqa", "root": str(root), "stride": 2})
     assert found.questions == {"train": 24, "val": 24, "test": 24} and found.videos == 24
     assert (found.spec.segments, found.spec.audio_channels, found.spec.grid) == (3, 5, (2, 2)) and found.per_question > 0
-    real = step_times.read_data(compose(None, ["dataset=music_avqa", "dataset.root=none"])["dataset"])
+    real = timing.read_data(compose(None, ["dataset=music_avqa", "dataset.root=none"])["dataset"])
     assert (real.per_question, real.videos) == (0, 0)
     assert sum(real.questions.values()) == 31_927 + 4_568 + 9_129 and real.spec.visual_channels == 512
-    assert step_times.read_data({"name": "avqa", "root": "none"}) is None
+    assert timing.read_data({"name": "avqa", "root": "none"}) is None
 
 
 def test_steps_of_a_few_repeats_and_the_shortest_counts(monkeypatch):
     """The first one is not counted, and a long one is not repeated."""
     for times, wanted, calls in (([9, 0.01, 0.03, 0.02, 0.05], 0.01, 5), ([9, 5, 1], 5, 2)):
         left = iter(times)
-        monkeypatch.setattr(step_times, "timed", lambda step, device, left=left: next(left))
-        assert step_times.repeated(None, torch.device("cpu")) == wanted
+        monkeypatch.setattr(timing, "timed", lambda step, device, left=left: next(left))
+        assert timing.repeated(None, torch.device("cpu")) == wanted
         assert len(times) - len(list(left)) == calls
