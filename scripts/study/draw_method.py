@@ -94,7 +94,8 @@ def views(c: Canvas) -> None:
     """Lower half: what training answers for every question."""
     c.axes.plot((24, 876), (150, 150), color="#d8d8d4", linewidth=1)
     c.text(24, 130, "Training answers every question three times (Eq. 8)", weight="bold", ha="left")
-    c.text(876, 130, r"loss = answers of the three views + $\lambda_1 L_{rmmr} + \lambda_2 L_{ave}$", GREY, 8, ha="right")
+    losses = r"loss = answers of the three views + $\lambda_1 L_{rmmr} + \lambda_2 L_{ave}$"
+    c.text(876, 130, losses, GREY, 8, ha="right")
     for x, title, note, lost in ((24, "complete", "as encoded", ""),
                                  (314, "audio missing", "recalled, both refined", "audio"),
                                  (604, "visual missing", "recalled, both refined", "video")):

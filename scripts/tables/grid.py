@@ -17,9 +17,8 @@ STRICT = ConfigDict(extra="forbid", frozen=True)
 TABLES = CONFIGS / "tables"
 DEFAULT = "default"              # in place of a data set: any that is not named
 Percent = Annotated[float, Field(ge=0, le=100)]
-
-
-Stages = str | Annotated[list[str], Field(min_length=1)]
+Files = str | Annotated[list[str], Field(min_length=1)]          # one, or several of which later ones win
+Stages = str | Annotated[list[Files], Field(min_length=1)]
 
 
 class Change(BaseModel):
@@ -96,19 +95,22 @@ class Published(BaseModel):
 class Grid(BaseModel):
     """A whole table.
 
-    `rows_from`: the configuration that the rows share, or a mapping data set: configuration, where each has a schedule of
-    its own; the table is for these data sets then, and for all where one is called `default`. `start`: likewise the
-    configuration that all rows are initialised from, or a list of stages, each from the one before; null trains every row
-    from scratch. `start_checkpoint`: which one the rows take of it; a stage gives the next its best. `recipes`: data set ->
-    the files laid over both. `scenarios`: the columns; null: those that the configuration evaluates. `compare_to`: the
-    reference row of the tests, for all rows or row by row, then one or a list. `published`: row -> scenario -> figures;
-    `printed`: row or "*" -> heading in print -> the type its figures belong to (already applied in `published`).
+    `rows_from`: the configuration that the rows share, a file or several laid over each other, or a
+    mapping data set: files, where each has a schedule of its own; the table is for these data sets
+    then, and for all where one is called `default`. `start`: likewise the configuration that all
+    rows are initialised from, or a list of stages (each a file or a list of files), each from the
+    one before; null trains every row from scratch. `start_checkpoint`: which one the rows take of
+    it; a stage gives the next its best. `recipes`: data set -> the files laid over both.
+    `scenarios`: the columns; null: those that the configuration evaluates. `compare_to`: the
+    reference row of the tests, for all rows or row by row, then one or a list. `published`: row ->
+    scenario -> figures; `printed`: row or "*" -> heading in print -> the type its figures belong to
+    (already applied in `published`).
     """
 
     model_config = STRICT
     title: str
     start: Stages | None | dict[str, Stages | None]
-    rows_from: str | Annotated[dict[str, str], Field(min_length=1)]
+    rows_from: Files | Annotated[dict[str, Files], Field(min_length=1)]
     rows: Annotated[dict[str, Row], Field(min_length=1)]
     seeds: Annotated[int, Field(ge=1)] = 3
     scenarios: Annotated[list[ScenarioName], Field(min_length=1)] | None = None
@@ -123,22 +125,26 @@ class Grid(BaseModel):
     def is_for(self, dataset: str) -> bool:
         return not isinstance(self.rows_from, dict) or dataset in self.rows_from or DEFAULT in self.rows_from
 
-    def schedule(self, overrides: list[str]) -> tuple[list[str], str]:
-        """(the stages of the start, rows_from) for the data set that `overrides` choose, or else for the table's usual one.
+    def schedule(self, overrides: list[str]) -> tuple[list[list[str]], list[str]]:
+        """(files of every stage of the start, files of the rows) for the data set that `overrides` choose.
 
-        UsageError where the table is not for that data set.
+        Without a choice, for the table's usual data set.
+
+        Raises:
+            UsageError: the table is not for that data set.
         """
-        if not isinstance(self.rows_from, dict):
-            return as_list(self.start), self.rows_from
-        chosen = chosen_dataset(overrides) or next(iter(self.rows_from))
-        if not self.is_for(chosen):
-            raise UsageError(f"the table is for dataset={' or '.join(self.rows_from)}, not for dataset={chosen}")
-        key = chosen if chosen in self.rows_from else DEFAULT
-        return as_list(self.start[key] if isinstance(self.start, dict) else self.start), self.rows_from[key]
+        start, files = self.start, self.rows_from
+        if isinstance(files, dict):
+            chosen = chosen_dataset(overrides) or next(iter(files))
+            if not self.is_for(chosen):
+                raise UsageError(f"the table is for dataset={' or '.join(files)}, not for dataset={chosen}")
+            key = chosen if chosen in files else DEFAULT
+            start, files = start[key] if isinstance(start, dict) else start, files[key]
+        return [as_list(stage) for stage in as_list(start)], as_list(files)
 
     @model_validator(mode="after")
     def starts_belong_to_schedules(self) -> Grid:
-        if isinstance(self.start, dict) and (isinstance(self.rows_from, str) or set(self.start) != set(self.rows_from)):
+        if isinstance(self.start, dict) and (not isinstance(self.rows_from, dict) or set(self.start) != set(self.rows_from)):
             raise ValueError("start and rows_from must name the same data sets")
         return self
 
@@ -164,12 +170,12 @@ class Grid(BaseModel):
 
     def references(self, row: str) -> list[str]:
         """The rows that `row` is tested against."""
-        found = self.compare_to.get(row, []) if isinstance(self.compare_to, dict) else self.compare_to or []
-        return [name for name in ([found] if isinstance(found, str) else found) if name != row]
+        named = self.compare_to.get(row) if isinstance(self.compare_to, dict) else self.compare_to
+        return [name for name in as_list(named) if name != row]
 
 
-def as_list(stages: str | list[str] | None) -> list[str]:
-    return [stages] if isinstance(stages, str) else stages or []
+def as_list(one_or_several: str | list | None) -> list:
+    return [one_or_several] if isinstance(one_or_several, str) else one_or_several or []
 
 
 def chosen_dataset(overrides: list[str]) -> str | None:

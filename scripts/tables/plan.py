@@ -68,15 +68,15 @@ class Plan:
     def add_row(self, table: str, key: str, grid: Grid, seed: int, overrides: list[str]) -> PlannedRun:
         row, start = grid.rows[key], None
         stages, rows_from = grid.schedule([*overrides, *row.overrides])
-        own = row.on_data(dataset_of([rows_from, *row.files, *overrides, *row.overrides])) if row.data else row
+        own = row.on_data(dataset_of([*rows_from, *row.files, *overrides, *row.overrides])) if row.data else row
         for stage in stages:
             from_files, from_overrides = inherited(own)
-            common = [stage, f"train.seed={seed}", *from_files, *overrides, *from_overrides]
-            common[1:1] = recipes_of(grid, row, "start", common)
+            common = [*stage, f"train.seed={seed}", *from_files, *overrides, *from_overrides]
+            common[len(stage):len(stage)] = recipes_of(grid, row, "start", common)
             common += [f"train.init={start.folder / 'best.pt'}"] if start else []
             start = self.add_run(common, start, f"{table}/start s{seed}")
-        arguments = [rows_from, *own.files, f"train.seed={seed}", *overrides, *own.overrides]
-        arguments[1:1] = recipes_of(grid, row, "rows", arguments)
+        arguments = [*rows_from, *own.files, f"train.seed={seed}", *overrides, *own.overrides]
+        arguments[len(rows_from):len(rows_from)] = recipes_of(grid, row, "rows", arguments)
         if start is not None:
             arguments.append(f"train.init={start.folder / grid.start_checkpoint}.pt")
         if grid.scenarios is not None:

@@ -270,7 +270,19 @@ def test_a_table_has_a_schedule_for_each_of_its_data_sets():
     with pytest.raises(UsageError, match="row .*: the table is for dataset=synthetic or music_avqa, not for dataset=avqa"):
         Plan().add_table("other", Grid(**grid), 1, ["dataset.name=avqa"])
     paths = {"synthetic": "configs/embedded.yaml", "default": "configs/paper.yaml"}
-    assert Grid(**{**grid, "start": None, "rows_from": paths}).schedule(["dataset=avqa"]) == ([], "configs/paper.yaml")
+    assert Grid(**{**grid, "start": None, "rows_from": paths}).schedule(["dataset=avqa"]) == ([], ["configs/paper.yaml"])
+
+
+def test_several_files_make_one_stage_and_one_schedule():
+    """Laid over each other in their order, recipes above them and the row's own files above those."""
+    over = ["configs/embedded.yaml", "configs/schedule/six_epochs.yaml"]
+    grid = {**GRID, "start": ["configs/embedded_plain.yaml", over], "rows_from": over,
+            "recipes": {"default": {"rows": ["configs/recipe/prompts.yaml"]}},
+            "rows": {"few": {"label": "x", "files": ["configs/ablation/neither.yaml"], "overrides": ["method=prompts"]}}}
+    run = plan_of(grid, seeds=1).tables["table0"]["few"][1]
+    assert run.arguments[:4] == [*over, "configs/recipe/prompts.yaml", "configs/ablation/neither.yaml"]
+    assert run.depends_on.arguments[:2] == over and run.depends_on.config["train"]["epochs"] == 6
+    assert run.depends_on.depends_on.arguments[0] == "configs/embedded_plain.yaml"
 
 
 def test_a_run_takes_the_recipes_that_are_for_its_components():
