@@ -1,6 +1,7 @@
-"""Why a run answers as it does without a modality: what it writes in its place, how sharply it recalls, how many diffusion
-steps help, how far its confidence can be trusted, and what the official evaluation protocol would have said. Writes
-diagnosis.json beside every checkpoint and prints tables; runs of a table's row are averaged over its seeds.
+"""Why a run answers as it does without a modality: what it writes in its place, how sharply it
+recalls, how many diffusion steps help, how far its confidence can be trusted, and what the official
+evaluation protocol would have said. Writes diagnosis.json beside every checkpoint and prints tables;
+runs of a table's row are averaged over its seeds.
 
   python scripts/diagnose.py runs/NAME --steps
   python scripts/diagnose.py --table released --seeds 3 --rows paper,released --out page.md
@@ -18,21 +19,19 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from dataset import SCENARIOS
 from dataset.files import write_json, write_text
 from engine.arguments import positive
 from engine.config import nearest
 from engine.errors import UsageError, run_guarded
-from engine.evaluation import RELEASED_NOISE, predict, variant
-from engine.metrics import percentage
+from engine.evaluation import variant
 from engine.restore import restore
-from scripts.study.diagnosis import accuracy_by_steps, calibration, examine_features
+from scripts.study.diagnosis import accuracy_by_steps, answers_by_scenario, examine_features
 from scripts.study.diagnosis_tables import as_markdown
 from scripts.tables.grid import Grid, find_grid
 from scripts.tables.plan import Plan
-from scripts.tables.render import finite
+from scripts.tables.text import finite
 
-AT_TEST = ("runtime.", "evaluate.")     # overrides of a table that its diagnosis takes over; the others are for training
+AT_TEST = ("runtime.", "evaluate.")     # overrides of a table that its diagnosis takes over; others are for training
 
 
 def parse() -> argparse.Namespace:
@@ -57,7 +56,7 @@ def of_table(options: argparse.Namespace, name: str, grid: Grid, overrides: list
     """The checkpoints of a table's rows, by label, one per seed."""
     plan = Plan()
     plan.add_table(name, grid, options.seeds, overrides)
-    found = {}
+    checkpoints = {}
     for row in options.rows.split(",") if options.rows else grid.rows:
         if row not in grid.rows:
             raise UsageError(f"--rows: table {name} has no row '{row}'; {nearest(row, grid.rows)}")
@@ -67,32 +66,20 @@ def of_table(options: argparse.Namespace, name: str, grid: Grid, overrides: list
             command = ["python", "scripts/reproduce.py", options.table, "--seeds", str(len(runs)), *overrides]
             raise UsageError(f"row {row} of table {name} is not trained: {', '.join(lacking)} lacking; first run "
                              f"{shlex.join(command)}")
-        found[grid.rows[row].label] = [run.folder / "best.pt" for run in runs]
-    return found
+        checkpoints[grid.rows[row].label] = [run.folder / "best.pt" for run in runs]
+    return checkpoints
 
 
 def diagnose(path: Path, overrides: list[str], options: argparse.Namespace) -> dict[str, Any]:
     """Everything that is measured on one checkpoint, written to diagnosis.json beside it."""
     run = restore(path, overrides)
-    where = (run.model, run.data, options.split, run.vocabulary, run.accelerator, run.config["evaluate"]["batch_size"],
-             run.config["runtime"]["workers"])
-    protocols = ["missing"]
-    if hasattr(run.model.method, "refine_noised_real"):
-        protocols.append(RELEASED_NOISE)
-    answers = {}
-    for protocol in protocols:
-        for name in ("complete", "audio_missing", "visual_missing"):
-            if name == "complete" and protocol != "missing":
-                continue
-            records = predict(*where[:3], SCENARIOS[name], *where[3:], protocol)
-            answers[name if protocol == "missing" else f"{name}, {protocol}"] = {
-                "accuracy": percentage(r.correct for r in records), "ece": calibration(records)}
-    found = {"checkpoint": str(path), "split": options.split, "answers": answers, "features": examine_features(*where),
-             "by_steps": accuracy_by_steps(*where) if options.steps else {}}
+    measured = {"checkpoint": str(path), "split": options.split, "answers": answers_by_scenario(run, options.split),
+                "features": examine_features(run, options.split),
+                "by_steps": accuracy_by_steps(run, options.split) if options.steps else {}}
     written = path.parent / f"diagnosis{variant(path, options.split, run.changed)}.json"
-    write_json(written, finite(found))
+    write_json(written, finite(measured))
     print(f"written: {written}")
-    return found
+    return measured
 
 
 def main() -> None:
@@ -107,11 +94,8 @@ def main() -> None:
     else:
         paths = [Path(item) for item in options.runs if "=" not in item]
         checkpoints = {str(path): [path / "best.pt" if path.is_dir() else path] for path in paths}
-    found: dict[str, list[dict[str, Any]]] = {}
-    for label, paths in checkpoints.items():
-        for path in paths:
-            found.setdefault(label, []).append(diagnose(path, overrides, options))
-    text = as_markdown(found)
+    measured = {label: [diagnose(path, overrides, options) for path in paths] for label, paths in checkpoints.items()}
+    text = as_markdown(measured)
     print(text)
     if out:
         write_text(out, f"`{shlex.join(['python', 'scripts/diagnose.py', *sys.argv[1:]])}`\n\n{text}")

@@ -40,6 +40,7 @@ class Method(nn.Module, ABC):
     keeps_present: bool = True           # False where the published method rewrites what is there, too
     label_smoothing: float = 0.0         # of every view's answer loss
     needs_trained_backbone: bool = False     # True where the backbone's weights are not trained along
+    reverse_steps: int | None = None     # of a diffusion at test; to be set to fewer for a study
 
     def adapt(self, backbone: nn.Module, combination: list[nn.Module]) -> None:
         """Called once when the model is built; `combination` are the backbone's layers behind its summaries.
@@ -61,6 +62,10 @@ class Method(nn.Module, ABC):
     def stages(self, features: Features, presence: Tensor) -> dict[str, Features]:
         """What `complete` passes through on its way, by name, to be compared with the real features."""
         return {"stand-in": self.complete(features, presence)}
+
+    def addressing(self, features: Features) -> tuple[Tensor, Tensor] | None:
+        """The weights (B, T, K) of the slots that audio and visual stand-ins are recalled from; None without slots."""
+        return None
 
     def answer(
         self, fused: Fused, features: Features, head: Callable[[Tensor], Tensor], target: Tensor | None

@@ -86,6 +86,20 @@ class RMMAVR(Method):
         refined = self.refine(recalled, features.question_id)
         return {"recalled": recalled, "refined": merge(recalled, refined, *self.answered_on(presence))}
 
+    def addressing(self, features: Features) -> tuple[Tensor, Tensor] | None:
+        if self.rmm is None:
+            return None
+        pseudo = self.rmm(features, features.presence)
+        return pseudo.audio_addressing, pseudo.visual_addressing
+
+    @property
+    def reverse_steps(self) -> int | None:
+        return None if self.avr is None else self.avr.reverse_steps
+
+    @reverse_steps.setter
+    def reverse_steps(self, steps: int) -> None:
+        self.avr.reverse_steps = steps
+
     def views(self, features: Features, presence: Tensor) -> Views:
         """The three views of Eq. 8 with L_rmmr and L_ave on the segments where both modalities are real."""
         self.fill.observe(features, presence)

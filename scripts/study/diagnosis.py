@@ -1,10 +1,10 @@
 """What a method writes in place of a missing modality, compared with what was there.
 
-R2 is the share of the real features' variance over questions and segments that a stand-in explains: 1 for the real
-feature, 0 for the best constant, below 0 for worse than that. "Real" is what the run itself answers on when all is there:
-encoders are trained, so runs differ in it, and even zeros have not the same R2 in two of them. Spread is the standard
-deviation of the stand-in over that of the real feature: near 0 means that the same thing is recalled whatever was asked
-and shown.
+R2 is the share of the real features' variance over questions and segments that a stand-in explains:
+1 for the real feature, 0 for the best constant, below 0 for worse than that. "Real" is what the run
+itself answers on when all is there: encoders are trained, so runs differ in it, and even zeros have
+not the same R2 in two of them. Spread is the standard deviation of the stand-in over that of the
+real feature: near 0 means that the same thing is recalled whatever was asked and shown.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from tqdm import tqdm
 
 from dataset import SCENARIOS, make_loader
 from dataset.types import AUDIO, MODALITIES, VISUAL
-from engine.evaluation import predict
+from engine.evaluation import RELEASED_NOISE, predict
 from engine.metrics import Record, percentage
+from engine.restore import Restored
 from models.avqa import blank_batch
 from models.features import Features, blank_features
-from models.rmm_avr.method import RMMAVR
 
 BINS = 15                                # of the calibration error, the usual number
+MISSING = ("audio_missing", "visual_missing")
 
 
 class Fit:
@@ -59,19 +60,20 @@ def vectors(features: Features, modality: int) -> Tensor:
 
 
 @torch.no_grad()
-def examine_features(model, data, split: str, vocabulary, accelerator, batch_size: int, workers: int) -> dict[str, Any]:
+def examine_features(run: Restored, split: str) -> dict[str, Any]:
     """By scenario: R2 and spread of every stage and modality, overall and by question type, and of the addressing.
 
     Only questions whose clip is whole are used, since the real features must be known.
     """
-    questions = data.question_set(split, vocabulary, SCENARIOS["complete"])
-    loader = make_loader(questions, batch_size=batch_size, shuffle=False, workers=workers)
-    type_of = {q.row: q.type for q in data.questions(split)}
-    net = accelerator.unwrap_model(model).eval()
+    questions = run.data.question_set(split, run.vocabulary, SCENARIOS["complete"])
+    loader = make_loader(questions, batch_size=run.config["evaluate"]["batch_size"], shuffle=False,
+                         workers=run.config["runtime"]["workers"])
+    type_of = {q.row: q.type for q in run.data.questions(split)}
+    net = run.accelerator.unwrap_model(run.model).eval()
     fits: dict[tuple, Fit] = defaultdict(Fit)
     addressing: dict[str, list[Tensor]] = defaultdict(list)
     for batch in tqdm(loader, desc=f"{split} stand-ins", leave=False, disable=None):
-        batch = batch.to(accelerator.device)
+        batch = batch.to(run.accelerator.device)
         whole = batch.presence.flatten(1).all(dim=1)
         if not bool(whole.any()):
             continue
@@ -79,27 +81,28 @@ def examine_features(model, data, split: str, vocabulary, accelerator, batch_siz
         real = net.backbone.encode(batch)
         types = [type_of[row] for row in batch.row.tolist()]
         reference = net.method.complete(real, batch.presence)      # a method may answer on features of its own
-        for name, modality in (("audio_missing", AUDIO), ("visual_missing", VISUAL)):
+        for name, modality in zip(MISSING, (AUDIO, VISUAL), strict=True):
             state = batch.presence.clone()
             state[..., modality] = False
             left = blank_features(real, state)
             for stage, features in net.method.stages(left, state).items():
                 if features.filled:                                # else nothing stands in: the absent is masked out
                     add_stage(fits, (name, stage), reference, features, types)
-            if isinstance(net.method, RMMAVR) and net.method.rmm is not None:
-                pseudo = net.method.rmm(left, state)
-                addressing[name].append((pseudo.audio_addressing, pseudo.visual_addressing)[modality].flatten(0, 1))
+            if weights := net.method.addressing(left):
+                addressing[name].append(weights[modality].flatten(0, 1))
     return collect(fits, {name: sharpness(torch.cat(parts)) for name, parts in addressing.items()})
 
 
-def add_stage(fits: dict[tuple, Fit], place: tuple[str, str], real: Features, guess: Features, types: list[str]) -> None:
+def add_stage(
+    fits: dict[tuple, Fit], place: tuple[str, str], real: Features, guess: Features, types: list[str]
+) -> None:
     for modality, name in enumerate(MODALITIES):
-        truth, found = vectors(real, modality), vectors(guess, modality)
-        fits[*place, name, "all"].add(truth, found)
+        truth, stand_in = vectors(real, modality), vectors(guess, modality)
+        fits[*place, name, "all"].add(truth, stand_in)
         for type_ in sorted(set(types)):
             rows = torch.tensor([t == type_ for t in types], device=truth.device)
             rows = rows.repeat_interleave(len(truth) // len(types))                 # (B*T,)
-            fits[*place, name, type_].add(truth[rows], found[rows])
+            fits[*place, name, type_].add(truth[rows], stand_in[rows])
 
 
 def sharpness(weights: Tensor) -> dict[str, float]:
@@ -115,11 +118,11 @@ def sharpness(weights: Tensor) -> dict[str, float]:
 
 def collect(fits: dict[tuple, Fit], addressing: dict[str, dict[str, float]]) -> dict[str, Any]:
     """{scenario: {"stages": {stage: {modality: {type: result}}}, "addressing": ...}}."""
-    found: dict[str, Any] = {}
+    collected: dict[str, Any] = {}
     for (scenario, stage, modality, type_), fit in fits.items():
-        cell = found.setdefault(scenario, {"stages": {}, "addressing": addressing.get(scenario)})
+        cell = collected.setdefault(scenario, {"stages": {}, "addressing": addressing.get(scenario)})
         cell["stages"].setdefault(stage, {}).setdefault(modality, {})[type_] = fit.result()
-    return found
+    return collected
 
 
 def calibration(records: list[Record]) -> float:
@@ -129,22 +132,35 @@ def calibration(records: list[Record]) -> float:
     return 100 * float(binary_calibration_error(confidence, correct, n_bins=BINS, norm="l1"))
 
 
-def accuracy_by_steps(model, data, split: str, vocabulary, accelerator, batch_size: int, workers: int) -> dict[str, Any]:
+def answer(run: Restored, split: str, scenario: str, protocol: str = "missing") -> list[Record]:
+    """The run's answers, one record per question."""
+    return predict(run.model, run.data, split, SCENARIOS[scenario], run.vocabulary, run.accelerator,
+                   run.config["evaluate"]["batch_size"], run.config["runtime"]["workers"], protocol)
+
+
+def answers_by_scenario(run: Restored, split: str) -> dict[str, dict[str, float]]:
+    """Accuracy and calibration of what the run answers, also by the official evaluation protocol where it has that."""
+    inputs = {name: (name, "missing") for name in ("complete", *MISSING)}
+    if hasattr(run.model.method, "refine_noised_real"):
+        inputs |= {f"{name}, {RELEASED_NOISE}": (name, RELEASED_NOISE) for name in MISSING}
+    records = {title: answer(run, split, *of) for title, of in inputs.items()}
+    return {title: {"accuracy": percentage(r.correct for r in of), "ece": calibration(of)} for title, of in records.items()}
+
+
+def accuracy_by_steps(run: Restored, split: str) -> dict[str, Any]:
     """{scenario: {number of reverse steps: accuracy}} of a model that has AVR, from 1 step to its own; else empty.
 
     Fewer steps start the reverse process at an earlier noise level; the trained network is the same throughout.
     """
-    method = accelerator.unwrap_model(model).method
-    if not isinstance(method, RMMAVR) or method.avr is None:
+    method = run.model.method
+    trained, accuracy = method.reverse_steps, {name: {} for name in MISSING}
+    if trained is None:
         return {}
-    trained = method.avr.reverse_steps
-    found: dict[str, Any] = {}
     try:
         for steps in range(1, trained + 1):
-            method.avr.reverse_steps = steps
-            for name in ("audio_missing", "visual_missing"):
-                records = predict(model, data, split, SCENARIOS[name], vocabulary, accelerator, batch_size, workers)
-                found.setdefault(name, {})[steps] = percentage(r.correct for r in records)
+            method.reverse_steps = steps
+            for name in MISSING:
+                accuracy[name][steps] = percentage(r.correct for r in answer(run, split, name))
     finally:
-        method.avr.reverse_steps = trained
-    return found
+        method.reverse_steps = trained
+    return accuracy

@@ -63,7 +63,8 @@ def stand_ins(measured: Measured) -> tuple[list[list[str]], list[list[str]]]:
                         continue
                     place = [label, scenario, stage, modality]
                     of_runs = [run["features"][scenario]["stages"][stage][modality] for run in runs]
-                    overall.append([*place, *(over(of_runs, lambda run, k=key: run["all"][k], 3) for key in ("r2", "spread"))])
+                    overall.append([*place, *(over(of_runs, lambda run, k=key: run["all"][k], 3)
+                                              for key in ("r2", "spread"))])
                     of_types += [[*place, type_, over(of_runs, lambda run, t=type_: run[t]["r2"], 3)]
                                  for type_ in types if type_ != "all"]
     return overall, of_types

@@ -77,9 +77,9 @@ class Doubled(Method):
 
 
 def test_real_is_what_the_run_itself_answers_on(diagnosis):
-    run = restore(diagnosis[2] / "r" / "best.pt", ["runtime.device=cpu"])
+    run = restore(diagnosis[2] / "r" / "best.pt", ["runtime.device=cpu", "evaluate.batch_size=8"])
     run.model.method = Doubled()
-    found = examine_features(run.model, run.data, "test", run.vocabulary, run.accelerator, 8, 0)
+    found = examine_features(run, "test")
     cells = found["audio_missing"]["stages"]["stand-in"]
     assert cells["visual"]["all"]["r2"] == pytest.approx(1) and cells["visual"]["all"]["spread"] == pytest.approx(1)
     assert cells["audio"]["all"]["r2"] < 0.01

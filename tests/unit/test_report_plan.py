@@ -277,10 +277,10 @@ def test_several_files_make_one_stage_and_one_schedule():
     """Laid over each other in their order, recipes above them and the row's own files above those."""
     over = ["configs/embedded.yaml", "configs/schedule/six_epochs.yaml"]
     grid = {**GRID, "start": ["configs/embedded_plain.yaml", over], "rows_from": over,
-            "recipes": {"default": {"rows": ["configs/recipe/prompts.yaml"]}},
-            "rows": {"few": {"label": "x", "files": ["configs/ablation/neither.yaml"], "overrides": ["method=prompts"]}}}
+            "recipes": {"default": {"rows": ["configs/recipe/avst.yaml"]}},
+            "rows": {"few": {"label": "x", "files": ["configs/ablation/neither.yaml"]}}}
     run = plan_of(grid, seeds=1).tables["table0"]["few"][1]
-    assert run.arguments[:4] == [*over, "configs/recipe/prompts.yaml", "configs/ablation/neither.yaml"]
+    assert run.arguments[:4] == [*over, "configs/recipe/avst.yaml", "configs/ablation/neither.yaml"]
     assert run.depends_on.arguments[:2] == over and run.depends_on.config["train"]["epochs"] == 6
     assert run.depends_on.depends_on.arguments[0] == "configs/embedded_plain.yaml"
 
