@@ -53,15 +53,15 @@ def recount(folder: Path, material: Material) -> None:
     """That the annotation files hold the questions, and give the floor, that the stored counts say."""
     for release, counts in material.releases.items():
         test = read_questions(folder / release / "avqa-test.json")
-        found = Counter(question.type for question in test)
+        counted = Counter(question.type for question in test)
         floor = sum(question_only_floor(read_questions(folder / release / "avqa-val.json"), test))
-        wrong = {name: (n, found[name]) for name, n in counts.items() if found[name] != n}
+        wrong = {name: (n, counted[name]) for name, n in counts.items() if counted[name] != n}
         if floor != material.floors[release]:
             wrong["floor"] = (material.floors[release], floor)
         if wrong:
-            told = ", ".join(f"{name} {stored} stored, {here} counted" for name, (stored, here) in wrong.items())
-            raise UsageError(f"{folder / release} differs from configs/published/question_counts.yaml: {told}. Use the "
-                             "annotation files of the release, or correct the counts")
+            differences = ", ".join(f"{name} {stored} stored, {here} counted" for name, (stored, here) in wrong.items())
+            raise UsageError(f"{folder / release} differs from configs/published/question_counts.yaml: {differences}. Use "
+                             "the annotation files of the release, or correct the counts")
         print(f"{release}: {len(test):,} questions recounted, as stored", file=sys.stderr)
 
 

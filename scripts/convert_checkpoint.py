@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from dataset import build_dataset
-from dataset.types import DataSpec
 from engine.checkpoint import UNREADABLE, save_checkpoint
 from engine.config import compose
 from engine.errors import UsageError, run_guarded
 from models import build_model
+from scripts.benchmark import MUSIC_AVQA
 from scripts.study.convert import convert, has_method, steps_of
-
-# Rows 0, 6, ... 54 of the official VGGish and ResNet-18 features; words and answers follow from the vocabulary.
-OFFICIAL = DataSpec(segments=10, audio_channels=128, visual_channels=512, grid=(14, 14), words=14, vocabulary=93, answers=42)
 
 
 def parse() -> argparse.Namespace:
@@ -69,24 +67,23 @@ def main() -> None:
     official = read(options.official)
     config = configure(official, options.overrides)
     vocabulary = build_dataset(config["dataset"] | {"annotations": options.vocabulary}).vocabulary()
-    spec = replace(OFFICIAL, words=vocabulary.length, vocabulary=len(vocabulary.words), answers=len(vocabulary.answers))
+    spec = replace(MUSIC_AVQA, words=vocabulary.length, vocabulary=len(vocabulary.words), answers=len(vocabulary.answers))
     torch.manual_seed(config["train"]["seed"])
     model = build_model(spec, config["backbone"], config["method"])
-    converted = convert(official, model.state_dict())
-    model.load_state_dict(converted.state)
+    state, unused = convert(official, model.state_dict())
+    model.load_state_dict(state)
     path = options.out / "best.pt"
     save_checkpoint(path, {"config": config, "vocabulary": vocabulary.to_dict(), "spec": asdict(spec),
                            "model": model.state_dict(), "epoch": 0})
-    print(f"{len(official) - len(converted.unused)} of {len(official)} official entries are used; without a place here:")
-    print("  " + (", ".join(summary(converted.unused)) or "none"))
+    print(f"{len(official) - len(unused)} of {len(official)} official entries are used; without a place here:")
+    print("  " + (", ".join(summary(unused)) or "none"))
     print(f"written: {path}; its words and answers are those of {options.vocabulary}/. Evaluate it on "
           f"{config['dataset']['annotations']}/ with: bash test.sh {options.out}")
 
 
 def summary(names: list[str]) -> list[str]:
     """How many entries of each top-level module."""
-    modules = list(dict.fromkeys(name.split(".")[0] for name in names))
-    return [f"{module} ({sum(name.split('.')[0] == module for name in names)})" for module in modules]
+    return [f"{module} ({count})" for module, count in Counter(name.split(".")[0] for name in names).items()]
 
 
 if __name__ == "__main__":

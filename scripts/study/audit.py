@@ -18,7 +18,7 @@ from scripts.study.published import (
     CONFIGS,
     WHOLE,
     Exchange,
-    Row,
+    PrintedRow,
     averages,
     chance,
     fits,
@@ -55,16 +55,16 @@ class Material:
     `floors`: how many of them the question-only floor has right. `avqa`: per type the counts Table 2 is said to imply;
     `stated`: the size of that test set in the paper's text."""
 
-    tables: dict[str, list[Row]]
+    tables: dict[str, list[PrintedRow]]
     releases: dict[str, dict[str, int]]
     floors: dict[str, int]
     avqa: dict[str, int]
     stated: int
 
     @cached_property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[PrintedRow]:
         """The rows of Tables 1 and 3, those printed in both once."""
-        once: dict[tuple, Row] = {}
+        once: dict[tuple, PrintedRow] = {}
         for row in [*self.tables["table1"], *self.tables["table3"]]:
             once.setdefault((row.scenario, row.overall, *sorted(row.cells.items())), row)
         return list(once.values())
@@ -74,19 +74,19 @@ class Material:
         """How to read the headings of Tables 1 and 3 so that most cells fit; as printed where nothing is better."""
         return rank_exchanges(self.rows, self.releases)[0][1]
 
-    def counts_of(self, row: Row) -> dict[str, int]:
+    def counts_of(self, row: PrintedRow) -> dict[str, int]:
         """The questions of the release that most cells of a row of Tables 1 and 3 fit."""
-        found = fits(row, self.reading, self.releases)
-        return self.releases[max(found, key=found.get)]
+        fitting = fits(row, self.reading, self.releases)
+        return self.releases[max(fitting, key=fitting.get)]
 
-    def wrong_averages(self, row: Row) -> dict[str, tuple[int, int]]:
+    def wrong_averages(self, row: PrintedRow) -> dict[str, tuple[int, int]]:
         return wrong_averages(row, row.by_type(self.reading), self.counts_of(row))
 
-    def find(self, table: str, name: str, scenario: str) -> Row:
-        found = [r for r in self.tables.get(table, ()) if (r.name, r.scenario) == (name, scenario)]
-        if not found:
-            raise UsageError(f"configs/tables/{table}.yaml: 'published' lacks {name} with {scenario}; the audit needs it")
-        return found[0]
+    def find(self, table: str, name: str, scenario: str) -> PrintedRow:
+        for row in self.tables.get(table, ()):
+            if (row.name, row.scenario) == (name, scenario):
+                return row
+        raise UsageError(f"configs/tables/{table}.yaml: 'published' lacks {name} with {scenario}; the audit needs it")
 
 
 def read_material(counts: Path = CONFIGS / "published" / "question_counts.yaml") -> Material:
@@ -97,7 +97,7 @@ def read_material(counts: Path = CONFIGS / "published" / "question_counts.yaml")
                     content["avqa"]["stated"])
 
 
-def release_of(row: Row, exchange: Exchange, releases: dict[str, dict[str, int]]) -> str | None:
+def release_of(row: PrintedRow, exchange: Exchange, releases: dict[str, dict[str, int]]) -> str | None:
     """The one release whose questions give every cell of the row; None if there is none or more than one."""
     whole = [name for name, n in fits(row, exchange, releases).items() if n == len(row.cells)]
     return whole[0] if len(whole) == 1 else None
@@ -127,18 +127,18 @@ def following(m: Material, exchange: Exchange) -> int:
 
 
 def mixed_releases(m: Material) -> Point:
-    found = {row.title: release_of(row, m.reading, m.releases) for row in m.rows}
-    used = {name: [row for row in m.rows if found[row.title] == name] for name in m.releases}
-    decided = all(found.values())
+    releases = {row.title: release_of(row, m.reading, m.releases) for row in m.rows}
+    used = {name: [row for row in m.rows if releases[row.title] == name] for name in m.releases}
+    decided = all(releases.values())
     verdict = UNDECIDED if not decided else CONFIRMED if all(used.values()) else REFUTED
-    strays = [n for row in m.rows if found[row.title]
-              for name, n in fits(row, m.reading, m.releases).items() if name != found[row.title]]
-    told = [f"{len(rows)} rows fit only `{name}` ({sum(m.releases[name].values()):,} questions)"
+    strays = [n for row in m.rows if releases[row.title]
+              for name, n in fits(row, m.reading, m.releases).items() if name != releases[row.title]]
+    listed = [f"{len(rows)} rows fit only `{name}` ({sum(m.releases[name].values()):,} questions)"
             for name, rows in used.items()]
     rarer = min(used, key=lambda name: len(used[name]))
     return Point(
         "Tables 1 and 3 mix two releases of the test set", verdict,
-        f"{', '.join(told)}, {list(found.values()).count(None)} fit none or both. On `{rarer}`: "
+        f"{', '.join(listed)}, {list(releases.values()).count(None)} fit none or both. On `{rarer}`: "
         f"{', '.join(sorted({row.label for row in used[rarer]})) or 'none'}. On the release that is not its own, a "
         f"row fits in at most {max(strays, default=0)} of nine cells. The paper states the size of `json` only.")
 
@@ -160,18 +160,18 @@ def average_over_questions(m: Material) -> Point:
 
 
 def inconsistent_rows(m: Material) -> Point:
-    found = [(row, wrong) for row in m.rows if (wrong := m.wrong_averages(row))]
-    told = [f"{row.title}: " + ", ".join(f"{part} printed {percent(printed_averages(row)[part])}, from the cells "
+    odd = [(row, wrong) for row in m.rows if (wrong := m.wrong_averages(row))]
+    listed = [f"{row.title}: " + ", ".join(f"{part} printed {percent(printed_averages(row)[part])}, from the cells "
                                          f"{printed_as(*pair)}" for part, pair in wrong.items())
-            for row, wrong in found]
-    same = {(row.name, row.scenario) for row, _ in found} == EXCEPTIONS
+            for row, wrong in odd]
+    same = {(row.name, row.scenario) for row, _ in odd} == EXCEPTIONS
     return Point("Tables 1 and 3: averages do not follow in Pano-AVQA + ours and AVST + ours with audio missing",
                  CONFIRMED if same else REFUTED,
-                 f"{'; '.join(told) or 'Every average follows from its cells'}. Which figures are misprinted is not "
+                 f"{'; '.join(listed) or 'Every average follows from its cells'}. Which figures are misprinted is not "
                  "decidable.")
 
 
-def shared_cells(a: Row, b: Row) -> list[str]:
+def shared_cells(a: PrintedRow, b: PrintedRow) -> list[str]:
     return [name for name, value in a.cells.items() if b.cells[name] == value]
 
 
@@ -193,8 +193,8 @@ def reversed_rows(m: Material) -> Point:
     ours, others = ([r for r in m.tables["table2"] if (r.name == "avsd_ours") == own] for own in (True, False))
     types = list(ours[0].cells)
     back = dict(zip(types, reversed(types), strict=True))
-    rare = {name: int(found[0]) for name in types
-            if len(found := possible_counts((row.cells[name] for row in others), SMALL))}
+    rare = {name: int(counts[0]) for name in types
+            if len(counts := possible_counts((row.cells[name] for row in others), SMALL))}
     good = {name: sum(len(rare) - len(misfits({t: row.by_type(exchange)[t] for t in rare}, rare)) for row in ours)
             for name, exchange in (("printed", {}), ("reversed", back))}
     total = len(rare) * len(ours)
@@ -223,11 +223,11 @@ def implied_counts(m: Material) -> Point:
     best, most, second = sets[0].tolist(), int(hits[0]), int(hits[1]) if len(hits) > 1 else 0
     verdict = UNDECIDED if most == second else CONFIRMED if best == claimed else REFUTED
     rare = {m.avqa[t]: possible_counts((c[t] for c in cells), SMALL) for t in m.avqa if m.avqa[t] <= SMALL}
-    only = all(set(found) == set(range(n, SMALL + 1, n)) for n, found in rare.items())
-    told = [f"{name} {n:,}" for name, n in zip(cells[0], best, strict=True)]
+    only = all(set(counts) == set(range(n, SMALL + 1, n)) for n, counts in rare.items())
+    listed = [f"{name} {n:,}" for name, n in zip(cells[0], best, strict=True)]
     return Point(claim, verdict,
                  f"All eight counts with at most {m.stated:,} questions in all were searched, AVSD + ours in reverse: "
-                 f"{len(sets):,} sets fit every cell. The best, {', '.join(told)}, also gives {most} of {len(rows)} "
+                 f"{len(sets):,} sets fit every cell. The best, {', '.join(listed)}, also gives {most} of {len(rows)} "
                  f"totals, the next {second}. Up to {SMALL}, the rare types can have {'' if only else 'not '}only "
                  f"multiples of {', '.join(map(str, rare))} questions. Larger totals than the text's were not tried.")
 
@@ -236,9 +236,9 @@ def table2_totals(m: Material) -> Point:
     odd = [(row, wrong["overall"]) for row in m.tables["table2"]
            if "overall" in (wrong := wrong_averages(row, row.by_type(row.names), m.avqa))]
     same = [(row.name, row.scenario) for row, _ in odd] == [(name, "audio_missing") for name in TABLE2_EXCEPTIONS]
-    told = [f"{row.title}: printed {percent(row.overall)}, from the cells {printed_as(*pair)}" for row, pair in odd]
+    listed = [f"{row.title}: printed {percent(row.overall)}, from the cells {printed_as(*pair)}" for row, pair in odd]
     return Point("Table 2: with these counts all totals follow, but for three rows with audio missing",
-                 CONFIRMED if same else REFUTED, f"{'; '.join(told) or 'Every total follows from its cells'}.")
+                 CONFIRMED if same else REFUTED, f"{'; '.join(listed) or 'Every total follows from its cells'}.")
 
 
 def same_in_both(m: Material) -> Point:
@@ -258,17 +258,17 @@ def below_floor(m: Material) -> Point:
     below = [row for row in m.rows if (release := releases[row.title])
              and row.overall * sizes[release] < WHOLE * m.floors[release]]
     asked = m.find("table1", "avst", "audio_missing")
-    told = ", ".join(f"{row.title} ({percent(row.overall)})" for row in below) or "no row"
+    listed = ", ".join(f"{row.title} ({percent(row.overall)})" for row in below) or "no row"
     floors = [f"{100 * right / sizes[name]:.1f} on `{name}`" for name, right in m.floors.items()]
     return Point("Table 1: plain AVST with audio missing is below a guess from the question alone",
                  CONFIRMED if asked.title in {row.title for row in below} else REFUTED,
                  f"The majority answer for the text of the question, learned from the validation file, reaches "
-                 f"{', '.join(floors)}. Below it: {told}. What stood for the missing modality in the plain rows is not "
+                 f"{', '.join(floors)}. Below it: {listed}. What stood for the missing modality in the plain rows is not "
                  "stated.")
 
 
 def margins(m: Material) -> Point:
-    n, told, errors = sum(m.releases["json_update"].values()), [], []
+    n, listed, errors = sum(m.releases["json_update"].values()), [], []
     for scenario in ("audio_missing", "visual_missing"):
         ours = m.find("table3", "rmm_avr", scenario)
         others = [row for row in m.tables["table3"] if row.scenario == scenario and row.name != ours.name]
@@ -276,12 +276,12 @@ def margins(m: Material) -> Point:
         pair = [100 * math.sqrt(row.overall * (WHOLE - row.overall) / n) / WHOLE for row in (ours, rival)]
         errors += pair
         gap = (ours.overall - rival.overall) / 100
-        told.append(f"{scenario.replace('_', ' ')} {percent(ours.overall)} against {percent(rival.overall)} "
+        listed.append(f"{scenario.replace('_', ' ')} {percent(ours.overall)} against {percent(rival.overall)} "
                     f"({rival.name}), {gap:.2f} points or {gap / math.hypot(*pair):.1f} standard errors apart")
     return Point("Table 3 gives one run per row; the standard error of an accuracy is about 0.5 points",
                  CONFIRMED if all(0.45 <= error < 0.55 for error in errors) else REFUTED,
                  f"{min(errors):.2f} to {max(errors):.2f} from the number of questions alone. Against the best "
-                 f"compared method: {'; '.join(told)}, errors taken as independent. A paired test needs the "
+                 f"compared method: {'; '.join(listed)}, errors taken as independent. A paired test needs the "
                  "predictions.")
 
 
@@ -310,7 +310,7 @@ def table4_totals(m: Material) -> Point:
                  f"Following on neither release: {', '.join(row.title for row in odd) or 'none'}.")
 
 
-def follows(row: Row, counts: dict[str, int]) -> bool:
+def follows(row: PrintedRow, counts: dict[str, int]) -> bool:
     """Whether the total can be the mean over questions of the averages by modality, all being rounded."""
     weights = {part: sum(n for name, n in counts.items() if name.split("/")[0] == part) for part in row.modalities}
     mean = sum(row.modalities[part] * n for part, n in weights.items()) / sum(weights.values())

@@ -6,8 +6,6 @@ The names on the left are those of GeWu-Lab/MUSIC-AVQA and VisualAIKHU/Missing-A
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
 from engine.errors import UsageError
@@ -45,14 +43,6 @@ METHOD = {
 WRAPPER = "module."                      # of nn.DataParallel
 
 
-@dataclass
-class Converted:
-    """`state`: every entry the model needs. `unused`: official entries without a place here."""
-
-    state: dict[str, Tensor]
-    unused: list[str]
-
-
 def has_method(official: dict[str, Tensor]) -> bool:
     """Whether the state dict is the method's, not the plain backbone's."""
     return any(name.startswith("memory_network.") for name in unwrapped(official))
@@ -69,11 +59,14 @@ def steps_of(official: dict[str, Tensor]) -> int | None:
     return None if betas is None else len(betas)
 
 
-def convert(official: dict[str, Tensor], own: dict[str, Tensor]) -> Converted:
-    """The official entries under the names of `own`, the state dict of the model they are for.
+def convert(official: dict[str, Tensor], own: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """The official entries under the names of `own`, the state dict of the model they are for, and those without a place.
 
-    Weights and slots come from `official`; schedules, statistics and the like, which are made from the configuration and
-    not learnt, stay those of `own`. Raises UsageError naming what is missing or of another shape.
+    Weights and slots come from `official`; schedules, statistics and the like, which are made from the
+    configuration and not learnt, stay those of `own`.
+
+    Raises:
+        UsageError: an entry is missing or of another shape.
     """
     table = BACKBONE | METHOD
     state, unused = {}, []
@@ -87,11 +80,11 @@ def convert(official: dict[str, Tensor], own: dict[str, Tensor]) -> Converted:
             value = value.flatten(1)                                   # a 1x1 convolution is a linear map
         if value.shape != own[target].shape:
             raise UsageError(f"the official entry '{name}' has the shape {tuple(value.shape)}, this model needs "
-                             f"{tuple(own[target].shape)} for '{target}'; check the vocabulary, rmm.slots and avr.* options")
+                             f"{tuple(own[target].shape)} for '{target}'; check the vocabulary, rmm.slots and avr.*")
         state[target] = value
     learnt = [name for name in own if name.startswith(("backbone.", "head.", *METHOD.values()))]
     lacking = [name for name in learnt if name not in state]
     if lacking:
-        raise UsageError(f"the file lacks {len(lacking)} of {len(learnt)} needed entries, the first is '{lacking[0]}'; is "
-                         "it a net_grd_avst state dict, and the configuration one for it?")
-    return Converted({**own, **state}, unused)
+        raise UsageError(f"the file lacks {len(lacking)} of {len(learnt)} needed entries, the first is '{lacking[0]}'; "
+                         "is it a net_grd_avst state dict, and the configuration one for it?")
+    return {**own, **state}, unused

@@ -21,12 +21,13 @@ from engine.errors import UsageError
 WHOLE = 10_000                            # 100 percent in hundredths of a percent
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 EVERY_ROW = "*"
+Counts = int | np.ndarray
 
 Exchange = dict[str, str]                 # printed heading -> the type its figures are about; types not named stay
 
 
 @dataclass(frozen=True)
-class Row:
+class PrintedRow:
     """One published row in one scenario, figures in hundredths of a percent."""
 
     table: str                            # "table1"
@@ -47,14 +48,14 @@ class Row:
         return f"{self.label}, {self.scenario.replace('_', ' ')}"
 
 
-def read_tables(folder: Path = CONFIGS / "tables") -> dict[str, list[Row]]:
+def read_tables(folder: Path = CONFIGS / "tables") -> dict[str, list[PrintedRow]]:
     """Table name -> its published rows; tables without published figures are left out."""
     paths = sorted(folder.glob("*.yaml"))
-    found = {path.stem: read_rows(path.stem, yaml.safe_load(path.read_text())) for path in paths}
-    return {name: rows for name, rows in found.items() if rows}
+    tables = {path.stem: read_rows(path.stem, yaml.safe_load(path.read_text())) for path in paths}
+    return {name: rows for name, rows in tables.items() if rows}
 
 
-def read_rows(table: str, content: dict[str, Any]) -> list[Row]:
+def read_rows(table: str, content: dict[str, Any]) -> list[PrintedRow]:
     """The rows of `published`, their cells put back under the headings of print by `printed`."""
     rows = []
     for name, scenarios in content.get("published", {}).items():
@@ -67,7 +68,7 @@ def read_rows(table: str, content: dict[str, Any]) -> list[Row]:
                                  f"row among themselves, got {names}")
             cells = {heading: types[names.get(heading, heading)] for heading in types}
             modalities = {key: hundredths(value) for key, value in figures.get("by_modality", {}).items()}
-            rows.append(Row(table, name, content["rows"][name]["label"], scenario, cells, modalities,
+            rows.append(PrintedRow(table, name, content["rows"][name]["label"], scenario, cells, modalities,
                             hundredths(figures["overall"]), names))
     return rows
 
@@ -80,20 +81,24 @@ def percent(value: int) -> str:
     return f"{value / 100:.2f}"
 
 
-def agrees(value: int, right: int, n: int) -> bool:
+def agrees(value: Counts, right: Counts, n: Counts) -> Counts:
     """Whether `right` of `n` questions is printed as `value`; a tie may be rounded either way."""
     return 2 * abs(WHOLE * right - value * n) <= n
 
 
-def nearest(value: int, n: int) -> int:
+def closest_count(value: Counts, n: Counts) -> Counts:
     """The number of questions whose share comes closest to `value`."""
     return (2 * value * n + WHOLE) // (2 * WHOLE)
 
 
+def fits_some(value: Counts, n: Counts) -> Counts:
+    """Whether some number of `n` questions is printed as `value`."""
+    return agrees(value, closest_count(value, n), n)
+
+
 def questions_right(value: int, n: int) -> int | None:
     """k such that k of `n` is printed as `value`, None where no k is; unique below 10,000 questions."""
-    k = nearest(value, n)
-    return k if agrees(value, k, n) else None
+    return closest_count(value, n) if fits_some(value, n) else None
 
 
 def printed_as(right: int, n: int) -> str:
@@ -103,14 +108,12 @@ def printed_as(right: int, n: int) -> str:
 
 def chance(n: int) -> float:
     """Share of all two-decimal values between 0 and 100 that are printed for some k of `n`: what fits by luck."""
-    values = np.arange(WHOLE + 1, dtype=np.int64)
-    nearest_k = (2 * values * n + WHOLE) // (2 * WHOLE)
-    return float((2 * np.abs(WHOLE * nearest_k - values * n) <= n).mean())
+    return float(fits_some(np.arange(WHOLE + 1, dtype=np.int64), n).mean())
 
 
 def misfits(cells: dict[str, int], counts: dict[str, int]) -> list[str]:
     """The types whose figure is no whole number of questions."""
-    return [name for name, value in cells.items() if questions_right(value, counts[name]) is None]
+    return [name for name, value in cells.items() if not fits_some(value, counts[name])]
 
 
 def exchanges(types: Iterable[str]) -> list[Exchange]:
@@ -118,13 +121,13 @@ def exchanges(types: Iterable[str]) -> list[Exchange]:
     return [{}, *({a: b, b: a} for a, b in combinations(types, 2))]
 
 
-def fits(row: Row, exchange: Exchange, releases: dict[str, dict[str, int]]) -> dict[str, int]:
+def fits(row: PrintedRow, exchange: Exchange, releases: dict[str, dict[str, int]]) -> dict[str, int]:
     """Release of the test set -> how many cells of the row are whole numbers of its questions."""
     cells = row.by_type(exchange)
     return {release: len(cells) - len(misfits(cells, counts)) for release, counts in releases.items()}
 
 
-def rank_exchanges(rows: list[Row], releases: dict[str, dict[str, int]]) -> list[tuple[int, Exchange]]:
+def rank_exchanges(rows: list[PrintedRow], releases: dict[str, dict[str, int]]) -> list[tuple[int, Exchange]]:
     """Every reading of the headings with the number of cells that fit, each row on its better release; best first."""
     ranked = [(sum(max(fits(row, exchange, releases).values()) for row in rows), exchange)
               for exchange in exchanges(rows[0].cells)]
@@ -136,17 +139,17 @@ def averages(cells: dict[str, int], counts: dict[str, int]) -> dict[str, tuple[i
 
     A cell that is no whole number of questions enters with the nearest one.
     """
-    right = {name: nearest(value, counts[name]) for name, value in cells.items()}
+    right = {name: closest_count(value, counts[name]) for name, value in cells.items()}
     parts = {name.split("/")[0]: [t for t in cells if t.split("/")[0] == name.split("/")[0]] for name in cells}
     parts = {**(parts if any("/" in name for name in cells) else {}), "overall": list(cells)}
     return {part: (sum(right[t] for t in types), sum(counts[t] for t in types)) for part, types in parts.items()}
 
 
-def printed_averages(row: Row) -> dict[str, int]:
+def printed_averages(row: PrintedRow) -> dict[str, int]:
     return {**row.modalities, "overall": row.overall}
 
 
-def wrong_averages(row: Row, cells: dict[str, int], counts: dict[str, int]) -> dict[str, tuple[int, int]]:
+def wrong_averages(row: PrintedRow, cells: dict[str, int], counts: dict[str, int]) -> dict[str, tuple[int, int]]:
     """The averages over questions that the row's cells do not give: part -> questions right and asked."""
     printed = printed_averages(row)
     return {part: (right, n) for part, (right, n) in averages(cells, counts).items()
@@ -156,11 +159,7 @@ def wrong_averages(row: Row, cells: dict[str, int], counts: dict[str, int]) -> d
 def possible_counts(values: Iterable[int], limit: int) -> np.ndarray:
     """All n up to `limit` for which every value is printed for some k of n."""
     n = np.arange(1, limit + 1, dtype=np.int64)
-    possible = np.ones(limit, dtype=bool)
-    for value in set(values):
-        k = (2 * value * n + WHOLE) // (2 * WHOLE)
-        possible &= 2 * np.abs(WHOLE * k - value * n) <= n
-    return n[possible]
+    return n[np.all([fits_some(value, n) for value in set(values)], axis=0)]
 
 
 def search_counts(rows: list[dict[str, int]], totals: list[int], limit: int) -> tuple[np.ndarray, np.ndarray]:
@@ -173,17 +172,16 @@ def search_counts(rows: list[dict[str, int]], totals: list[int], limit: int) -> 
     candidates = [possible_counts((row[t] for row in rows), limit) for t in types]
     least = [int(c[0]) if len(c) else limit + 1 for c in candidates]
     sets = np.zeros((1, 0), dtype=np.int64)
-    for index, found in enumerate(candidates):
+    for index, counts in enumerate(candidates):
         rest = sum(least[index + 1:])
         used = sets.sum(axis=1)
-        room = np.searchsorted(found, limit - rest - used, "right")                                   # (S,)
-        last = np.concatenate([found[:0], *(found[:k] for k in room)])
+        room = np.searchsorted(counts, limit - rest - used, "right")                                  # (S,)
+        last = np.concatenate([counts[:0], *(counts[:k] for k in room)])
         sets = np.column_stack([np.repeat(sets, room, axis=0), last])                                 # (S, index + 1)
     n = sets.sum(axis=1)                                                                              # (S,)
     hits = np.zeros(len(sets), dtype=np.int64)
     for row, total in zip(rows, totals, strict=True):
         values = np.array([row[t] for t in types])
-        right = ((2 * values * sets + WHOLE) // (2 * WHOLE)).sum(axis=1)
-        hits += 2 * np.abs(WHOLE * right - total * n) <= n
+        hits += agrees(total, closest_count(values, sets).sum(axis=1), n)
     order = np.argsort(-hits, kind="stable")
     return sets[order], hits[order]

@@ -38,7 +38,7 @@ from scripts.study.audit import (
     totals_alone,
 )
 from scripts.study.published import (
-    Row,
+    PrintedRow,
     averages,
     chance,
     possible_counts,
@@ -63,7 +63,7 @@ def shown(right: int, n: int) -> int:
     return int(f"{100 * right / n:.2f}".replace(".", ""))
 
 
-def constructed(seed: int, counts: dict[str, int], exchange: dict[str, str] | None = None, **changes) -> Row:
+def constructed(seed: int, counts: dict[str, int], exchange: dict[str, str] | None = None, **changes) -> PrintedRow:
     """A row as a test run would print it, with headings exchanged if asked for."""
     rng = np.random.default_rng(seed)
     right = {name: int(rng.integers(n // 4, n)) for name, n in counts.items()}
@@ -71,12 +71,12 @@ def constructed(seed: int, counts: dict[str, int], exchange: dict[str, str] | No
     means = {m: shown(sum(right[t] for t in types), sum(counts[t] for t in types)) for m, types in parts.items()}
     under = {heading: (exchange or {}).get(heading, heading) for heading in counts}
     cells = {heading: shown(right[name], counts[name]) for heading, name in under.items()}
-    row = Row("table1", f"row{seed}", f"row {seed}", "audio_missing", cells, means,
+    row = PrintedRow("table1", f"row{seed}", f"row {seed}", "audio_missing", cells, means,
               shown(sum(right.values()), sum(counts.values())), {})
     return replace(row, **changes)
 
 
-def of_rows(*rows: Row):
+def of_rows(*rows: PrintedRow):
     return replace(MATERIAL, tables={**MATERIAL.tables, "table1": list(rows), "table3": []})
 
 
@@ -108,7 +108,7 @@ def test_averages_by_hand():
     counts = {"Audio/Counting": 4, "Audio/Comparative": 1, "Visual/Counting": 5}
     cells = {"Audio/Counting": 7500, "Audio/Comparative": 0, "Visual/Counting": 4000}
     assert averages(cells, counts) == {"Audio": (3, 5), "Visual": (2, 5), "overall": (5, 10)}
-    row = Row("table1", "a", "a", "audio_missing", cells, {"Audio": 6000, "Visual": 4100}, 5000, {})
+    row = PrintedRow("table1", "a", "a", "audio_missing", cells, {"Audio": 6000, "Visual": 4100}, 5000, {})
     assert wrong_averages(row, cells, counts) == {"Visual": (2, 5)}
 
 
@@ -147,7 +147,7 @@ def test_the_verdicts_on_averages_follow_the_table():
     assert "Every average follows" in inconsistent_rows(of_rows(*rows)).shown
     assert inconsistent_rows(of_rows(*rows)).verdict == REFUTED
 
-    def over_types(row: Row) -> Row:
+    def over_types(row: PrintedRow) -> PrintedRow:
         means = {m: [v for t, v in row.cells.items() if t.split("/")[0] == m] for m in row.modalities}
         return replace(row, modalities={m: round(sum(v) / len(v)) for m, v in means.items()},
                        overall=round(sum(row.cells.values()) / 9))
@@ -156,7 +156,7 @@ def test_the_verdicts_on_averages_follow_the_table():
     assert f"{rows[2].title}: overall printed" in inconsistent_rows(of_rows(*rows[:2], raised, *rows[3:])).shown
 
 
-def of_table(name: str, rows: list[Row]):
+def of_table(name: str, rows: list[PrintedRow]):
     return replace(MATERIAL, tables={**MATERIAL.tables, name: rows})
 
 
@@ -285,7 +285,7 @@ def test_the_figures_are_those_of_the_paper_in_the_printed_order():
         assert len(printed) == len(in_print) and sorted(map(tuple, printed)) == sorted(in_print)
 
 
-def as_printed(row: Row) -> list[str]:
+def as_printed(row: PrintedRow) -> list[str]:
     """The figures from left to right, each average after the types of its modality."""
     values = []
     for modality in row.modalities or ("",):

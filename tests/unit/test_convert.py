@@ -75,20 +75,20 @@ def model(method: bool):
 def test_avst_uses_all_that_takes_part_and_reports_the_rest(wrapped):
     official, ours = official_avst(), model(False)
     named = {f"module.{k}": v for k, v in official.items()} if wrapped else official
-    converted = convert(named, ours.state_dict())
+    state, unused = convert(named, ours.state_dict())
     assert not has_method(named) and steps_of(named) is None
-    assert {re.split(r"\.", name)[0] for name in converted.unused} == {
+    assert {re.split(r"\.", name)[0] for name in unused} == {
         "norm3", "fc_a1_pure", "fc_a2_pure", "fc_v", "fc_st", "fc", "fc_aq", "fc_vq", "visual_net"}
-    used = [v for k, v in official.items() if k not in converted.unused]
+    used = [v for k, v in official.items() if k not in unused]
     assert sum(v.numel() for v in used) == 7_916_716 == sum(p.numel() for p in ours.parameters())
-    ours.load_state_dict(converted.state)
+    ours.load_state_dict(state)
     assert torch.equal(ours.backbone.temporal_visual.norm.weight, official["norm1.weight"])
     assert torch.equal(ours.backbone.temporal_audio.feed_forward[0].bias, official["linear21.bias"])
 
 
 def test_blocks_of_the_converted_model_compute_what_the_official_entries_say():
     official, ours = official_avst(), model(False)
-    ours.load_state_dict(convert(official, ours.state_dict()).state)
+    ours.load_state_dict(convert(official, ours.state_dict())[0])
     sound = torch.rand(2, 10, 128)
     heard = F.linear(sound, official["fc_a1.weight"], official["fc_a1.bias"]).relu()
     heard = F.linear(heard, official["fc_a2.weight"], official["fc_a2.bias"])
@@ -103,11 +103,11 @@ def test_blocks_of_the_converted_model_compute_what_the_official_entries_say():
 
 def test_the_method_loads_memory_convolutions_and_the_unet_once():
     official, ours = official_method(), model(True)
-    converted = convert({f"module.{k}": v for k, v in official.items()}, ours.state_dict())
+    state, unused = convert({f"module.{k}": v for k, v in official.items()}, ours.state_dict())
     assert has_method(official) and steps_of(official) == 10
-    modules = {name.split(".")[0] for name in converted.unused}
+    modules = {name.split(".")[0] for name in unused}
     assert "diffusion" in modules and "conv_sm" in modules and not modules & {"unet", "kr", "kr2", "memory_network"}
-    ours.load_state_dict(converted.state)
+    ours.load_state_dict(state)
     assert torch.equal(ours.method.rmm.text_slots, official["memory_network.question_memory"])
     x = torch.randn(1, 1024, 2, 2)
     folded = F.conv2d(x, official["kr.weight"], official["kr.bias"]).flatten(2).transpose(1, 2)
