@@ -1,7 +1,7 @@
 """Audit of the published tables: python scripts/audit_paper_tables.py [--annotations DIR] [--write]
 
-Holds the paper's figures, as printed, against the number of questions of each type; prints what follows as Markdown.
-Exit code 0 whatever the verdicts are.
+Holds the paper's figures, as printed, against the number of questions of each type; prints what
+follows as Markdown. Exit code 0 whatever the verdicts are.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def parse() -> argparse.Namespace:
 
 
 def recount(folder: Path, material: Material) -> None:
-    """That the annotation files hold the questions, and give the floor, that the stored counts say."""
+    """That the annotation files hold the questions, and give the floor, that the stored counts say.
+    """
     for release, counts in material.releases.items():
         test = read_questions(folder / release / "avqa-test.json")
         counted = Counter(question.type for question in test)

@@ -1,6 +1,8 @@
-"""Time a training step, inference, the loader or feature extraction on made-up input of the real shapes; needs no data.
+"""Time a training step, inference, the loader or feature extraction on made-up input of the real
+shapes; needs no data.
 
-The default shapes are those of MUSIC-AVQA: batch 4, T = 10, audio 128, visual 512 x 14 x 14. Prints one JSON object.
+The default shapes are those of MUSIC-AVQA: batch 4, T = 10, audio 128, visual 512 x 14 x 14. Prints
+one JSON object.
 """
 
 from __future__ import annotations
@@ -77,7 +79,9 @@ def configure(options: argparse.Namespace) -> tuple[dict[str, Any], DataSpec]:
 
 
 def published_shapes(options: dict[str, Any]) -> DataSpec:
-    """MUSIC-AVQA's, at the stride asked for; CLIP's 50 tokens and its text where the data set is configured for them."""
+    """MUSIC-AVQA's, at the stride asked for; CLIP's 50 tokens and its text where the data set is
+    configured for them.
+    """
     spec = replace(MUSIC_AVQA, segments=-(-60 // options["stride"]))
     if options["visual_layout"] == "cls_first":
         spec = replace(spec, grid=(50, 1), frame_token=True)
@@ -145,7 +149,8 @@ def timed(step, device: torch.device) -> float:
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations per second of a large matrix product here, the limit that a step is compared with."""
+    """Operations per second of a large matrix product here, the limit that a step is compared with.
+    """
     size = 8192 if device.type == "cuda" else 2048
     a = torch.randn(size, size, device=device, dtype=dtype)
     seconds = statistics.median(timed(lambda: a @ a, device) for _ in range(7))
@@ -195,7 +200,8 @@ def surroundings(device: torch.device) -> dict[str, Any]:
 
 
 def write_videos(root: Path, count: int) -> list[str]:
-    """Random feature files of the real shapes and 64 questions per video, in the MUSIC-AVQA layout."""
+    """Random feature files of the real shapes and 64 questions per video, in the MUSIC-AVQA layout.
+    """
     rng = np.random.default_rng(0)
     names = [f"{i:08d}" for i in range(count)]
     for folder, shape in (("vggish", (60, 128)), ("res18_14x14", (60, 512, 14, 14))):
@@ -212,7 +218,9 @@ def write_videos(root: Path, count: int) -> list[str]:
 
 
 class WholeFiles(Dataset):
-    """What the official loader reads for one question: the whole map of its video and of one video per negative segment."""
+    """What the official loader reads for one question: the whole map of its video and of one video
+    per negative segment.
+    """
 
     def __init__(self, root: Path, names: list[str]) -> None:
         self.root, self.names = root / "feats", names
@@ -236,7 +244,8 @@ def loader_of(options: argparse.Namespace, root: Path, names: list[str]) -> tupl
         return DataLoader(WholeFiles(root, names), batch_size=options.batch_size, num_workers=options.workers), whole
     if options.source == "packed":
         for name, folder, dimensions in (("audio", "vggish", 1), ("visual", "res18_14x14", 3)):
-            deque(Packing(FeatureStore(root / "feats" / folder, 6, dimensions), root / "feats/packed", name).run(), maxlen=0)
+            store = FeatureStore(root / "feats" / folder, 6, dimensions)
+            deque(Packing(store, root / "feats/packed", name).run(), maxlen=0)
     config = compose(None, ["dataset=music_avqa", f"dataset.root={root}",
                             f"dataset.features={options.source}"])
     data = build_dataset(config["dataset"])
@@ -253,7 +262,9 @@ def copy_rate() -> float:
 
 
 def bench_loader(options: argparse.Namespace) -> dict[str, Any]:
-    """Questions per second of a whole pass of the loader, files warm in the page cache; the first pass is not counted."""
+    """Questions per second of a whole pass of the loader, files warm in the page cache; the first
+    pass is not counted.
+    """
     with tempfile.TemporaryDirectory() as folder:
         names = write_videos(Path(folder), options.videos)
         loader, size = loader_of(options, Path(folder), names)
@@ -294,7 +305,8 @@ def bench_extract(options: argparse.Namespace) -> dict[str, Any]:
     parts = {"decode": decode, "vggish": hear, "resnet": see}
     seconds = {f"{name}_seconds": statistics.median(values) for name, values in parts.items()}
     total = sum(seconds.values())
-    return {"what": "extract", **seconds, "seconds_per_step": total, "frames_per_second": 60 / seconds["resnet_seconds"],
+    return {"what": "extract", **seconds, "seconds_per_step": total,
+            "frames_per_second": 60 / seconds["resnet_seconds"],
             "decoded_frames_per_second": 1800 / seconds["decode_seconds"],
             "sound_seconds_per_second": 60 / seconds["vggish_seconds"],
             "peak_memory_mb": peak_memory_mb(device), **surroundings(device)}

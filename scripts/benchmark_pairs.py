@@ -1,7 +1,7 @@
 """One training step and one answer of every backbone with every method at the real shapes, as a table.
 
-Each pair is a process of its own (scripts/benchmark.py), so that one pair's memory does not count for the next. What is in
-the output file already is not measured again.
+Each pair is a process of its own (scripts/benchmark.py), so that one pair's memory does not count
+for the next. What is in the output file already is not measured again.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ def chosen(names: str, registry: dict[str, str], option: str) -> list[str]:
     """The names of a comma-separated option."""
     for name in (asked := names.split(",")):
         if name not in registry:
-            raise UsageError(f"{option}: '{name}' is not known; expected some of {', '.join(registry)}, separated by commas")
+            raise UsageError(f"{option}: '{name}' is not known; expected some of {', '.join(registry)}, separated by "
+                             "commas")
     return asked
 
 

@@ -1,9 +1,9 @@
 """An official net_grd_avst state dict (AVST's, or the method's) to a run folder of this project.
 
-An official checkpoint holds weights and nothing else. Its vocabulary comes from the training file of the first
-release, in order of appearance, whatever release is evaluated: give dataset.root with the official json/. Another order
-fits in shape and gives wrong answers, so dataset.annotations has no say in it. Shapes are those of the official
-features.
+An official checkpoint holds weights and nothing else. Its vocabulary comes from the training file
+of the first release, in order of appearance, whatever release is evaluated: give dataset.root with
+the official json/. Another order fits in shape and gives wrong answers, so dataset.annotations has
+no say in it. Shapes are those of the official features.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def read(path: Path) -> dict[str, torch.Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
-        raise UsageError(f"{path} is damaged, or holds more than tensors ({type(error).__name__}); save its state dict with "
-                         "torch.save(model.state_dict(), FILE) where it was made") from error
+        raise UsageError(f"{path} is damaged, or holds more than tensors ({type(error).__name__}); save its state dict "
+                         "with torch.save(model.state_dict(), FILE) where it was made") from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UsageError(f"{path} is not a state dict: expected names with tensors")
     return state
@@ -67,7 +67,8 @@ def main() -> None:
     official = read(options.official)
     config = configure(official, options.overrides)
     vocabulary = build_dataset(config["dataset"] | {"annotations": options.vocabulary}).vocabulary()
-    spec = replace(MUSIC_AVQA, words=vocabulary.length, vocabulary=len(vocabulary.words), answers=len(vocabulary.answers))
+    spec = replace(MUSIC_AVQA, words=vocabulary.length, vocabulary=len(vocabulary.words),
+                   answers=len(vocabulary.answers))
     torch.manual_seed(config["train"]["seed"])
     model = build_model(spec, config["backbone"], config["method"])
     state, unused = convert(official, model.state_dict())

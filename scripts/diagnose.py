@@ -1,7 +1,7 @@
 """Why a run answers as it does without a modality: what it writes in its place, how sharply it
 recalls, how many diffusion steps help, how far its confidence can be trusted, and what the official
-evaluation protocol would have said. Writes diagnosis.json beside every checkpoint and prints tables;
-runs of a table's row are averaged over its seeds.
+evaluation protocol would have said. Writes diagnosis.json beside every checkpoint and prints
+tables; runs of a table's row are averaged over its seeds.
 
   python scripts/diagnose.py runs/NAME --steps
   python scripts/diagnose.py --table released --seeds 3 --rows paper,released --out page.md

@@ -1,9 +1,10 @@
 """Run what a table or figure needs, skip what is done, and write the report: Markdown, JSON and plots.
 
-A table is a file configs/tables/TABLE.yaml: a start configuration, the configuration all rows share, and per row the
-overrides that make it. Every row is trained once per seed, from the start of its own data, backbone and seed. Runs with
-the same resolved configuration are one run, whichever tables ask for it; its folder is named by a digest of that
-configuration. A sweep that was stopped continues when the same command is given again.
+A table is a file configs/tables/TABLE.yaml: a start configuration, the configuration all rows
+share, and per row the overrides that make it. Every row is trained once per seed, from the start of
+its own data, backbone and seed. Runs with the same resolved configuration are one run, whichever
+tables ask for it; its folder is named by a digest of that configuration. A sweep that was stopped
+continues when the same command is given again.
 """
 
 from __future__ import annotations
@@ -89,7 +90,8 @@ def all_grids(overrides: list[str]) -> dict[str, Grid]:
 def write_reports(grids: dict[str, Grid], plan: Plan, out: Path | None, partial: bool) -> list[str]:
     """Report every table; returns what was in the way of those that could not be written.
 
-    `partial`: other machines work on the same tables, so one without any finished run is no problem.
+    `partial`: other machines work on the same tables, so one without any finished run is no
+    problem.
     """
     command, problems = shlex.join(["python", "scripts/reproduce.py", *sys.argv[1:]]), []
     for name, grid in grids.items():

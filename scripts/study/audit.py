@@ -1,6 +1,7 @@
 """What the published tables say about themselves, point by point: a claim, a verdict, the cells that show it.
 
-Each point is recomputed from the figures as printed and from the question counts; nothing here knows the outcome.
+Each point is recomputed from the figures as printed and from the question counts; nothing here
+knows the outcome.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from scripts.study.published import (
     averages,
     chance,
     fits,
+    follows,
     misfits,
     percent,
     possible_counts,
@@ -31,6 +33,7 @@ from scripts.study.published import (
     rank_exchanges,
     read_tables,
     search_counts,
+    shared_cells,
     wrong_averages,
 )
 
@@ -51,9 +54,11 @@ class Point:
 
 @dataclass(frozen=True)
 class Material:
-    """`tables`: published rows by table. `releases`: questions per type of each release of the MUSIC-AVQA test set;
-    `floors`: how many of them the question-only floor has right. `avqa`: per type the counts Table 2 is said to imply;
-    `stated`: the size of that test set in the paper's text."""
+    """`tables`: published rows by table. `releases`: questions per type of each release of the
+    MUSIC-AVQA test set; `floors`: how many of them the question-only floor has right. `avqa`: per
+    type the counts Table 2 is said to imply; `stated`: the size of that test set in the paper's
+    text.
+    """
 
     tables: dict[str, list[PrintedRow]]
     releases: dict[str, dict[str, int]]
@@ -169,10 +174,6 @@ def inconsistent_rows(m: Material) -> Point:
                  CONFIRMED if same else REFUTED,
                  f"{'; '.join(listed) or 'Every average follows from its cells'}. Which figures are misprinted is not "
                  "decidable.")
-
-
-def shared_cells(a: PrintedRow, b: PrintedRow) -> list[str]:
-    return [name for name, value in a.cells.items() if b.cells[name] == value]
 
 
 def shared_audio(m: Material) -> Point:
@@ -308,13 +309,6 @@ def table4_totals(m: Material) -> Point:
     return Point("Table 4: all totals but that of RMM + AVR with audio missing follow from the averages by modality",
                  CONFIRMED if same else REFUTED,
                  f"Following on neither release: {', '.join(row.title for row in odd) or 'none'}.")
-
-
-def follows(row: PrintedRow, counts: dict[str, int]) -> bool:
-    """Whether the total can be the mean over questions of the averages by modality, all being rounded."""
-    weights = {part: sum(n for name, n in counts.items() if name.split("/")[0] == part) for part in row.modalities}
-    mean = sum(row.modalities[part] * n for part, n in weights.items()) / sum(weights.values())
-    return abs(mean - row.overall) <= 1
 
 
 def totals_alone(m: Material) -> Point:

@@ -1,7 +1,8 @@
 """State dicts of the official `net_grd_avst` models, AVST's own and the method's, under this project's names.
 
-The names on the left are those of GeWu-Lab/MUSIC-AVQA and VisualAIKHU/Missing-AVQA. In both, `linear11`, `linear12` and
-`norm1` belong to the visual stream, `linear21`, `linear22` and `norm2` to the audio one.
+The names on the left are those of GeWu-Lab/MUSIC-AVQA and VisualAIKHU/Missing-AVQA. In both,
+`linear11`, `linear12` and `norm1` belong to the visual stream, `linear21`, `linear22` and `norm2`
+to the audio one.
 """
 
 from __future__ import annotations
@@ -60,10 +61,11 @@ def steps_of(official: dict[str, Tensor]) -> int | None:
 
 
 def convert(official: dict[str, Tensor], own: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """The official entries under the names of `own`, the state dict of the model they are for, and those without a place.
+    """The official entries under the names of `own`, the state dict of the model they are for, and
+    those without a place.
 
-    Weights and slots come from `official`; schedules, statistics and the like, which are made from the
-    configuration and not learnt, stay those of `own`.
+    Weights and slots come from `official`; schedules, statistics and the like, which are made from
+    the configuration and not learnt, stay those of `own`.
 
     Raises:
         UsageError: an entry is missing or of another shape.

@@ -144,13 +144,15 @@ def answers_by_scenario(run: Restored, split: str) -> dict[str, dict[str, float]
     if hasattr(run.model.method, "refine_noised_real"):
         inputs |= {f"{name}, {RELEASED_NOISE}": (name, RELEASED_NOISE) for name in MISSING}
     records = {title: answer(run, split, *of) for title, of in inputs.items()}
-    return {title: {"accuracy": percentage(r.correct for r in of), "ece": calibration(of)} for title, of in records.items()}
+    return {title: {"accuracy": percentage(r.correct for r in of_input), "ece": calibration(of_input)}
+            for title, of_input in records.items()}
 
 
 def accuracy_by_steps(run: Restored, split: str) -> dict[str, Any]:
     """{scenario: {number of reverse steps: accuracy}} of a model that has AVR, from 1 step to its own; else empty.
 
-    Fewer steps start the reverse process at an earlier noise level; the trained network is the same throughout.
+    Fewer steps start the reverse process at an earlier noise level; the trained network is the same
+    throughout.
     """
     method = run.model.method
     trained, accuracy = method.reverse_steps, {name: {} for name in MISSING}

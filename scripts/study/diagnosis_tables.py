@@ -23,8 +23,9 @@ def as_markdown(measured: Measured) -> str:
     """All tables that have a line."""
     overall, of_types = stand_ins(measured)
     place = ["run", "input", "stage", "modality"]
-    answers = [[label, name, *(over(runs, lambda run, n=name, k=key: run["answers"][n][k]) for key in ("accuracy", "ece"))]
-               for label, runs in measured.items() for name in runs[0]["answers"]]
+    answers = [[label, name, *(over(runs, lambda run, n=name, k=key: run["answers"][n][k])
+                               for key in ("accuracy", "ece"))] for label, runs in measured.items()
+               for name in runs[0]["answers"]]
     addressing = [[label, name, *(over(runs, lambda run, n=name, k=key: run["features"][n]["addressing"][k], digits)
                                   for key, digits in ADDRESSING.items())] for label, runs in measured.items()
                   for name, content in runs[0]["features"].items() if content["addressing"]]
@@ -37,12 +38,15 @@ def as_markdown(measured: Measured) -> str:
         ("Slot addressing", ["run", "input", "entropy / log K", "slots in effect", "largest weight x K"], addressing),
         ("Accuracy by number of diffusion steps at test", ["run", "input", *range(1, most + 1)], by_steps),
         ("R2 by question type", [*place, "type", "R2"], of_types)]
-    return NOTE + "\n".join(f"### {title}\n\n{tabulate(lines, headers=head, tablefmt='github', disable_numparse=True)}\n"
+    style = {"tablefmt": "github", "disable_numparse": True}
+    return NOTE + "\n".join(f"### {title}\n\n{tabulate(lines, headers=head, **style)}\n"
                             for title, head, lines in tables if lines)
 
 
 def over(runs: list[dict[str, Any]], read: Callable[[dict[str, Any]], float | None], digits: int = 1) -> str:
-    """What `read` finds in the runs, as mean ± standard deviation; "-" where one run has nothing to read."""
+    """What `read` finds in the runs, as mean ± standard deviation; "-" where one run has nothing to
+    read.
+    """
     values = [read(run) for run in runs]
     if any(value is None for value in values):
         return "-"

@@ -1,8 +1,8 @@
 """The paper's tables as data (configs/tables), and the arithmetic of a printed accuracy.
 
-An accuracy is k of n questions, printed with two decimals. Where n is known and below 10,000, at most one k is printed
-as a given value, and for small n most values are printed for none. Figures are kept as whole hundredths of a percent,
-so all of this is exact.
+An accuracy is k of n questions, printed with two decimals. Where n is known and below 10,000, at
+most one k is printed as a given value, and for small n most values are printed for none. Figures
+are kept as whole hundredths of a percent, so all of this is exact.
 """
 
 from __future__ import annotations
@@ -135,7 +135,8 @@ def rank_exchanges(rows: list[PrintedRow], releases: dict[str, dict[str, int]]) 
 
 
 def averages(cells: dict[str, int], counts: dict[str, int]) -> dict[str, tuple[int, int]]:
-    """Modality, and "overall", -> questions right and asked, from the cells of a row whose release is `counts`.
+    """Modality, and "overall", -> questions right and asked, from the cells of a row whose release
+    is `counts`.
 
     A cell that is no whole number of questions enters with the nearest one.
     """
@@ -156,6 +157,17 @@ def wrong_averages(row: PrintedRow, cells: dict[str, int], counts: dict[str, int
             if not agrees(printed[part], right, n)}
 
 
+def follows(row: PrintedRow, counts: dict[str, int]) -> bool:
+    """Whether the total can be the mean over questions of the averages by modality, all being rounded."""
+    weights = {part: sum(n for name, n in counts.items() if name.split("/")[0] == part) for part in row.modalities}
+    mean = sum(row.modalities[part] * n for part, n in weights.items()) / sum(weights.values())
+    return abs(mean - row.overall) <= 1
+
+
+def shared_cells(a: PrintedRow, b: PrintedRow) -> list[str]:
+    return [name for name, value in a.cells.items() if b.cells[name] == value]
+
+
 def possible_counts(values: Iterable[int], limit: int) -> np.ndarray:
     """All n up to `limit` for which every value is printed for some k of n."""
     n = np.arange(1, limit + 1, dtype=np.int64)
@@ -165,8 +177,9 @@ def possible_counts(values: Iterable[int], limit: int) -> np.ndarray:
 def search_counts(rows: list[dict[str, int]], totals: list[int], limit: int) -> tuple[np.ndarray, np.ndarray]:
     """All sets of counts with at most `limit` questions that every cell fits.
 
-    `rows`: cells by type; `totals`: each row's printed average. Returns the counts (S, types) in the order of the first
-    row and, of each set, how many totals are the average over its questions (S,); the most first.
+    `rows`: cells by type; `totals`: each row's printed average. Returns the counts (S, types) in
+    the order of the first row and, of each set, how many totals are the average over its questions
+    (S,); the most first.
     """
     types = list(rows[0])
     candidates = [possible_counts((row[t] for row in rows), limit) for t in types]

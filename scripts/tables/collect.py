@@ -33,7 +33,8 @@ def read(path: Path, parse: Callable[[str], Read]) -> Read:
 
 
 def collect(name: str, grid: Grid, planned: dict[str, BySeed]) -> dict[str, Any]:
-    """The table as far as its runs are done; rows without a finished run are left out. `planned`: row -> seed -> run.
+    """The table as far as its runs are done; rows without a finished run are left out. `planned`:
+    row -> seed -> run.
 
     `untested`: rows that are to be compared but have one seed with their reference.
     """
@@ -130,7 +131,9 @@ def origin(row: str, seed: int, run: PlannedRun, results: dict[str, Any]) -> dic
 def compare_rows(
     name: str, grid: Grid, done: dict[str, BySeed], rows: dict[str, Any]
 ) -> tuple[list[Comparison], list[str]]:
-    """Every row against its references, in every scenario that both have; and the rows that one seed alone leaves out."""
+    """Every row against its references, in every scenario that both have; and the rows that one
+    seed alone leaves out.
+    """
     cache: dict[str, dict[str, Answers]] = {}
 
     def answers(row: str, seed: int, scenario: str) -> Answers:

@@ -57,7 +57,8 @@ def refreshed(path: Path, text: str, reports: Path) -> str:
         if not begun:
             kept.append(line)
     if begun:
-        raise UsageError(f"{path}, line {begun[0]}: this table has no end; write '<!-- table:{begun[1]} end -->' below it")
+        raise UsageError(f"{path}, line {begun[0]}: this table has no end; write '<!-- table:{begun[1]} end -->' "
+                         "below it")
     return "\n".join(kept)
 
 

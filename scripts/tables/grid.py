@@ -32,8 +32,9 @@ class Change(BaseModel):
 class Row(Change):
     """One line of the table: what it is called and what makes it differ from the shared configuration.
 
-    `data`: data set -> what is added there, such as features of its own for one backbone. `figures_of`: the row of
-    `published` whose figures stand beside this one, where it is another; print may leave open which of two it is.
+    `data`: data set -> what is added there, such as features of its own for one backbone.
+    `figures_of`: the row of `published` whose figures stand beside this one, where it is another;
+    print may leave open which of two it is.
     """
 
     label: str
@@ -74,7 +75,8 @@ class Axis(BaseModel):
 class Mix(BaseModel):
     """A curve over a share: a share r of the questions is in scenario `end`, the others are in `start`.
 
-    Questions are answered one by one, so the expected accuracy is exactly (1 - r) * start + r * end.
+    Questions are answered one by one, so the expected accuracy is exactly (1 - r) * start + r *
+    end.
     """
 
     model_config = STRICT
@@ -144,7 +146,8 @@ class Grid(BaseModel):
 
     @model_validator(mode="after")
     def starts_belong_to_schedules(self) -> Grid:
-        if isinstance(self.start, dict) and (not isinstance(self.rows_from, dict) or set(self.start) != set(self.rows_from)):
+        names = set(self.rows_from) if isinstance(self.rows_from, dict) else None
+        if isinstance(self.start, dict) and set(self.start) != names:
             raise ValueError("start and rows_from must name the same data sets")
         return self
 

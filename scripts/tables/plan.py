@@ -17,7 +17,7 @@ from scripts.tables.grid import DEFAULT, Change, Grid, Recipes, Row
 # A start takes over what a row says about these: it must be of the row's own data and backbone.
 INHERITED = ("dataset", "backbone")
 DIGITS = 10                      # of a digest in the name of a run folder
-VERSION = 2                      # raised when a default or what an option means changes: no earlier run is one of today's
+VERSION = 2                      # raised when a default or the meaning of an option changes: earlier runs differ then
 # Options that change no answer, save for rounding: how fast and where, and what is noted on the way.
 NO_ANSWER = {"runtime": ("device", "compile", "workers"), "evaluate": ("batch_size",), "train": ("log_every",)}
 
@@ -56,7 +56,8 @@ class Plan:
     asked: dict[tuple[str, ...], PlannedRun] = field(default_factory=dict, repr=False)
 
     def add_table(self, name: str, grid: Grid, seeds: int | None, overrides: list[str]) -> None:
-        """Add the runs that `grid` needs; `overrides` go to every run, a row's own win over them."""
+        """Add the runs that `grid` needs; `overrides` go to every run, a row's own win over them.
+        """
         self.tables[name] = {row: {} for row in grid.rows}
         for seed in range(1, (seeds or grid.seeds) + 1):
             for key in grid.rows:
@@ -101,8 +102,9 @@ class Plan:
                  f"s{config['train']['seed']}", digest[:DIGITS])
         name = "-".join(parts)
         if name not in self.runs:
-            self.runs[name] = PlannedRun(name, digest, Path(config["run"]["root"]) / name, [*arguments, f"run.name={name}"],
-                                  start, config["evaluate"]["scenarios"], config=config)
+            folder, arguments = Path(config["run"]["root"]) / name, [*arguments, f"run.name={name}"]
+            self.runs[name] = PlannedRun(name, digest, folder, arguments, start, config["evaluate"]["scenarios"],
+                                         config=config)
         return self.runs[name]
 
     def shard(self, index: int, count: int) -> list[PlannedRun]:
@@ -117,7 +119,8 @@ class Plan:
 
 
 def recipes_of(grid: Grid, row: Row, stage: str, arguments: list[str]) -> list[str]:
-    """Those of the table's recipes of that stage that are for the components the arguments choose."""
+    """Those of the table's recipes of that stage that are for the components the arguments choose.
+    """
     if not row.recipe or not grid.recipes:
         return []
     config = resolved(arguments)
@@ -135,7 +138,8 @@ def dataset_of(arguments: list[str]) -> str:
 
 
 def inherited(change: Change) -> tuple[list[str], list[str]]:
-    """What a start takes over from a row: out of its files, as overrides, and out of its overrides."""
+    """What a start takes over from a row: out of its files, as overrides, and out of its overrides.
+    """
     of_files = [item for file in change.files for item in as_overrides(load_yaml(Path(file)))]
     return of_files, [item for item in change.overrides if item.partition("=")[0].partition(".")[0] in INHERITED]
 
@@ -151,15 +155,17 @@ def as_overrides(layer: dict[str, Any]) -> list[str]:
 
 
 def spelled(value: Any) -> str:
-    """A value as it is read back from a command line: text as it is, where YAML takes it for text."""
+    """A value as it is read back from a command line: text as it is, where YAML takes it for text.
+    """
     return value if isinstance(value, str) and yaml.safe_load(value) == value else json.dumps(value)
 
 
 def digest_of(config: dict[str, Any], start: PlannedRun | None) -> str:
     """SHA-256 of what a configuration says about the answers; the start counts by its own digest.
 
-    Options at the default of their constructor do not count, so one that is added later, off by default, leaves the runs
-    trained before what they are. `tests/golden/defaults.json` keeps the defaults from changing unnoticed.
+    Options at the default of their constructor do not count, so one that is added later, off by
+    default, leaves the runs trained before what they are. `tests/golden/defaults.json` keeps the
+    defaults from changing unnoticed.
     """
     content = beyond_defaults(config)
     for section, keys in NO_ANSWER.items():

@@ -44,8 +44,8 @@ def draw_all(report: Report, grid: Grid, folder: Path) -> dict[str, str]:
             captions["mix"] = ("Expected accuracy over the share of questions, from the two ends of each curve; "
                                "bands: ± one standard deviation over seeds.")
         save(draw_bars(report), folder / "bars")
-    captions["bars"] = (f"{bar_quantity(report)[0]}; whiskers: ± one standard deviation over seeds, none where there is one "
-                        "seed.")
+    captions["bars"] = (f"{bar_quantity(report)[0]}; whiskers: ± one standard deviation over seeds, none where there "
+                        "is one seed.")
     return captions
 
 
@@ -68,8 +68,8 @@ def draw_band(axes: Axes, x: list[float], points: list[dict], **options) -> None
     """A curve of means with a band of one standard deviation; `points`: both, at every x."""
     means, widths = [p["mean"] for p in points], [p["std"] or 0.0 for p in points]
     axes.plot(x, means, **options)
-    axes.fill_between(x, [m - w for m, w in zip(means, widths, strict=True)],
-                      [m + w for m, w in zip(means, widths, strict=True)], color=options["color"], alpha=0.18, linewidth=0)
+    low, high = ([m + sign * w for m, w in zip(means, widths, strict=True)] for sign in (-1, 1))
+    axes.fill_between(x, low, high, color=options["color"], alpha=0.18, linewidth=0)
 
 
 def draw_axis(report: Report, axis: Axis) -> Figure:
@@ -88,7 +88,8 @@ def draw_axis(report: Report, axis: Axis) -> Figure:
         if printed:
             axes.plot(*zip(*printed, strict=True), label=f"{pretty(scenario)}, paper", mfc="white", linewidth=0.7,
                       **{**style, "linestyle": ":"})
-    draw_levels(axes, {row: cells for row, cells in rows.items() if row not in axis.values}, scenarios_of(report["rows"]))
+    others = {row: cells for row, cells in rows.items() if row not in axis.values}
+    draw_levels(axes, others, scenarios_of(report["rows"]))
     axes.set_xticks([x for x, _ in places])
     axes.set_xlabel(axis.label)
     axes.set_ylabel("accuracy (%)")
@@ -98,7 +99,8 @@ def draw_axis(report: Report, axis: Axis) -> Figure:
 
 
 def draw_levels(axes: Axes, rows: dict[str, Any], scenarios: list[str]) -> None:
-    """Rows without a place on the axis: one thin line per scenario, the row's key at its right end."""
+    """Rows without a place on the axis: one thin line per scenario, the row's key at its right end.
+    """
     levels = sorted((cells[scenario]["mean"], index, row) for row, cells in rows.items()
                     for index, scenario in enumerate(scenarios) if scenario in cells)
     for level, index, _ in levels:

@@ -1,4 +1,5 @@
-"""Is one row better than another? Paired over test questions and over seeds, corrected for the number of comparisons.
+"""Is one row better than another? Paired over test questions and over seeds, corrected for the
+number of comparisons.
 
 Two sources of chance are looked at apart, since neither speaks for the other:
 
@@ -8,9 +9,10 @@ Two sources of chance are looked at apart, since neither speaks for the other:
   videos are drawn, since the questions on one video are not independent.
 - seeds: another seed would have trained another model. Paired t interval and test over seeds, from three seeds on.
 
-Within one table the p-values of either kind are corrected by Holm's step-down method (Holm, 1979). A verdict asks for
-the corrected p-value over questions and the uncorrected interval over seeds: with three seeds and twenty comparisons the
-corrected t-test would call hardly any difference one. Its p-value is reported beside, for the strict reader.
+Within one table the p-values of either kind are corrected by Holm's step-down method (Holm, 1979).
+A verdict asks for the corrected p-value over questions and the uncorrected interval over seeds:
+with three seeds and twenty comparisons the corrected t-test would call hardly any difference one.
+Its p-value is reported beside, for the strict reader.
 """
 
 from __future__ import annotations
@@ -85,7 +87,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def seed_test(differences: Sequence[float]) -> tuple[Interval | None, float | None]:
-    """95 % t interval of the mean difference over seeds and the p-value of no difference; None for too few seeds."""
+    """95 % t interval of the mean difference over seeds and the p-value of no difference; None for too few seeds.
+    """
     d = np.asarray(differences, float)
     if len(d) < FEWEST_SEEDS:
         return None, None
@@ -97,7 +100,8 @@ def seed_test(differences: Sequence[float]) -> tuple[Interval | None, float | No
 
 
 def bootstrap_interval(differences: Sequence[float], videos: Sequence[str], seed: int = 0) -> Interval:
-    """95 % percentile interval of the mean of `differences` (one per question), whole videos drawn with replacement."""
+    """95 % percentile interval of the mean of `differences` (one per question), whole videos drawn with replacement.
+    """
     d = np.asarray(differences, float)
     _, video = np.unique(np.asarray(videos), return_inverse=True)
     sums, counts = np.bincount(video, weights=d), np.bincount(video)

@@ -24,7 +24,8 @@ LOG_LINES = 8                    # of a failed run that are shown
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that did not end well: its exit code (None: not started) and the last lines it wrote."""
+    """A run that did not end well: its exit code (None: not started) and the last lines it wrote.
+    """
 
     run: PlannedRun
     code: int | None
@@ -49,10 +50,11 @@ def plan_line(run: PlannedRun, seconds: float | None) -> dict:
 
 @contextmanager
 def locked(run: PlannedRun) -> Iterator[TextIO]:
-    """Hold the run alone, over threads, processes and machines that share the file system; yields the open lock file.
+    """Hold the run alone, over threads, processes and machines that share the file system; yields
+    the open lock file.
 
-    The operating system lets go of the lock when the last process that has the file open ends, so a killed sweep leaves
-    nothing to clean up.
+    The operating system lets go of the lock when the last process that has the file open ends, so a
+    killed sweep leaves nothing to clean up.
     """
     path = run.folder.parent / ".locks" / run.name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +115,8 @@ class Sweep:
         return code
 
     def environment(self) -> dict[str, str]:
-        """Runs side by side share the cores, unless the user has said how many threads each gets."""
+        """Runs side by side share the cores, unless the user has said how many threads each gets.
+        """
         if self.jobs == 1 or "OMP_NUM_THREADS" in os.environ:
             return dict(os.environ)
         return {**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // self.jobs))}

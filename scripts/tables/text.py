@@ -73,7 +73,8 @@ def results_table(report: dict[str, Any], chosen: list[str] | None = None) -> st
     """
     for row in chosen or ():
         if row not in report["rows"]:
-            raise UsageError(f"the report of table {report['table']} has no row '{row}'; {nearest(row, report['rows'])}")
+            raise UsageError(f"the report of table {report['table']} has no row '{row}'; "
+                             f"{nearest(row, report['rows'])}")
     rows = {row: report["rows"][row] for row in chosen or report["rows"]}
     scenarios = scenarios_of(rows)
     with_ave = any(row.get("ave") for row in rows.values())
@@ -92,7 +93,9 @@ def results_table(report: dict[str, Any], chosen: list[str] | None = None) -> st
     return grid_text(lines, head)
 
 
-def limits_of(report: dict[str, Any], rows: dict[str, Any], scenarios: list[str], kind: str) -> list[tuple[str, list[str]]]:
+def limits_of(
+    report: dict[str, Any], rows: dict[str, Any], scenarios: list[str], kind: str
+) -> list[tuple[str, list[str]]]:
     """(data set, values) of the distinct oracles or floors among the rows; one, unless rows are on different data."""
     dataset = {run["row"]: run["dataset"] for run in report["runs"]}
     limits: list[tuple[str, dict[str, str]]] = []

@@ -36,7 +36,9 @@ Seconds = dict[str, float | None]        # by the name of a run; None where it i
 
 @dataclass(frozen=True)
 class Data:
-    """Shapes and sizes of a data set, and the seconds that a question of a batch and the first reading of a video take."""
+    """Shapes and sizes of a data set, and the seconds that a question of a batch and the first
+    reading of a video take.
+    """
 
     spec: DataSpec
     questions: dict[str, int]        # by split
@@ -57,10 +59,12 @@ class Pace:
 def pace_key(config: dict[str, Any], spec: DataSpec) -> str:
     """What decides the pace of a run: two runs with the same key are measured once.
 
-    An option that is a fraction weighs or scales something, so it costs time only by being zero or not.
+    An option that is a fraction weighs or scales something, so it costs time only by being zero or
+    not.
     """
-    return json.dumps([in_kind(config["backbone"]), in_kind(config["method"]), asdict(spec), config["train"]["batch_size"],
-                       config["evaluate"]["batch_size"], config["runtime"]], sort_keys=True)
+    return json.dumps([in_kind(config["backbone"]), in_kind(config["method"]), asdict(spec),
+                       config["train"]["batch_size"], config["evaluate"]["batch_size"], config["runtime"]],
+                      sort_keys=True)
 
 
 def in_kind(value: Any) -> Any:
@@ -116,7 +120,8 @@ def hours_table(tables: dict[str, list[PlannedRun]], everything: list[PlannedRun
     lines = []
     for name, runs in [*tables.items(), *([("all together", everything)] if len(tables) > 1 else [])]:
         wall = wall_seconds(runs, seconds, jobs)
-        lines.append([name, str(sum(not run.done for run in runs)), "unknown" if wall is None else f"{wall / 3600:.2f}"])
+        hours = "unknown" if wall is None else f"{wall / 3600:.2f}"
+        lines.append([name, str(sum(not run.done for run in runs)), hours])
     return grid_text(lines, ["", "runs to train", f"hours, {jobs} at a time"])
 
 
@@ -165,7 +170,9 @@ def read_data(options: dict[str, Any]) -> Data | None:
 
 
 def measure_all(wanted: list[tuple[PlannedRun, DataSpec]], jobs: int) -> list[Pace | None]:
-    """The pace of each, `jobs` at a time on as many threads as a run would have, so that they are in each other's way."""
+    """The pace of each, `jobs` at a time on as many threads as a run would have, so that they are
+    in each other's way.
+    """
     bar = {"total": len(wanted), "desc": "measuring steps", "unit": "kind", "leave": False}
     if jobs == 1:
         return list(tqdm((measure(*item) for item in wanted), **bar))
@@ -199,7 +206,9 @@ def measure(run: PlannedRun, spec: DataSpec) -> Pace | None:
 
 
 def repeated(step: Callable[[], None], device: torch.device) -> float:
-    """Seconds of one step, the shortest of a few after one that is not counted: what else the machine does is not ours."""
+    """Seconds of one step, the shortest of a few after one that is not counted: what else the
+    machine does is not ours.
+    """
     timed(step, device)
     seconds: list[float] = []
     while sum(seconds) < SECONDS and len(seconds) < REPEATS:

@@ -24,7 +24,8 @@ def composed(arguments: list[str]) -> dict:
     return compose([a for a in arguments if "=" not in a], [a for a in arguments if "=" in a])
 
 
-def test_there_is_a_recipe_for_what_the_sources_train_in_a_way_of_their_own():
+def test_components_trained_in_their_own_way_have_a_recipe():
+    """There is a recipe for what the sources train in a way of their own."""
     named = {next(iter(load_yaml(path)["for"].values())) for path in RECIPES}
     assert {"avst", "avsd", "pano_avqa", "modality_alignment", "prompts", "actionmae", "shaspec", "drfuse"} <= named
 
@@ -63,12 +64,13 @@ def test_a_wrong_for_is_one_clear_error(tmp_path, wanted):
     (["train.optimiser=sgd", "train.beta2=0.98"], "train.beta2"), (["train.warmup=1"], "train.warmup"),
     (["train.optimiser=rmsprop"], "train.optimiser"), (["train.schedule=lineer"], "train.schedule"),
 ])
-def test_optimiser_options_that_do_not_fit_are_told(options, named):
+def test_optimiser_options_that_do_not_fit_are_refused(options, named):
     with pytest.raises(UsageError, match=named):
         compose(None, options)
 
 
-def test_schedules_that_need_the_length_are_those_that_change_with_it():
+def test_which_schedules_need_the_length_of_the_run():
+    """Schedules that need the length are those that change with it."""
     assert not depends_on_length(compose(None, [])["train"])
     assert not depends_on_length(compose(None, ["train.schedule=constant"])["train"])
     for option in ("warmup=0.1", "schedule=linear", "schedule=polynomial", "schedule=cosine"):

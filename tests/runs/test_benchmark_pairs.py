@@ -9,7 +9,8 @@ def pairs(out, *arguments: str):
     return command("scripts/benchmark_pairs.py", *arguments, "--backbones", "avst", "--batch-size", "1", "--out", out)
 
 
-def test_a_failed_pair_is_reported_and_measured_the_next_time_and_a_measured_one_is_not(tmp_path):
+def test_only_a_failed_pair_is_measured_again(tmp_path):
+    """A failed pair is reported and measured the next time and a measured one is not."""
     done = pairs(tmp_path, "--methods", "plain", "dataset.nonsense=1")
     assert done.returncode != 0 and "Traceback" not in done.stderr
     assert "dataset.nonsense" in (tmp_path / "table.md").read_text()

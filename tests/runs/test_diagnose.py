@@ -31,7 +31,8 @@ def test_answers_agree_with_the_evaluation(diagnosis):
         assert found["answers"][name]["accuracy"] == pytest.approx(result["overall"])
 
 
-def test_the_released_protocol_stands_beside_the_missing_modality(diagnosis):
+def test_the_released_protocol_stands_beside(diagnosis):
+    """The released protocol stands beside the missing modality."""
     found, page, _ = diagnosis
     assert {"audio_missing, released_noise", "visual_missing, released_noise"} < set(found["answers"])
     assert "visual_missing, released_noise" in page
@@ -57,7 +58,8 @@ def test_every_stage_is_compared_with_the_real_features(diagnosis):
     assert "| recalled | audio" in " ".join(page.split())
 
 
-def test_the_published_addressing_is_nearly_uniform_and_all_steps_equal_the_run(diagnosis):
+def test_addressing_is_nearly_uniform_and_all_steps_are_the_run(diagnosis):
+    """The published addressing is nearly uniform and all steps equal the run."""
     found, _, _ = diagnosis
     assert found["features"]["visual_missing"]["addressing"]["entropy"] > 0.95
     assert set(found["by_steps"]["audio_missing"]) == {"1", "2", "3"}

@@ -98,7 +98,7 @@ def test_a_wrong_command_is_one_clear_error(reproduce, arguments, message):
     assert code == 2 and message in err
 
 
-def test_a_plan_needs_no_data_and_measures_nothing_when_told_so(reproduce, monkeypatch):
+def test_an_untimed_plan_needs_no_data_and_measures_nothing(reproduce, monkeypatch):
     monkeypatch.setattr(reproduce.module, "estimate", None)
     code, out, err = reproduce("table2", "--seeds", "1", "--plan", "--untimed", "dataset.root=none")
     assert code == 0 and "hours" not in err

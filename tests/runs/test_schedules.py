@@ -89,7 +89,8 @@ def test_a_run_from_before_these_options_is_continued(train, tmp_path):
     assert code == 2 and "train.optimiser was 'adam', now 'adamw'" in err
 
 
-def test_a_recipe_for_another_backbone_stops_before_anything_is_written(small, tmp_path, in_process):
+def test_a_recipe_for_another_backbone_writes_nothing(small, tmp_path, in_process):
+    """A recipe for another backbone stops before anything is written."""
     code, _, err = in_process("main_train.py", "configs/recipe/pano_avqa.yaml", *small)
     assert code == 2 and err.count("error: ") == 1 and "Traceback" not in err
     assert "configs/recipe/pano_avqa.yaml is for backbone=pano_avqa, and backbone=avst is chosen" in err

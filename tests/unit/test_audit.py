@@ -215,7 +215,8 @@ def test_other_counts_than_the_claimed_refute_the_claim():
     assert implied_counts(replace(MATERIAL, avqa={**MATERIAL.avqa, "Where": 2058})).verdict == REFUTED
 
 
-def test_reading_puts_the_figures_back_under_the_printed_headings():
+def test_reading_restores_the_printed_headings():
+    """Reading puts the figures back under the printed headings."""
     content = {"rows": {"a": {"label": "A"}}, "published": {"a": {"audio_missing": {
         "overall": 36.60, "by_type": {"x": 1.29, "y": 2.00}}}}, "printed": {"*": {"x": "y", "y": "x"}}}
     row, = read_rows("t", content)
@@ -253,7 +254,7 @@ def test_the_page_is_what_the_script_writes():
     assert found.stdout.rstrip("\n") == (ROOT / "docs" / "paper_tables.md").read_text().rstrip("\n")
 
 
-def test_other_annotations_than_the_stored_are_told(tmp_path):
+def test_other_annotations_than_the_stored_are_refused(tmp_path):
     record = {"video_id": "00000028", "question_id": 7, "type": '["Audio", "Counting"]', "question_deleted": 0,
               "question_content": "How many sounds?", "templ_values": "[]", "anser": "two"}
     for release in ("json", "json_update"):

@@ -86,7 +86,8 @@ def test_avst_uses_all_that_takes_part_and_reports_the_rest(wrapped):
     assert torch.equal(ours.backbone.temporal_audio.feed_forward[0].bias, official["linear21.bias"])
 
 
-def test_blocks_of_the_converted_model_compute_what_the_official_entries_say():
+def test_converted_blocks_compute_what_the_entries_say():
+    """Blocks of the converted model compute what the official entries say."""
     official, ours = official_avst(), model(False)
     ours.load_state_dict(convert(official, ours.state_dict())[0])
     sound = torch.rand(2, 10, 128)
@@ -156,7 +157,8 @@ def test_the_command_writes_a_run_that_can_be_evaluated(tmp_path):
     assert json.loads((tmp_path / "run" / "results.json").read_text())["scenarios"]["complete"]["n"] == 2
 
 
-def test_the_command_refuses_another_vocabulary_and_what_is_no_state_dict(tmp_path):
+def test_the_command_refuses_what_does_not_fit(tmp_path):
+    """The command refuses another vocabulary and what is no state dict."""
     write_root(tmp_path / "data")
     torch.save(official_avst(), tmp_path / "avst.pt")
     root = f"dataset.root={tmp_path / 'data'}"

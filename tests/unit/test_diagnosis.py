@@ -18,7 +18,8 @@ def fit(real: torch.Tensor, guess: torch.Tensor, parts: int = 1) -> dict:
 
 
 @given(st.integers(1, 7), st.integers(0, 1000))
-def test_r2_and_spread_are_those_of_all_rows_whatever_the_batches(parts, seed):
+def test_r2_and_spread_do_not_depend_on_the_batches(parts, seed):
+    """R2 and spread are those of all rows whatever the batches."""
     rng = np.random.default_rng(seed)
     real, guess = rng.normal(size=(40, 3)), rng.normal(size=(40, 3)) + 1
     found = fit(torch.from_numpy(real), torch.from_numpy(guess), parts)

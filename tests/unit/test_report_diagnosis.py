@@ -28,5 +28,5 @@ def test_a_feature_that_is_far_off_is_written_without_decimals():
     assert "−1500000 ± 707107 " in as_markdown({"x": [run(1.0, -1e6, {}), run(1.0, -2e6, {})]})
 
 
-def test_what_overflowed_is_told():
+def test_what_overflowed_is_not_finite():
     assert "| not finite " in as_markdown({"x": [run(1.0, float("-inf"), {}), run(1.0, 0.0, {})]})

@@ -94,13 +94,14 @@ def test_a_wrong_table_file_is_one_clear_error(tmp_path, change, message):
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1\n", "", "3"])
-def test_a_file_that_is_no_table_is_told(tmp_path, text):
+def test_a_file_that_is_no_table_is_one_error(tmp_path, text):
     (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(UsageError, match="mine.yaml"):
         find_grid(str(tmp_path / "mine.yaml"))
 
 
-def test_the_tables_at_hand_are_valid_and_an_unknown_name_is_told():
+def test_the_tables_at_hand_are_valid():
+    """The tables at hand are valid and an unknown name is one clear error."""
     assert "embedded" in table_names()
     for name in table_names():
         assert find_grid(name)[1].rows
@@ -140,7 +141,8 @@ def test_equal_configurations_are_one_run_and_others_are_not():
     assert len(set(digests)) == len(digests)
 
 
-def test_an_option_added_with_a_neutral_default_leaves_earlier_runs_what_they_are():
+def test_a_new_option_with_a_neutral_default_keeps_the_digest():
+    """An option added with a neutral default leaves earlier runs what they are."""
     before = compose("configs/embedded.yaml", [])
     del before["method"]["avr"]["gradient_steps"], before["method"]["label_smoothing"], before["backbone"]["match_views"]
     del before["train"]["optimiser"], before["train"]["warmup"], before["train"]["patience"]
@@ -150,7 +152,8 @@ def test_an_option_added_with_a_neutral_default_leaves_earlier_runs_what_they_ar
     assert digest_of(before, None) != digest_of(now, None)
 
 
-def test_what_changes_no_answer_does_not_change_the_digest_but_the_start_does():
+def test_the_digest_counts_what_changes_answers_and_the_start():
+    """What changes no answer does not change the digest but the start does."""
     here = plan_of(GRID, seeds=1)
     for harmless in ("run.root=elsewhere", "runtime.workers=1", "runtime.device=cpu", "evaluate.batch_size=3",
                      "train.log_every=9"):
@@ -360,7 +363,7 @@ def test_plan_lines_say_all_that_a_scheduler_needs():
     assert seen == set(SHARDED.runs)
 
 
-def test_a_failed_run_is_told_and_the_others_go_on(stub):
+def test_a_failed_run_is_reported_and_the_others_go_on(stub):
     """Seed 1: one row fails. Seed 2: the start fails, so its rows are not started."""
     plan = plan_of(GRID, seeds=2, overrides=stub)
     failures = Sweep(plan.shard(1, 1), jobs=2).execute()
@@ -392,7 +395,7 @@ def test_two_sweeps_at_once_train_each_run_once(stub):
     assert sorted(started(stub)) == sorted(plan.runs) and all(run.done for run in plan.runs.values())
 
 
-def test_the_lock_outlives_a_killed_sweep_as_long_as_its_run_trains(stub):
+def test_the_lock_outlives_a_killed_sweep(stub):
     """A process that inherited the lock, as every run does, holds it after the sweep closed its own handle."""
     run = next(iter(plan_of(GRID, seeds=1, overrides=stub).runs.values()))
     with sweep.locked(run) as lock:

@@ -44,7 +44,7 @@ def test_p_values_of_seeds_are_joined_by_hand():
     assert joined([0.9, 0.9]) == 1.0
 
 
-def test_joined_p_values_are_rare_even_when_seeds_depend_on_each_other():
+def test_joined_p_values_hold_under_any_dependence():
     """Below 0.05 at most in 5 % of the cases without a difference, whatever the dependence."""
     rng = np.random.default_rng(0)
     shared = rng.random((20_000, 1))
@@ -93,7 +93,8 @@ def pair(gained: int, lost: int, total: int = 200):
         [False] * gained + [True] * lost + [True] * agreed)
 
 
-def test_a_difference_is_called_one_only_if_questions_and_seeds_agree():
+def test_a_difference_needs_questions_and_seeds_to_agree():
+    """A difference is called one only if questions and seeds agree."""
     clear = correct([compare("a", "b", "complete", [pair(60, 2), pair(58, 3), pair(62, 1)])])[0]
     assert clear.verdict == "better" and clear.difference == pytest.approx(100 * (58 + 55 + 61) / 3 / 200)
     worse = correct([compare("a", "b", "complete", [pair(2, 60), pair(3, 58), pair(1, 62)])])[0]
@@ -113,7 +114,8 @@ def test_the_number_of_comparisons_counts():
     assert correct([one, *none])[0].verdict == "no difference shown"
 
 
-def test_uncorrected_seed_p_values_are_kept_apart_from_tables_with_few_seeds():
+def test_seed_p_values_are_corrected_among_themselves():
+    """Uncorrected seed p values are kept apart from tables with few seeds."""
     three, two = compare("a", "b", "c", [pair(9, 1), pair(8, 2), pair(9, 2)]), compare("a", "b", "d", [pair(9, 1)] * 2)
     fixed = correct([two, three])
     assert fixed[0].p_seeds_holm is None and fixed[1].p_seeds_holm == three.p_seeds

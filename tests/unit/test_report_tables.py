@@ -230,7 +230,8 @@ def test_a_mix_runs_straight_between_its_ends(planned):
     assert mixed(cells, mix, 0.25) == pytest.approx([60, 67.5, 63.75])
 
 
-def test_plots_are_as_wide_as_a_column_and_told_apart_without_colour(report):
+def test_plots_are_as_wide_as_a_column_and_small(report):
+    """Plots are as wide as a column and told apart without colour."""
     text, _, folder = report
     for name in ("bars", "curve", "mix"):
         with Image.open(folder / f"{name}.png") as image:

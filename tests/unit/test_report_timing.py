@@ -39,7 +39,7 @@ def test_a_run_by_hand():
     assert run_seconds(plain, data(), Pace(1, 0.5, 2), 0) == pytest.approx(10 + 20 * 2.5 + 30 * 2)
 
 
-def test_reading_adds_up_without_workers_and_goes_on_beside_with_them():
+def test_reading_goes_on_beside_only_with_workers():
     """30 steps of ten questions at 0.3 s, and 20 + 30 questions answered in one scenario; 45 videos are read once."""
     one = {"select_by": ["complete"], "scenarios": ["complete"], "every": 3}
     slow = data(videos=45, per_video=0.2, per_question=0.3)
