@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from dataset import SCENARIOS, make_loader
 from dataset.types import AUDIO, MODALITIES, VISUAL
-from engine.evaluation import predict
+from engine.evaluation import Evaluator
 from engine.metrics import Record, percentage
 from models.avqa import blank_batch
 from models.features import Features, blank_features
@@ -138,12 +138,13 @@ def accuracy_by_steps(model, data, split: str, vocabulary, accelerator, batch_si
     if not isinstance(method, RMMAVR) or method.avr is None:
         return {}
     trained = method.avr.reverse_steps
+    evaluator = Evaluator(model, data, vocabulary, accelerator, batch_size, workers)
     found: dict[str, Any] = {}
     try:
         for steps in range(1, trained + 1):
             method.avr.reverse_steps = steps
             for name in ("audio_missing", "visual_missing"):
-                records = predict(model, data, split, SCENARIOS[name], vocabulary, accelerator, batch_size, workers)
+                records = evaluator.predict(split, SCENARIOS[name])
                 found.setdefault(name, {})[steps] = percentage(r.correct for r in records)
     finally:
         method.avr.reverse_steps = trained

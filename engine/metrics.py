@@ -88,6 +88,29 @@ def by_source(records: list[Record], source: Callable[[str], str | None]) -> dic
     return cells
 
 
+def notes(results: dict[str, dict[str, Any]], records: list[Record], answers: list[str]) -> list[str]:
+    """What a reader of the table must know: doubtful results, and questions no answer of which is known.
+
+    `answers`: the vocabulary; empty where questions bring their own candidates.
+    """
+    lines, complete = [], results.get("complete", {}).get("overall")
+    for name, result in results.items():
+        overall, floor = result["overall"], result["question_only_floor"]
+        if overall < floor:
+            lines.append(f"warning: {name} ({overall:.1f}) lies below the question-only floor ({floor:.1f}): more is to be "
+                         "had from the text of the questions alone")
+        if complete is not None and overall > complete and "protocol" not in result:
+            lines.append(f"warning: {name} ({overall:.1f}) scores above complete input ({complete:.1f}): the model does not "
+                         "use the modality, or there are too few questions to tell")
+    rows = {r.row: r.answer for r in records}
+    unknown = [answer for answer in rows.values() if answers and answer not in set(answers)]
+    if unknown:
+        examples = ", ".join(repr(answer) for answer in sorted(set(unknown))[:3])
+        lines.append(f"note: {len(unknown)} of {len(rows)} questions have an answer outside the vocabulary ({examples}); "
+                     "they are counted as wrong")
+    return lines
+
+
 def accuracies(result: dict[str, Any]) -> dict[str, float]:
     """Type and modality to accuracy, without the counts."""
     return {name: cell["accuracy"] for part in ("by_type", "by_modality") for name, cell in result[part].items()}

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -25,9 +26,9 @@ from dataset.store import as_maps  # noqa: E402
 from dataset.types import AUDIO, MODALITIES, VISUAL, Batch, DataSpec  # noqa: E402
 from engine import runtime  # noqa: E402
 from engine.arguments import positive  # noqa: E402
-from engine.checkpoint import load_checkpoint, load_weights  # noqa: E402
 from engine.errors import UsageError, run_guarded  # noqa: E402
-from models import build_model  # noqa: E402
+from engine.evaluation import probabilities  # noqa: E402
+from engine.restore import checkpoint_in, load_trained  # noqa: E402
 
 
 def parse() -> argparse.Namespace:
@@ -86,13 +87,13 @@ def features_of(clip: Clip, config: dict[str, Any], spec: DataSpec, weights: dic
         count = len(clip.sound if modality == AUDIO else clip.frames)
         if count:
             extractor = build_extractor(name, weights.get(name), device)
-            found = extractor(clip)
+            features = extractor(clip)
             if modality == VISUAL and spec.frame_token:
-                found = as_maps(found, "cls_first")
-            if found.shape[1:] != wanted[modality]:
+                features = as_maps(features, "cls_first")
+            if features.shape[1:] != wanted[modality]:
                 raise UsageError(f"the checkpoint expects {MODALITIES[modality]} features of shape {wanted[modality]}, "
-                                 f"{name} gives {found.shape[1:]}")
-            values[:count] = found
+                                 f"{name} gives {features.shape[1:]}")
+            values[:count] = features
             presence[0, :count, modality] = True
         streams.append(torch.from_numpy(values)[None])
     return streams, presence
@@ -111,26 +112,26 @@ def text_features(question: str, spec: DataSpec, weights: dict[str, Path], devic
     return {"text_words": torch.from_numpy(words), "text_question": torch.from_numpy(whole)}
 
 
-def tell_presence(presence: torch.Tensor, method: str) -> None:
+def print_presence(presence: Tensor, method: str, taken: tuple[bool, bool]) -> None:
+    """What the clip has of either modality. `taken`: whether --mute or --blank took it away."""
     for modality, name in enumerate(MODALITIES):
         there, total = int(presence[..., modality].sum()), presence.shape[1]
-        if there < total:
-            print(f"{name}: {'missing' if not there else f'{there} of {total} segments present'}, "
-                  f"the rest is filled in by {method}")
-        else:
-            print(f"{name}: present")
+        state = f"{there} of {total} segments present" if there else "missing"
+        cause = f" (taken away by --{('mute', 'blank')[modality]})" if taken[modality] else ""
+        left = {0: f"; method={method} answers without it", total: ""}.get(there, f"; method={method} does without the rest")
+        print(f"{name}: {'present' if there == total else state}{cause}{left}")
 
 
 def main() -> None:
     options = parse()
-    path = options.checkpoint / "best.pt" if options.checkpoint.is_dir() else options.checkpoint
-    state = load_checkpoint(path)
-    config, spec = state["config"], DataSpec(**state["spec"])
-    vocabulary = Vocabulary.from_dict(state["vocabulary"])
+    path = checkpoint_in(options.checkpoint)
+    trained = load_trained(path)
+    config, spec, vocabulary = trained.config, trained.spec, trained.vocabulary
     if spec.choices:
         raise UsageError(f"checkpoint {path} answers multiple choice; this command asks open questions")
     words = encode_question(options.question, vocabulary)
-    device = runtime.make_accelerator({"device": options.device, "bf16": False}).device
+    accelerator = runtime.make_accelerator({"device": options.device, "bf16": False})
+    device = accelerator.device
     seconds = [i * config["dataset"].get("stride", 1) for i in range(spec.segments)]
     try:
         clip = read_clip(options.video, seconds)
@@ -139,17 +140,14 @@ def main() -> None:
     clip = Clip(clip.frames[:0] if options.blank else clip.frames, clip.sound[:0] if options.mute else clip.sound)
     weights = parse_weights(options.weights)
     (audio, visual), presence = features_of(clip, config, spec, weights, device)
-    model = build_model(spec, config["backbone"], config["method"])
-    load_weights(model, state["model"], path)
     zero = torch.zeros(1, dtype=torch.int64)
     batch = Batch(audio=audio, visual=visual, words=words, answer=zero, presence=presence, question_id=zero, row=zero,
                   video=zero, **text_features(options.question, spec, weights, device))
-    with torch.no_grad():
-        logits = model.to(device).eval()(batch.to(device)).logits["complete"][0]
-    tell_presence(presence, config["method"]["name"])
-    probabilities, indices = logits.softmax(dim=-1).topk(min(options.top, len(logits)))
-    for probability, index in zip(probabilities.tolist(), indices.tolist(), strict=True):
-        print(f"{100 * probability:5.1f} %  {vocabulary.answers[index]}")
+    shares = probabilities(trained.model.to(device), batch, accelerator)[0]
+    print_presence(presence, config["method"]["name"], (options.mute, options.blank))
+    best = shares.topk(min(options.top, len(shares)))
+    for share, index in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+        print(f"{100 * share:5.1f} %  {vocabulary.answers[index]}")
 
 
 if __name__ == "__main__":

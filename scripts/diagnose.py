@@ -24,8 +24,9 @@ from engine.arguments import positive  # noqa: E402
 from engine.config import nearest  # noqa: E402
 from engine.diagnosis import accuracy_by_steps, calibration, examine_features  # noqa: E402
 from engine.errors import UsageError, run_guarded  # noqa: E402
-from engine.evaluation import RELEASED_NOISE, predict, variant  # noqa: E402
+from engine.evaluation import variant  # noqa: E402
 from engine.metrics import percentage  # noqa: E402
+from engine.released_noise import RELEASED_NOISE, noised  # noqa: E402
 from engine.report.diagnosis import as_markdown  # noqa: E402
 from engine.report.grid import Grid, find_grid  # noqa: E402
 from engine.report.plan import Plan  # noqa: E402
@@ -84,7 +85,9 @@ def diagnose(path: Path, overrides: list[str], options: argparse.Namespace) -> d
         for name in ("complete", "audio_missing", "visual_missing"):
             if name == "complete" and protocol != "missing":
                 continue
-            records = predict(*where[:3], SCENARIOS[name], *where[3:], protocol)
+            scenario = SCENARIOS[name]
+            evaluator = run.evaluator if protocol == "missing" else noised(run.evaluator, scenario)
+            records = evaluator.predict(options.split, scenario)
             answers[name if protocol == "missing" else f"{name}, {protocol}"] = {
                 "accuracy": percentage(r.correct for r in records), "ece": calibration(records)}
     found = {"checkpoint": str(path), "split": options.split, "answers": answers, "features": examine_features(*where),
