@@ -37,6 +37,8 @@ def run_guarded(main: Callable[[], None], resumable: bool = False) -> None:
     under torchrun, whose processes may sit in a collective and could not react.
     """
     alone = int(os.environ.get("WORLD_SIZE", 1)) == 1
+    if hasattr(sys.stdout, "reconfigure"):       # a name that no terminal can print must not end a run
+        sys.stdout.reconfigure(errors="backslashreplace")
     if alone:
         signal.signal(signal.SIGTERM, interrupt)
     try:
