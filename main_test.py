@@ -10,7 +10,7 @@ from dataset import SCENARIOS
 from engine.errors import UsageError, run_guarded
 from engine.evaluation import variant, write_results
 from engine.metrics import notes, table
-from engine.released_noise import NOTHING_MISSING, RELEASED_NOISE, evaluate_noised
+from engine.released_noise import NOTHING_MISSING, RELEASED_NOISE, NoisedEvaluator
 from engine.restore import checkpoint_in, restore
 
 MISSING = {"none": ["complete"], "audio": ["audio_missing"], "visual": ["visual_missing"], "both": ["both_missing"],
@@ -59,10 +59,10 @@ def main() -> None:
     run = restore(path, arguments.overrides)
     config, split = run.config, arguments.split
     scenarios = choose_scenarios(arguments, config["evaluate"]["scenarios"])
+    evaluator = run.evaluator
     if arguments.protocol == RELEASED_NOISE:
-        results, records = evaluate_noised(run.evaluator, split, scenarios)
-    else:
-        results, records = run.evaluator.evaluate(split, scenarios)
+        evaluator = NoisedEvaluator(**vars(evaluator))
+    results, records = evaluator.evaluate(split, scenarios)
     if run.accelerator.is_main_process:
         header = {"config": config, "checkpoint": str(path), "epoch": run.epoch, "seed": config["train"]["seed"],
                   "split": split}

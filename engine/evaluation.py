@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +38,19 @@ def probabilities(model: nn.Module, batch: Batch, accelerator: Accelerator) -> T
     return shares
 
 
+@dataclass
 class Evaluator:
     """Asks a model the questions of a data set.
 
     `model` takes a batch and returns an `Output`. Call it on every process: records are gathered.
     """
 
-    def __init__(self, model: nn.Module, data: Any, vocabulary: Vocabulary, accelerator: Accelerator,
-                 batch_size: int, workers: int) -> None:
-        self.model, self.data, self.vocabulary, self.accelerator = model, data, vocabulary, accelerator
-        self.batch_size, self.workers = batch_size, workers
+    model: nn.Module
+    data: Any
+    vocabulary: Vocabulary
+    accelerator: Accelerator
+    batch_size: int
+    workers: int
 
     def predict(self, split: str, scenario: Scenario) -> list[Record]:
         """One record per question of `split`, in the order of the annotations."""

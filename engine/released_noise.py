@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from dataset import SCENARIOS, Scenario
+from dataset import SCENARIOS, Scenario, Vocabulary
+from dataset.loader import QuestionSet
 from dataset.types import Batch
 from engine.errors import UsageError
 from engine.evaluation import Evaluator
@@ -37,11 +38,25 @@ class NoisedReal(nn.Module):
         return Output({"complete": self.model.answer_on_noised_real(whole, batch.presence, self.scale)})
 
 
-class Unhidden:
-    """Questions whose batches say what `scenario` takes away, and hold its features nevertheless."""
+@dataclass
+class UnhiddenData:
+    """`data`, whose question sets are `Unhidden`."""
 
-    def __init__(self, data: Any, split: str, vocabulary: Any, scenario: Scenario) -> None:
-        self.questions, self.scenario = data.question_set(split, vocabulary, SCENARIOS["complete"]), scenario
+    data: Any
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.data, name)
+
+    def question_set(self, split: str, vocabulary: Vocabulary, scenario: Scenario) -> Unhidden:
+        return Unhidden(self.data.question_set(split, vocabulary, SCENARIOS["complete"]), scenario)
+
+
+@dataclass
+class Unhidden:
+    """Questions whose batches say what `scenario` takes away, and hold the real features of it nevertheless."""
+
+    questions: QuestionSet
+    scenario: Scenario
 
     def __len__(self) -> int:
         return len(self.questions)
@@ -52,34 +67,18 @@ class Unhidden:
         return replace(batch, presence=batch.presence & torch.from_numpy(left))
 
 
-class UnhiddenData:
-    """A data set whose question sets are `Unhidden`; all else is that of `data`."""
+class NoisedEvaluator(Evaluator):
+    """Asks by this protocol and marks the results; complete input is answered as ever."""
 
-    def __init__(self, data: Any) -> None:
-        self.data = data
+    def predict(self, split: str, scenario: Scenario) -> list[Record]:
+        if scenario.missing == "none":
+            return super().predict(split, scenario)
+        model = NoisedReal(self.accelerator.unwrap_model(self.model), NOISE_SCALE[scenario.missing])
+        return Evaluator(**{**vars(self), "model": model, "data": UnhiddenData(self.data)}).predict(split, scenario)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.data, name)
-
-    def question_set(self, split: str, vocabulary: Any, scenario: Scenario) -> Unhidden:
-        return Unhidden(self.data, split, vocabulary, scenario)
-
-
-def noised(plain: Evaluator, scenario: Scenario) -> Evaluator:
-    """The evaluator of `scenario` by this protocol; complete input is answered as ever."""
-    if scenario.missing == "none":
-        return plain
-    model = NoisedReal(plain.accelerator.unwrap_model(plain.model), NOISE_SCALE[scenario.missing])
-    return Evaluator(model, UnhiddenData(plain.data), plain.vocabulary, plain.accelerator, plain.batch_size,
-                     plain.workers)
-
-
-def evaluate_noised(plain: Evaluator, split: str, scenarios: list[Scenario]) -> tuple[dict[str, Any], list[Record]]:
-    """As `Evaluator.evaluate`; results are marked where the protocol made a difference."""
-    results, records = {}, []
-    for scenario, evaluator in [(scenario, noised(plain, scenario)) for scenario in scenarios]:
-        of_one, answered = evaluator.evaluate(split, [scenario])
-        if scenario.missing != "none":
-            of_one[scenario.name] |= {"protocol": RELEASED_NOISE, "warning": NOTHING_MISSING}
-        results, records = results | of_one, records + answered
-    return results, records
+    def evaluate(self, split: str, scenarios: list[Scenario]) -> tuple[dict[str, Any], list[Record]]:
+        results, records = super().evaluate(split, scenarios)
+        for scenario in scenarios:
+            if scenario.missing != "none":
+                results[scenario.name] |= {"protocol": RELEASED_NOISE, "warning": NOTHING_MISSING}
+        return results, records

@@ -26,7 +26,7 @@ from engine.diagnosis import accuracy_by_steps, calibration, examine_features  #
 from engine.errors import UsageError, run_guarded  # noqa: E402
 from engine.evaluation import variant  # noqa: E402
 from engine.metrics import percentage  # noqa: E402
-from engine.released_noise import RELEASED_NOISE, noised  # noqa: E402
+from engine.released_noise import RELEASED_NOISE, NoisedEvaluator  # noqa: E402
 from engine.report.diagnosis import as_markdown  # noqa: E402
 from engine.report.grid import Grid, find_grid  # noqa: E402
 from engine.report.plan import Plan  # noqa: E402
@@ -85,9 +85,8 @@ def diagnose(path: Path, overrides: list[str], options: argparse.Namespace) -> d
         for name in ("complete", "audio_missing", "visual_missing"):
             if name == "complete" and protocol != "missing":
                 continue
-            scenario = SCENARIOS[name]
-            evaluator = run.evaluator if protocol == "missing" else noised(run.evaluator, scenario)
-            records = evaluator.predict(options.split, scenario)
+            evaluator = run.evaluator if protocol == "missing" else NoisedEvaluator(**vars(run.evaluator))
+            records = evaluator.predict(options.split, SCENARIOS[name])
             answers[name if protocol == "missing" else f"{name}, {protocol}"] = {
                 "accuracy": percentage(r.correct for r in records), "ece": calibration(records)}
     found = {"checkpoint": str(path), "split": options.split, "answers": answers, "features": examine_features(*where),
