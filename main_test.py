@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint with a modality missing. Configuration and vocabulary come from the checkpoint itself."""
+"""Evaluate a checkpoint with a modality missing; configuration and vocabulary are its own."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, help="checkpoint or run folder; default: the latest run under runs/")
     parser.add_argument("--missing", choices=MISSING, help="default: complete, audio missing and visual missing")
-    parser.add_argument("--ratio", type=float, default=1.0, help="share of questions that lose the modality (default 1)")
-    parser.add_argument("--segments", type=float, help="share of each such question's segments that is lost (default all)")
+    parser.add_argument("--ratio", type=float, default=1.0,
+                        help="share of questions that lose the modality (default 1)")
+    parser.add_argument("--segments", type=float,
+                        help="share of each such question's segments that is lost (default all)")
     parser.add_argument("--protocol", choices=("missing", RELEASED_NOISE), default="missing",
-                        help="released_noise: what the official evaluation code does, in which the modality is not missing "
-                        "but noisy; results are named and marked so")
+                        help="released_noise: what the official evaluation code does, in which the modality is not "
+                        "missing but noisy; results are named and marked so")
     parser.add_argument("--split", choices=("val", "test"), default="test")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as dataset.root=DIR runtime.device=cpu")
     return parser.parse_intermixed_args()

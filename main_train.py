@@ -1,4 +1,7 @@
-"""Train a model, evaluate it, print the table. An interrupted run continues when the same command is given again."""
+"""Train a model, evaluate it, print the table.
+
+An interrupted run continues when the same command is given again.
+"""
 
 from __future__ import annotations
 

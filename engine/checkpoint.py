@@ -1,4 +1,4 @@
-"""Checkpoints: weights, optimiser, schedule, random states, vocabulary and configuration in one file."""
+"""Checkpoints: weights, states of the training, vocabulary and configuration in one file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     except OSError as error:
         error.filename = str(path)
         raise
-    except RuntimeError as error:      # torch reports a full disk as a RuntimeError of its zip writer
+    except RuntimeError as error:      # what torch makes of a full disk
         free = shutil.disk_usage(path.parent).free
         needed = sum(t.nbytes for t in state["model"].values()) * (3 if "optimiser" in state else 1)
         hint = "; free some space and run the same command again" if free < needed else ""
@@ -33,9 +33,9 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
-    """Read a checkpoint on the CPU. Nothing but tensors and plain values is unpickled (`weights_only`).
+    """Read a checkpoint on the CPU; nothing but tensors and plain values is unpickled.
 
-    With `mmap` a tensor is read from the file when it is used, which is less where few of them are.
+    With `mmap` a tensor is read from the file when it is used. UsageError naming the file.
     """
     refuse_special(path)
     if not path.is_file():
@@ -52,14 +52,15 @@ def load_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
     if lacking or state["format"] not in (1, FORMAT):
         raise UsageError(f"checkpoint {path} is not a checkpoint of this version (expected format {FORMAT}; lacks "
                          f"{', '.join(lacking) or 'nothing'}); train again or give another one")
-    bad = [name for name, value in state["model"].items() if not isinstance(value, Tensor) or value.layout != torch.strided]
+    bad = [k for k, v in state["model"].items() if not isinstance(v, Tensor) or v.layout != torch.strided]
     if bad:
         raise UsageError(f"checkpoint {path} is damaged: its weight {bad[0]!r} is no tensor; give another one")
     if state["format"] == 1:
         try:
             state = {**upgrade(state), "format": FORMAT}
         except UNREADABLE as error:
-            raise UsageError(f"checkpoint {path} is damaged: its configuration lacks {error}; give another one") from error
+            raise UsageError(f"checkpoint {path} is damaged: its configuration lacks {error}; give another "
+                             "one") from error
     return state
 
 
@@ -77,13 +78,13 @@ def check_finite(model: nn.Module, path: Path) -> None:
     """UsageError naming the first of the weights from `path` that is NaN or infinite."""
     for name, value in model.state_dict().items():
         if not bool(value.isfinite().all()):
-            raise UsageError(f"checkpoint {path} cannot be used: its weight '{name}' holds NaN or infinity, the training "
-                             "diverged; train again with a smaller train.learning_rate or train.clip_norm")
+            raise UsageError(f"checkpoint {path} cannot be used: its weight '{name}' holds NaN or infinity, the "
+                             "training diverged; train again with a smaller train.learning_rate")
 
 
 def start_from(model: nn.Module, state: dict[str, Any], vocabulary: dict[str, Any], path: Path,
                method: bool = False) -> str:
-    """Take backbone and head from another run's checkpoint; returns what was taken and what stays fresh.
+    """Take backbone and head from another run's checkpoint; returns a line on what was taken.
 
     `method`: and of the method all that has the same name and shape there.
     """

@@ -1,8 +1,9 @@
 """Three names plus overrides to one checked configuration.
 
-Layers, later ones win: configs/default.yaml, configs/dataset/NAME.yaml, configs/backbone/NAME.yaml,
-configs/method/NAME.yaml, the CONFIG.yaml files given, key=value overrides. The schema of the three components is read off
-their constructors, so an option exists in exactly one place. A file may say what it is `for`.
+Layers, later ones win: configs/default.yaml, configs/dataset/NAME.yaml,
+configs/backbone/NAME.yaml, configs/method/NAME.yaml, the CONFIG.yaml files given, key=value
+overrides. The schema of the three components is read off their constructors, so an option exists in
+exactly one place. A file may name the components it is `for`.
 """
 
 from __future__ import annotations
@@ -32,10 +33,11 @@ ScenarioName = Literal["complete", "audio_missing", "visual_missing", "both_miss
 
 
 class Train(BaseModel):
-    """Optimisation. `init`: a checkpoint whose backbone and head are the start, or null for scratch;
-    `init_method`: and what it holds of the method.
+    """Optimisation.
 
-    `warmup`: share of all steps. `patience`: how many validations without a better one end the run.
+    `init`: a checkpoint whose backbone and head are the start, or null for scratch; `init_method`:
+    and what it holds of the method. `warmup`: share of all steps. `patience`: how many validations
+    without a better one end the run.
     """
 
     model_config = STRICT
@@ -70,7 +72,7 @@ class Train(BaseModel):
 
 
 class Evaluate(BaseModel):
-    """`scenarios` are evaluated after training, with the `checkpoint` that validated best or the last.
+    """`scenarios` are evaluated after training, with the best or the last `checkpoint`.
 
     `every`: epochs between two validations.
     """
@@ -196,7 +198,7 @@ def compose(files: str | Sequence[str] | None, overrides: list[str]) -> dict[str
 
 
 def made_for(layer: dict[str, Any], path: Path) -> dict[str, str]:
-    """Take `for: {backbone: pano_avqa}` out of a file's layer: kind -> the component it is made for."""
+    """Take `for: {backbone: pano_avqa}`, the components it is made for, out of a file's layer."""
     wanted = layer.pop("for", {})
     if not isinstance(wanted, dict) or not wanted.keys() <= REGISTRIES.keys():
         raise UsageError(f"configuration file {path}: 'for' must name a {', a '.join(REGISTRIES)} "
@@ -219,7 +221,7 @@ def is_for(path: Path, config: dict[str, Any]) -> bool:
 
 
 def for_these(layer: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
-    """The layer without the options it gives to a component that a later layer has exchanged for another."""
+    """The layer without its options of a component that a later layer has exchanged."""
     kept = dict(layer)
     for kind, name in names.items():
         written_for = layer.get(kind, {}).get("name", name)
@@ -241,7 +243,7 @@ def under_method(layer: dict[str, Any], sections: dict[str, type]) -> dict[str, 
 
 
 def validate(merged: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
-    """The configuration with its references filled in, checked by the schema of the chosen components."""
+    """The configuration, its references filled in, checked by the schema of its components."""
     model = schema(names)
     try:
         return model.model_validate(fill_in(merged, merged)).model_dump(mode="json")
@@ -265,7 +267,7 @@ def describe(error: dict[str, Any], model: type[BaseModel]) -> str:
 
 
 def beyond_defaults(config: dict[str, Any]) -> dict[str, Any]:
-    """A checked configuration without the options that have the default of their constructor; the names are kept."""
+    """A checked configuration without the options at the default of their constructor."""
     names = {kind: config[kind]["name"] for kind in REGISTRIES}
     kept = schema(names).model_validate(config).model_dump(mode="json", exclude_defaults=True)
     return kept | {kind: {"name": name, **kept.get(kind, {})} for kind, name in names.items()}
@@ -286,7 +288,7 @@ def to_yaml(config: dict[str, Any]) -> str:
 
 
 def with_defaults(saved: dict[str, Any]) -> dict[str, Any]:
-    """A saved configuration with the defaults of younger options; as it is where it is none any more."""
+    """A saved configuration with the defaults of younger options; as it is where it no longer fits."""
     try:
         return validate(saved, {kind: saved[kind]["name"] for kind in REGISTRIES})
     except (UsageError, KeyError, TypeError):
@@ -294,7 +296,7 @@ def with_defaults(saved: dict[str, Any]) -> dict[str, Any]:
 
 
 def override(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
-    """A checkpoint's configuration with key=value changes; the components themselves cannot be exchanged."""
+    """A checkpoint's configuration with key=value changes; the components cannot be exchanged."""
     layer = parse_overrides(overrides)
     for kind in REGISTRIES:
         if layer.get(kind, {}).get("name", config[kind]["name"]) != config[kind]["name"]:

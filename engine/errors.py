@@ -61,7 +61,7 @@ def run_guarded(main: Callable[[], None], resumable: bool = False) -> None:
     else:
         return
     print(f"error: {message}", file=sys.stderr, flush=True)
-    # Under torchrun the other processes may sit in a collective; leaving at once lets the launcher end them.
+    # Under torchrun others may sit in a collective; leaving at once lets the launcher end them.
     sys.exit(2) if alone else os._exit(2)
 
 

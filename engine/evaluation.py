@@ -1,4 +1,4 @@
-"""A model's answers in every scenario, as records; the one path for validation, test and every script."""
+"""A model's answers in every scenario, as records: for validation, test and every script."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ LONGEST = 150                # characters of a `variant`: a file's name has at m
 
 @torch.no_grad()
 def probabilities(model: nn.Module, batch: Batch, accelerator: Accelerator) -> Tensor:
-    """Of every answer, (B, A), or of every candidate, (B, M); UsageError where the model does not give numbers."""
+    """Of every answer, (B, A), or of every candidate, (B, M); UsageError where they are NaN."""
     net = accelerator.unwrap_model(model).eval()
     with accelerator.autocast():
         logits = net(batch.to(accelerator.device)).logits["complete"]
     shares = logits.float().softmax(dim=-1)
     if not bool(shares.isfinite().all()):
-        raise UsageError("the model answers with NaN: the training diverged, or the features are huge; train again with a "
-                         "smaller train.learning_rate or train.clip_norm, or give another checkpoint")
+        raise UsageError("the model answers with NaN: the training diverged, or the features are huge; train again "
+                         "with a smaller train.learning_rate, or give another checkpoint")
     return shares
 
 
@@ -65,7 +65,8 @@ class Evaluator:
             for row, index, sure in zip(batch.row.tolist(), choice.tolist(), confidence.tolist(), strict=True):
                 q = by_row[row]
                 prediction = (q.texts or self.vocabulary.answers)[index]
-                records.append(Record(row, q.question_id, q.video_id, q.type, scenario.name, prediction, q.answer, sure))
+                records.append(Record(row, q.question_id, q.video_id, q.type, scenario.name, prediction, q.answer,
+                                      sure))
         return sorted(gather_object(records), key=lambda r: r.row)
 
     def evaluate(self, split: str, scenarios: list[Scenario]) -> tuple[dict[str, Any], list[Record]]:
@@ -98,7 +99,7 @@ def variant(checkpoint: Path, split: str, changed: list[str]) -> str:
 
 def write_results(folder: Path, header: dict[str, Any], results: dict[str, Any], records: list[Record],
                   suffix: str = "") -> str:
-    """Write results.json and predictions.jsonl, `suffix` (`variant`) before the ending; returns a line on it.
+    """Write results.json and predictions.jsonl, with the `variant` as `suffix`; returns a line on it.
 
     Scenarios evaluated earlier, after the same epoch, are kept.
     """

@@ -1,4 +1,4 @@
-"""Run logs: TensorBoard with every named loss, the progress of a loop, the environment of the run."""
+"""TensorBoard with every named loss, the progress of a loop, the environment of a run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def environment(device: torch.device, processes: int) -> dict[str, Any]:
 
 
 def code_version() -> str | None:
-    """The commit of the code, with a mark where the working tree differs; None outside a git checkout."""
+    """The commit of the code, marked where the working tree differs; None outside a checkout."""
     try:
         command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
@@ -44,7 +44,7 @@ def code_version() -> str | None:
 
 
 class Progress(tqdm):
-    """A bar over `total` batches on a terminal; elsewhere, such as in a log file, a line every minute."""
+    """A bar over `total` batches on a terminal; elsewhere a line every minute."""
 
     postfix = None           # the bar of a log file has none of its own
 
@@ -64,8 +64,9 @@ class Progress(tqdm):
 
 
 class LossLog:
-    """Means of every named term since the last point, to TensorBoard every `every` steps and over the
-    epoch, with the learning rate and the seconds of a step.
+    """Means of every named loss term, to TensorBoard every `every` steps, and over the epoch.
+
+    The learning rate and the seconds of a step stand beside them.
 
     Terms are summed on the device; the host waits for them only when a point is due.
     """

@@ -31,7 +31,7 @@ from models.objective import check_finite, total_loss
 
 
 class Trainer:
-    """One run: `fit` trains (or continues) and leaves checkpoints, `test` evaluates the best one."""
+    """One run: `fit` trains (or continues) and leaves checkpoints, `test` evaluates the best."""
 
     def __init__(self, config: dict[str, Any], folder: Path, data, vocabulary: Vocabulary, spec: DataSpec) -> None:
         self.config, self.folder, self.data, self.vocabulary, self.spec = config, folder, data, vocabulary, spec
@@ -80,21 +80,21 @@ class Trainer:
             tqdm.write(text)
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Continue from the last finished epoch; the run folder must belong to this configuration and these data."""
+        """Continue from the last finished epoch of a run of this configuration on these data."""
         check_same_run(state["config"], self.config, self.last)
         check_same_data(state, self.vocabulary, self.spec, self.annotations, self.last)
         load_weights(self.accelerator.unwrap_model(self.model), state["model"], self.last)
         try:
             self.optimiser.load_state_dict(state["optimiser"])
             self.schedule.load_state_dict(state["schedule"])
-            self.epoch, self.step = state["epoch"], state["step"]
-            self.best_score, self.history = state["best_score"], state["history"]
+            self.epoch, self.step = state["epoch"], int(state["step"])
+            self.best_score, self.history = float(state["best_score"]), list(state["history"])
             runtime.restore_random_state(state["random"][min(self.accelerator.process_index, len(state["random"]) - 1)])
+            if self.main:            # a run killed before its log was written has lost a line of it
+                write_jsonl(self.folder / "metrics.jsonl", self.history)
         except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise UsageError(f"{self.last} cannot be continued, its optimiser, schedule or log is damaged ({error}); "
                              "delete it to train again") from error
-        if self.main:                # a run killed before its log was written has lost a line of it
-            write_jsonl(self.folder / "metrics.jsonl", self.history)
         self.log(f"continuing {self.folder} after epoch {self.epoch}")
 
     def fit(self) -> None:
@@ -193,7 +193,7 @@ class Trainer:
         return {"total": total, **terms}
 
     def validate(self) -> dict[str, float]:
-        """Accuracy per scenario on the validation split, and the mean that selects the best checkpoint."""
+        """Accuracy per scenario on the validation split, and the mean that selects the best."""
         names = list(dict.fromkeys([*self.config["train"]["select_by"], *self.config["evaluate"]["scenarios"]]))
         state = runtime.random_state()
         results, _ = self.evaluator.evaluate("val", [SCENARIOS[name] for name in names])
@@ -204,7 +204,7 @@ class Trainer:
         return {**accuracy, "selection": sum(accuracy[name] for name in chosen) / len(chosen)}
 
     def save(self, improved: bool) -> None:
-        """`last` after every epoch, `best` when validation improved, and the log as one whole file."""
+        """`last` after every epoch, `best` when validation improved, and the log."""
         random = gather_object([runtime.random_state()])     # one entry per process
         if self.main:
             state = {
@@ -214,14 +214,14 @@ class Trainer:
                 "epoch": self.epoch, "step": self.step, "best_score": self.best_score, "history": self.history,
                 "random": random, "annotations": self.annotations,
             }
-            if improved:     # before `last`, so that a run cut off between the two repeats the epoch, not loses it
+            if improved:     # before `last`: a run cut off between the two repeats the epoch
                 save_checkpoint(self.best, state)
             save_checkpoint(self.last, state)
             write_jsonl(self.folder / "metrics.jsonl", self.history)
         self.accelerator.wait_for_everyone()
 
     def test(self) -> None:
-        """Evaluate the best (or the last) checkpoint on the test split; print the table, write the result files."""
+        """Evaluate the best (or the last) checkpoint on the test split; print and write the results."""
         which = self.config["evaluate"]["checkpoint"]
         path = self.best if which == "best" else self.last
         state = load_checkpoint(path)

@@ -1,4 +1,4 @@
-"""The official evaluation protocol, in which nothing is missing: the modality is there, with noise added."""
+"""The official evaluation protocol: nothing is missing, the modality is there with noise added."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from engine.metrics import Record
 from models.avqa import AVQAModel, Output
 
 RELEASED_NOISE = "released_noise"
-# Standard deviation of the noise on (audio, visual) in the official evaluation code, by what it calls missing.
+# Standard deviation of the official code's noise on (audio, visual), by what it calls missing.
 NOISE_SCALE = {"audio": (0.3, 0.0), "visual": (0.0, 0.7), "both": (0.5, 0.5)}
-NOTHING_MISSING = ("protocol released_noise: the modality is NOT missing. Its real features, with noise added, reach the "
-                   "answer, as in the official evaluation code. Not comparable with a missing modality.")
+NOTHING_MISSING = ("protocol released_noise: the modality is NOT missing. Its real features, with noise added, reach "
+                   "the answer, as in the official evaluation code. Not comparable with a missing modality.")
 
 
 class NoisedReal(nn.Module):
@@ -30,7 +30,8 @@ class NoisedReal(nn.Module):
     def __init__(self, model: AVQAModel, scale: tuple[float, float]) -> None:
         super().__init__()
         if not hasattr(model.method, "refine_noised_real"):
-            raise UsageError("--protocol released_noise exists for checkpoints of method=rmm_avr and method=released only")
+            raise UsageError("--protocol released_noise exists for checkpoints of method=rmm_avr and method=released "
+                             "only")
         self.model, self.scale = model, scale
 
     def forward(self, batch: Batch) -> Output:
@@ -53,7 +54,7 @@ class UnhiddenData:
 
 @dataclass
 class Unhidden:
-    """Questions whose batches say what `scenario` takes away, and hold the real features of it nevertheless."""
+    """Questions whose batches mark what `scenario` takes away, and hold its real features."""
 
     questions: QuestionSet
     scenario: Scenario

@@ -1,4 +1,4 @@
-"""A checkpoint back to life: model, data and vocabulary as they were trained, with the user's overrides."""
+"""A checkpoint back to life: model, data and vocabulary as trained, with the user's overrides."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LARGEST = 2 ** 20            # of the sizes of a model, far beyond any
 class Trained:
     """A model on the CPU, and what it was trained with.
 
-    `changed`: those of the user's overrides that say something else than the checkpoint.
+    `changed`: those of the user's overrides that differ from the checkpoint.
     """
 
     model: AVQAModel
@@ -42,7 +42,7 @@ class Trained:
 class Restored(Trained):
     """A trained model on the configured device, with its data.
 
-    `data` is an instance of the configured data set, checked against the shapes the model was built for.
+    `data`: the configured data set, checked against the shapes the model was built for.
     """
 
     data: Any

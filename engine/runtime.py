@@ -26,14 +26,14 @@ def make_accelerator(runtime: dict[str, Any]) -> Accelerator:
         raise UsageError("runtime.device=cuda was asked for, but this PyTorch sees no CUDA device; use "
                          "runtime.device=auto or install a CUDA build of torch")
     on_cpu = wanted == "cpu" or not torch.cuda.is_available()
-    # A method may leave parameters out of a batch (no valid negative, nothing absent), so DDP must look for them.
+    # A batch may leave parameters out (no valid negative, nothing absent): DDP must look for them.
     handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)]
     return Accelerator(cpu=on_cpu, mixed_precision="bf16" if runtime["bf16"] else "no", kwargs_handlers=handlers)
 
 
 @contextmanager
 def alone_in_run(folder: Path) -> Iterator[None]:
-    """Hold a run folder for one training, by the first of its processes; delete what dead ones left there."""
+    """Hold a run folder by the first process of a training; delete what dead ones left there."""
     if int(os.environ.get("RANK", 0)) > 0:
         yield
         return
@@ -50,7 +50,7 @@ def refuse_huge_batch(section: str, size: int, questions: int, spec: DataSpec) -
 
 
 def seed_everything(seed: int) -> None:
-    """Python, NumPy and torch; the same on every process, so that all start from the same weights."""
+    """Python, NumPy and torch, alike on every process: all start from the same weights."""
     set_seed(seed)
 
 

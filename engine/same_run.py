@@ -1,4 +1,4 @@
-"""Whether a run folder holds the run that is asked for: its configuration, its vocabulary, its questions."""
+"""Whether a run folder holds the run asked for: configuration, vocabulary, questions."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def digest(questions: list) -> str:
 
 def check_same_data(saved: dict[str, Any], vocabulary: Vocabulary, spec: DataSpec, annotations: dict[str, str],
                     path: Path) -> None:
-    """A run continues on the data it was trained on; a checkpoint from before the digests has none to compare."""
-    was = saved.get("annotations", {})
+    """A run continues on the data it was trained on; a checkpoint may be older than the digests."""
+    was = saved["annotations"] if isinstance(saved.get("annotations"), dict) else {}
     changed = [f"the annotations of {split}" for split, now in annotations.items() if was.get(split, now) != now]
     changed += [f"the {name} of its vocabulary" for name, now in vocabulary.to_dict().items()
                 if saved["vocabulary"].get(name) != now]
     changed += [f"{name} (was {shown(saved['spec'][name])}, now {shown(now)})" for name, now in asdict(spec).items()
                 if saved["spec"].get(name, now) != now]
     if changed:
-        raise UsageError(f"{path} was trained on other data; changed: {', '.join(changed)}. Restore the data, or choose "
-                         "another folder with run.name=NAME, or delete that one")
+        raise UsageError(f"{path} was trained on other data; changed: {', '.join(changed)}. Restore the data, or "
+                         "choose another folder with run.name=NAME, or delete that one")
 
 
 def check_same_run(saved: dict[str, Any], config: dict[str, Any], path: Path) -> None:

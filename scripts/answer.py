@@ -1,7 +1,7 @@
 """Ask one question about one video: python scripts/answer.py --checkpoint RUN --video clip.mp4 --question "..."
 
-Prints the most probable answers and which modality was missing. A clip without a sound track or without a picture is
-answered too; --mute and --blank take one away from a clip that has both.
+Prints the most probable answers and which modality was missing. A clip without a sound track or
+without a picture is answered too; --mute and --blank take one away from a clip that has both.
 """
 
 from __future__ import annotations
@@ -68,10 +68,11 @@ def encode_question(text: str, vocabulary: Vocabulary) -> torch.Tensor:
     unknown = [word for word in words if word not in vocabulary.word_index]
     for word in unknown:
         near = difflib.get_close_matches(word, vocabulary.words[1:], n=1, cutoff=0.6)
-        print(f"note: '{word}' is outside the vocabulary and is ignored" + (f"; did you mean '{near[0]}'?" if near else ""))
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        print(f"note: '{word}' is outside the vocabulary and is ignored{hint}")
     if len(unknown) == len(words):
-        raise UsageError("--question holds no word of the vocabulary the checkpoint was trained on; such words are, for "
-                         f"example: {', '.join(vocabulary.words[1:9])}")
+        raise UsageError("--question holds no word of the vocabulary the checkpoint was trained on; such words are, "
+                         f"for example: {', '.join(vocabulary.words[1:9])}")
     if len(words) > vocabulary.length:
         print(f"note: only the first {vocabulary.length} words are read, the longest question of the training data")
     return torch.tensor([vocabulary.encode_words(tuple(words))])
@@ -99,8 +100,8 @@ def features_of(clip: Clip, config: dict[str, Any], spec: DataSpec, weights: dic
     return streams, presence
 
 
-def text_features(question: str, spec: DataSpec, weights: dict[str, Path], device: torch.device) -> dict[str, torch.Tensor]:
-    """What CLIP reads, as the fields of a batch; nothing where the checkpoint was trained without."""
+def text_features(question: str, spec: DataSpec, weights: dict[str, Path], device: torch.device) -> dict[str, Tensor]:
+    """What CLIP reads, as the fields of a batch; nothing where the checkpoint needs none."""
     if not spec.text_channels:
         return {}
     from dataset.extract.clip import ClipWords  # here, or every answer would wait for transformers
@@ -118,7 +119,7 @@ def print_presence(presence: Tensor, method: str, taken: tuple[bool, bool]) -> N
         there, total = int(presence[..., modality].sum()), presence.shape[1]
         state = f"{there} of {total} segments present" if there else "missing"
         cause = f" (taken away by --{('mute', 'blank')[modality]})" if taken[modality] else ""
-        left = {0: f"; method={method} answers without it", total: ""}.get(there, f"; method={method} does without the rest")
+        left = "" if there == total else f"; method={method} answers without {'the rest' if there else 'it'}"
         print(f"{name}: {'present' if there == total else state}{cause}{left}")
 
 

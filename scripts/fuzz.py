@@ -93,10 +93,11 @@ class Damage:
         if self.rng.random() < 0.4:
             return self.any_file(path)
         lines = path.suffix == ".jsonl"
-        content = [json.loads(line) for line in path.read_text().splitlines()] if lines else json.loads(path.read_text())
-        content = self.inside(content, VALUES)
+        text = path.read_text()
+        content = self.inside(list(map(json.loads, text.splitlines())) if lines else json.loads(text), VALUES)
+        lines = lines and isinstance(content, list)
         path.unlink()
-        path.write_text("\n".join(map(json.dumps, content)) if lines and isinstance(content, list) else json.dumps(content))
+        path.write_text("\n".join(map(json.dumps, content)) if lines else json.dumps(content))
 
     def checkpoint(self, path: Path) -> None:
         if self.rng.random() < 0.3:
@@ -131,8 +132,8 @@ class Damage:
 
 
 def train(folder: Path, *extra: str) -> Command:
-    return ["main_train.py", f"dataset.root={folder / 'data'}", "dataset=music_avqa", "dataset.stride=1", "method=plain",
-            *extra, f"run.root={folder / 'runs'}", *SHORT]
+    return ["main_train.py", f"dataset.root={folder / 'data'}", "dataset=music_avqa", "dataset.stride=1",
+            "method=plain", *extra, f"run.root={folder / 'runs'}", *SHORT]
 
 
 def test(folder: Path, *extra: str) -> Command:
@@ -141,14 +142,15 @@ def test(folder: Path, *extra: str) -> Command:
 
 def answer(folder: Path, *extra: str) -> Command:
     weights = [f"{name}={folder / 'none'}" for name in ("vggish", "res18_14x14")]      # so that none are downloaded
-    return ["scripts/answer.py", "--checkpoint", str(folder / "runs/r"), "--video", str(folder / "clip.mp4"), "--question",
-            "Is there a cello?", *extra, "--weights", *weights]
+    return ["scripts/answer.py", "--checkpoint", str(folder / "runs/r"), "--video", str(folder / "clip.mp4"),
+            "--question", "Is there a cello?", *extra, "--weights", *weights]
 
 
 def overrides(damage: Damage) -> Command:
     text, folder = damage.override(), damage.folder
-    return damage.rng.choice([train(folder, text), test(folder, text), ["scripts/reproduce.py", "table4", text, "--plan",
-                             "--untimed"], ["scripts/check_dataset.py", str(folder / "data"), text]])
+    check = ["scripts/check_dataset.py", str(folder / "data"), text]
+    plan = ["scripts/reproduce.py", "table4", text, "--plan", "--untimed"]
+    return damage.rng.choice([train(folder, text), test(folder, text), check, plan])
 
 
 def configurations(damage: Damage) -> Command:
@@ -201,12 +203,14 @@ def clips(damage: Damage) -> Command:
 
 def words(damage: Damage) -> Command:
     option = damage.rng.choice(["--question", "--top", "--device", "--video"])
-    return damage.rng.choice([answer(damage.folder, "--mute", "--blank", option, damage.rng.choice(TEXTS)),
-                              test(damage.folder, damage.rng.choice(["--ratio", "--segments"]), damage.rng.choice(TEXTS))])
+    share, text = damage.rng.choice(["--ratio", "--segments"]), damage.rng.choice(TEXTS)
+    asked = answer(damage.folder, "--mute", "--blank", option, text)
+    return damage.rng.choice([asked, test(damage.folder, share, text)])
 
 
 KINDS: dict[str, Callable[[Damage], Command]] = {kind.__name__: kind for kind in (
-    overrides, configurations, checkpoints, continued, results, annotations, features, manifests, journals, clips, words)}
+    overrides, configurations, checkpoints, continued, results, annotations, features, manifests, journals, clips,
+    words)}
 
 
 def make_template(folder: Path) -> None:
@@ -272,7 +276,7 @@ def one_case(kind: str, rng: random.Random, template: Path, folder: Path) -> tup
 
 
 def fuzz(out: Path, seed: int, cases: Iterable[int], kinds: list[str]) -> tuple[Counter, list[Path]]:
-    """Run `cases` by number: how often each kind ended with which code, and the folders of what did not end well."""
+    """Run `cases` by number: how often each kind ended with which code, and the folders of bad ends."""
     def stop(*_: object) -> None:
         raise Hang
 

@@ -120,8 +120,9 @@ def wrong_weight(state):
 
 
 @pytest.mark.parametrize("damage", [
-    lambda state: state.update(model=[]), lambda state: state.update(config="x"), lambda state: state.update(epoch=None),
-    lambda state: state["config"].update(method=[1]), lambda state: state["vocabulary"].update(words=3),
+    lambda state: state.update(model=[]), lambda state: state.update(config="x"),
+    lambda state: state.update(epoch=None), lambda state: state["config"].update(method=[1]),
+    lambda state: state["vocabulary"].update(words=3),
     lambda state: state["vocabulary"]["words"].pop(), lambda state: state["spec"].update(segments="many"),
     lambda state: state["spec"].update(segments=-1), lambda state: state.update(format=3), wrong_weight,
 ])
@@ -224,6 +225,6 @@ def test_tensorboard_has_rate_time_oracle_and_floor(in_process, tmp_path):
 
 def test_test_sh_reads_a_path_from_where_the_user_stands(train, folder):
     assert train()[0] == 0
-    done = subprocess.run(["bash", str(ROOT / "test.sh"), folder.name, "--missing", "none"], cwd=folder.parent, text=True,
-                          capture_output=True, timeout=300, env={**os.environ, "PYTHON": sys.executable})
+    done = subprocess.run(["bash", str(ROOT / "test.sh"), folder.name, "--missing", "none"], cwd=folder.parent,
+                          text=True, capture_output=True, timeout=300, env={**os.environ, "PYTHON": sys.executable})
     assert done.returncode == 0 and str(folder / "best.pt") in done.stdout, done.stderr

@@ -11,8 +11,8 @@ from engine.layers import fill_in, overlay, parse_yaml
 PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.binary(max_size=4)
 VALUES = st.recursive(PLAIN, lambda inner: st.lists(inner, max_size=3)
                       | st.dictionaries(st.text(max_size=5), inner, max_size=3))
-KEYS = ["train.epochs", "train.select_by", "run.name", "rmm", "rmm.slots", "method", "dataset", "backbone.name", "train",
-        "for"]
+KEYS = ["train.epochs", "train.select_by", "run.name", "rmm", "rmm.slots", "method", "dataset", "backbone.name",
+        "train", "for"]
 
 
 @settings(deadline=None, max_examples=150)
