@@ -49,6 +49,7 @@ def load_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
                          f"({type(error).__name__}); delete it or give another one") from error
     state = state if isinstance(state, dict) else {}
     lacking = [key for key, kind in REQUIRED.items() if not isinstance(state.get(key), kind)]
+    lacking = lacking or [f"config.{k}" for k, v in state["config"].items() if not isinstance(v, dict)]
     if lacking or state["format"] not in (1, FORMAT):
         raise UsageError(f"checkpoint {path} is not a checkpoint of this version (expected format {FORMAT}; lacks "
                          f"{', '.join(lacking) or 'nothing'}); train again or give another one")

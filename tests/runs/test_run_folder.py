@@ -122,7 +122,7 @@ def wrong_weight(state):
 @pytest.mark.parametrize("damage", [
     lambda state: state.update(model=[]), lambda state: state.update(config="x"),
     lambda state: state.update(epoch=None), lambda state: state["config"].update(method=[1]),
-    lambda state: state["vocabulary"].update(words=3),
+    lambda state: state["config"].update(method=torch.zeros(2)), lambda state: state["vocabulary"].update(words=3),
     lambda state: state["vocabulary"]["words"].pop(), lambda state: state["spec"].update(segments="many"),
     lambda state: state["spec"].update(segments=-1), lambda state: state.update(format=3), wrong_weight,
 ])
