@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint with a modality missing. Configuration and vocabulary come from the checkpoint itself."""
+"""Evaluate a checkpoint with a modality missing; configuration and vocabulary are its own."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 
 from dataset import SCENARIOS
 from engine.errors import UsageError, run_guarded
-from engine.evaluation import NOTHING_MISSING, RELEASED_NOISE, evaluate, report, unknown_answers, variant
-from engine.metrics import table
-from engine.restore import restore
+from engine.evaluation import variant, write_results
+from engine.metrics import notes, table
+from engine.released_noise import NOTHING_MISSING, RELEASED_NOISE, NoisedEvaluator
+from engine.restore import checkpoint_in, restore
 
 MISSING = {"none": ["complete"], "audio": ["audio_missing"], "visual": ["visual_missing"], "both": ["both_missing"],
            "all": ["complete", "audio_missing", "visual_missing", "both_missing"]}
@@ -20,11 +21,13 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, help="checkpoint or run folder; default: the latest run under runs/")
     parser.add_argument("--missing", choices=MISSING, help="default: complete, audio missing and visual missing")
-    parser.add_argument("--ratio", type=float, default=1.0, help="share of questions that lose the modality (default 1)")
-    parser.add_argument("--segments", type=float, help="share of each such question's segments that is lost (default all)")
+    parser.add_argument("--ratio", type=float, default=1.0,
+                        help="share of questions that lose the modality (default 1)")
+    parser.add_argument("--segments", type=float,
+                        help="share of each such question's segments that is lost (default all)")
     parser.add_argument("--protocol", choices=("missing", RELEASED_NOISE), default="missing",
-                        help="released_noise: what the official evaluation code does, in which the modality is not missing "
-                        "but noisy; results are named and marked so")
+                        help="released_noise: what the official evaluation code does, in which the modality is not "
+                        "missing but noisy; results are named and marked so")
     parser.add_argument("--split", choices=("val", "test"), default="test")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as dataset.root=DIR runtime.device=cpu")
     return parser.parse_intermixed_args()
@@ -33,14 +36,14 @@ def parse() -> argparse.Namespace:
 def find_checkpoint(given: Path | None) -> Path:
     """A file as it is; of a folder its best checkpoint; of nothing the latest run's."""
     if given is None:
-        found = sorted(Path("runs").glob("*/best.pt"), key=lambda p: p.stat().st_mtime)
-        if not found:
+        checkpoints = sorted(Path("runs").glob("*/best.pt"), key=lambda p: p.stat().st_mtime)
+        if not checkpoints:
             raise UsageError("no run with a best.pt under runs/; train one with bash train.sh or give --checkpoint P")
-        return found[-1]
-    return given / "best.pt" if given.is_dir() else given
+        return checkpoints[-1]
+    return checkpoint_in(given)
 
 
-def scenarios(arguments: argparse.Namespace, default: list[str]):
+def choose_scenarios(arguments: argparse.Namespace, default: list[str]):
     for option, value in (("--ratio", arguments.ratio), ("--segments", arguments.segments)):
         if value is not None and not 0 <= value <= 1:
             raise UsageError(f"{option} must be a share between 0 and 1, got {value}")
@@ -56,18 +59,20 @@ def main() -> None:
     arguments = parse()
     path = find_checkpoint(arguments.checkpoint)
     run = restore(path, arguments.overrides)
-    config, vocabulary = run.config, run.vocabulary
-    results, records = evaluate(run.model, run.data, arguments.split, scenarios(arguments, config["evaluate"]["scenarios"]),
-                                vocabulary, run.accelerator, config["evaluate"]["batch_size"],
-                                config["runtime"]["workers"], arguments.protocol)
+    config, split = run.config, arguments.split
+    scenarios = choose_scenarios(arguments, config["evaluate"]["scenarios"])
+    evaluator = run.evaluator
+    if arguments.protocol == RELEASED_NOISE:
+        evaluator = NoisedEvaluator(**vars(evaluator))
+    results, records = evaluator.evaluate(split, scenarios)
     if run.accelerator.is_main_process:
-        header = {"config": config, "checkpoint": str(path), "epoch": run.epoch,
-                  "seed": config["train"]["seed"], "split": arguments.split}
-        print(f"{arguments.split}, {path}, epoch {run.epoch}\n{table(results)}\n"
-              f"{unknown_answers(records, vocabulary)}")
+        header = {"config": config, "checkpoint": str(path), "epoch": run.epoch, "seed": config["train"]["seed"],
+                  "split": split}
+        print("\n".join([f"{split}, {path}, epoch {run.epoch}", table(results),
+                         *notes(results, records, run.vocabulary.answers)]))
         if arguments.protocol == RELEASED_NOISE:
             print(f"WARNING: {NOTHING_MISSING}")
-        report(path.parent, header, results, records, print, variant(path, arguments.split, run.changed))
+        print(write_results(path.parent, header, results, records, variant(path, split, run.changed)))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,14 @@
-"""Train a model, evaluate it, print the table. An interrupted run continues when the same command is given again."""
+"""Train a model, evaluate it, print the table.
+
+An interrupted run continues when the same command is given again.
+"""
 
 from __future__ import annotations
 
 import argparse
 
 from dataset import SCENARIOS, build_dataset
+from engine import runtime
 from engine.config import compose, run_folder, to_yaml
 from engine.errors import run_guarded
 from engine.loop import Trainer
@@ -27,13 +31,14 @@ def main() -> None:
     config = compose([a for a in arguments if "=" not in a], [a for a in arguments if "=" in a])
     folder = run_folder(config)
     data = build_dataset(config["dataset"])
-    for split in ("train", "val", "test"):       # a missing file is told now, not after hours of training
+    for split in ("train", "val", "test"):       # fail on a missing file now, not after hours
         data.check_files(split, SCENARIOS["complete"])
     vocabulary = data.vocabulary()
-    trainer = Trainer(config, folder, data, vocabulary, data.spec(vocabulary))
-    trainer.say(f"{to_yaml(config)}run folder: {folder}")
-    trainer.fit()
-    trainer.test()
+    with runtime.alone_in_run(folder):
+        trainer = Trainer(config, folder, data, vocabulary, data.spec(vocabulary))
+        trainer.log(f"{to_yaml(config)}run folder: {folder}")
+        trainer.fit()
+        trainer.test()
 
 
 if __name__ == "__main__":

@@ -1,85 +1,107 @@
-"""Checkpoints: weights, optimiser, schedule, random states, vocabulary and configuration in one file."""
+"""Checkpoints: weights, states of the training, vocabulary and configuration in one file."""
 
 from __future__ import annotations
 
-import pickle
-import zipfile
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-from dataset.files import write_whole
+from dataset.files import refuse_special, write_whole
 from engine.errors import UsageError
 from engine.legacy import upgrade
 
 FORMAT = 2
-# What torch.load raises on a file that is damaged, or holds more than tensors and plain values.
-UNREADABLE = (RuntimeError, pickle.UnpicklingError, EOFError, zipfile.BadZipFile, ValueError, KeyError)
-REQUIRED = ("format", "config", "vocabulary", "spec", "model", "epoch")
+UNREADABLE = Exception       # of a damaged file, or one of another kind, torch and pickle raise nearly anything
+REQUIRED = {"format": int, "config": dict, "vocabulary": dict, "spec": dict, "model": dict, "epoch": int}
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write `state` whole or not at all; an earlier checkpoint survives a failure."""
     try:
         write_whole(path, lambda temporary: torch.save({"format": FORMAT, **state}, temporary))
-    except RuntimeError as error:      # torch reports a full disk as a RuntimeError of its zip writer
-        raise UsageError(f"cannot write the checkpoint {path}: {str(error).splitlines()[0]}; free some space and run "
-                         "the same command again, it continues from the last finished epoch") from error
+    except OSError as error:
+        error.filename = str(path)
+        raise
+    except RuntimeError as error:      # what torch makes of a full disk
+        free = shutil.disk_usage(path.parent).free
+        needed = sum(t.nbytes for t in state["model"].values()) * (3 if "optimiser" in state else 1)
+        hint = "; free some space and run the same command again" if free < needed else ""
+        raise UsageError(f"cannot write the checkpoint {path}: {str(error).splitlines()[0]}{hint}") from error
 
 
 def load_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
-    """Read a checkpoint on the CPU. Nothing but tensors and plain values is unpickled (`weights_only`).
+    """Read a checkpoint on the CPU; nothing but tensors and plain values is unpickled.
 
-    With `mmap` a tensor is read from the file when it is used, which is less where few of them are.
+    With `mmap` a tensor is read from the file when it is used. UsageError naming the file.
     """
+    refuse_special(path)
     if not path.is_file():
         raise UsageError(f"checkpoint {path} does not exist; give a run folder or a file such as runs/NAME/best.pt")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except OSError:
+        raise
     except UNREADABLE as error:
         raise UsageError(f"checkpoint {path} is damaged or not a checkpoint of this project "
                          f"({type(error).__name__}); delete it or give another one") from error
-    lacking = [k for k in REQUIRED if not isinstance(state, dict) or k not in state]
-    if not lacking and state["format"] == 1:
-        try:
-            state = {**upgrade(state), "format": FORMAT}
-        except (KeyError, TypeError, AttributeError) as error:
-            raise UsageError(f"checkpoint {path} is damaged: its configuration lacks {error}; give another one") from error
-    if lacking or state["format"] != FORMAT:
+    state = state if isinstance(state, dict) else {}
+    lacking = [key for key, kind in REQUIRED.items() if not isinstance(state.get(key), kind)]
+    lacking = lacking or [f"config.{k}" for k, v in state["config"].items() if not isinstance(v, dict)]
+    if lacking or state["format"] not in (1, FORMAT):
         raise UsageError(f"checkpoint {path} is not a checkpoint of this version (expected format {FORMAT}; lacks "
                          f"{', '.join(lacking) or 'nothing'}); train again or give another one")
+    bad = [k for k, v in state["model"].items() if not isinstance(v, Tensor) or v.layout != torch.strided]
+    if bad:
+        raise UsageError(f"checkpoint {path} is damaged: its weight {bad[0]!r} is no tensor; give another one")
+    if state["format"] == 1:
+        try:
+            state = {**upgrade(state), "format": FORMAT}
+        except UNREADABLE as error:
+            raise UsageError(f"checkpoint {path} is damaged: its configuration lacks {error}; give another "
+                             "one") from error
     return state
 
 
-def load_weights(model: torch.nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
-    """Every entry must fit; the error names the first that does not."""
+def load_weights(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Every entry must fit and be finite; the error names the first that is not."""
     try:
         model.load_state_dict(state, strict=True)
-    except RuntimeError as error:
+    except UNREADABLE as error:
         detail = " ".join(str(error).split())[:300]
         raise UsageError(f"checkpoint {path} is of another configuration: {detail}") from error
+    check_finite(model, path)
 
 
-def start_from(model: torch.nn.Module, state: dict[str, Any], vocabulary: dict[str, Any], path: Path,
+def check_finite(model: nn.Module, path: Path) -> None:
+    """UsageError naming the first of the weights from `path` that is NaN or infinite."""
+    for name, value in model.state_dict().items():
+        if not bool(value.isfinite().all()):
+            raise UsageError(f"checkpoint {path} cannot be used: its weight '{name}' holds NaN or infinity, the "
+                             "training diverged; train again with a smaller train.learning_rate")
+
+
+def start_from(model: nn.Module, state: dict[str, Any], vocabulary: dict[str, Any], path: Path,
                method: bool = False) -> str:
-    """Take backbone and head from another run's checkpoint; returns what was taken and what stays fresh.
+    """Take backbone and head from another run's checkpoint; returns a line on what was taken.
 
     `method`: and of the method all that has the same name and shape there.
     """
     if state["vocabulary"] != vocabulary:
-        raise UsageError(f"train.init={path} was trained with another vocabulary (its {len(state['vocabulary']['words'])}"
-                         f" words, {len(state['vocabulary']['answers'])} answers); train it on this data set first")
+        raise UsageError(f"train.init={path} was trained with another vocabulary; train it on this data set first")
     own = model.state_dict()
+    fitting = {k for k in own if k in state["model"] and state["model"][k].shape == own[k].shape}
     wanted = {k for k in own if k.startswith(("backbone.", "head."))}
-    unfit = [k for k in sorted(wanted) if k not in state["model"] or state["model"][k].shape != own[k].shape]
+    unfit = sorted(wanted - fitting)
     if unfit:
         raise UsageError(f"train.init={path} does not fit this backbone: '{unfit[0]}' is missing or of another shape")
     if method:
-        shared = {k for k in own if k in state["model"] and state["model"][k].shape == own[k].shape}
-        if shared <= wanted:
+        if fitting <= wanted:
             raise UsageError(f"train.init={path} holds nothing of this method; set train.init_method=false")
-        wanted |= shared
+        wanted = fitting
     model.load_state_dict({k: state["model"][k] for k in wanted}, strict=False)
+    check_finite(model, path)
     parts = "backbone, head and method" if method else "backbone and head"
     return f"{len(wanted)} tensors of {parts} from {path}; {len(own) - len(wanted)} of the method start fresh"

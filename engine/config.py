@@ -1,8 +1,9 @@
 """Three names plus overrides to one checked configuration.
 
-Layers, later ones win: configs/default.yaml, configs/dataset/NAME.yaml, configs/backbone/NAME.yaml,
-configs/method/NAME.yaml, the CONFIG.yaml files given, key=value overrides. The schema of the three components is read off
-their constructors, so an option exists in exactly one place. A file may say what it is `for`.
+Layers, later ones win: configs/default.yaml, configs/dataset/NAME.yaml,
+configs/backbone/NAME.yaml, configs/method/NAME.yaml, the CONFIG.yaml files given, key=value
+overrides. The schema of the three components is read off their constructors, so an option exists in
+exactly one place. A file may name the components it is `for`.
 """
 
 from __future__ import annotations
@@ -10,31 +11,33 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
-from yaml import YAMLError
 
 from dataset import DATASETS
-from engine.errors import UsageError
+from dataset.files import refuse_special
+from engine.errors import SHOWN, UsageError, shown
+from engine.layers import fill_in, overlay, parse_override, parse_yaml
 from models import BACKBONES, METHODS, resolve
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 REGISTRIES = {"dataset": DATASETS, "backbone": BACKBONES, "method": METHODS}
-STRICT = ConfigDict(extra="forbid")
-Positive = Annotated[int, Field(ge=1)]
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+Positive = Annotated[int, Field(ge=1, lt=2 ** 31)]
+MISTAKES = 5                 # of a configuration that are listed at once
 ScenarioName = Literal["complete", "audio_missing", "visual_missing", "both_missing"]
 
 
 class Train(BaseModel):
-    """Optimisation. `init`: a checkpoint whose backbone and head are the start, or null for scratch; `init_method`: and
-    what it holds of the method.
+    """Optimisation.
 
-    `warmup`: share of all steps. `patience`: how many validations without a better one end the run.
+    `init`: a checkpoint whose backbone and head are the start, or null for scratch; `init_method`:
+    and what it holds of the method. `warmup`: share of all steps. `patience`: how many validations
+    without a better one end the run.
     """
 
     model_config = STRICT
@@ -62,16 +65,17 @@ class Train(BaseModel):
     def options_act(self) -> Train:
         """An option of an optimiser that is not chosen would be a mistake without a trace."""
         if self.momentum and self.optimiser != "sgd":
-            raise ValueError(f"train.momentum={self.momentum} needs train.optimiser=sgd, found "
-                             f"{self.optimiser}")
+            raise ValueError(f"train.momentum={self.momentum} needs train.optimiser=sgd, got {self.optimiser}")
         if self.beta2 != 0.999 and self.optimiser == "sgd":
-            raise ValueError(f"train.beta2={self.beta2} needs train.optimiser=adam or adamw, found sgd")
+            raise ValueError(f"train.beta2={self.beta2} needs train.optimiser=adam or adamw, got sgd")
         return self
 
 
 class Evaluate(BaseModel):
-    """`scenarios` are evaluated after training, with the `checkpoint` that validated best or the last; `every`: epochs
-    between two validations."""
+    """`scenarios` are evaluated after training, with the best or the last `checkpoint`.
+
+    `every`: epochs between two validations.
+    """
 
     model_config = STRICT
     scenarios: Annotated[list[ScenarioName], Field(min_length=1)]
@@ -87,7 +91,7 @@ class Runtime(BaseModel):
     device: Literal["auto", "cpu", "cuda"]
     bf16: bool
     compile: bool
-    workers: Annotated[int, Field(ge=0)]
+    workers: Annotated[int, Field(ge=0, le=256)]
 
 
 class Run(BaseModel):
@@ -132,43 +136,41 @@ def schema_of(names: tuple[tuple[str, str], ...]) -> type[BaseModel]:
 
 def load_yaml(path: Path) -> dict[str, Any]:
     """A YAML file as a dictionary, with `dataset: NAME` spelled out as `dataset: {name: NAME}`."""
+    refuse_special(path)
     if not path.is_file():
         raise UsageError(f"configuration file {path} does not exist; see the folder configs/ for those at hand, "
                          "or write an option as key=value")
-    try:
-        layer = OmegaConf.load(path)
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise UsageError(f"configuration file {path} is not valid YAML: {str(error).splitlines()[0]}") from error
-    layer = OmegaConf.to_container(layer)
+    layer = parse_yaml(path.read_bytes(), f"configuration file {path}")
+    layer = {} if layer is None else layer
     if not isinstance(layer, dict):
-        raise UsageError(f"configuration file {path} must hold key: value pairs, found a {type(layer).__name__}")
+        raise UsageError(f"configuration file {path} must hold key: value pairs, got {shown(layer)}")
     return spell_out(layer)
 
 
 def spell_out(layer: dict[str, Any]) -> dict[str, Any]:
-    return {k: {"name": v} if k in REGISTRIES and not isinstance(v, dict) else v for k, v in layer.items()}
+    return {k: v if k not in REGISTRIES or isinstance(v, dict) else {"name": v} for k, v in layer.items()}
 
 
 def parse_overrides(overrides: list[str]) -> dict[str, Any]:
     """`key=value` arguments as a layer; later ones win."""
     layer: dict[str, Any] = {}
     for item in overrides:
-        key, separator, value = item.partition("=")
-        if not separator or not key:
-            raise UsageError(f"'{item}' is not of the form key=value (for example train.epochs=5)")
-        key = f"{key}.name" if key in REGISTRIES else key
-        layer = OmegaConf.merge(layer, OmegaConf.from_dotlist([f"{key}={value}"]))
-    return OmegaConf.to_container(OmegaConf.create(layer))
+        path, value = parse_override(item)
+        for part in reversed([*path, "name"] if path[0] in REGISTRIES and len(path) == 1 else path):
+            value = {part: value}
+        layer = overlay(layer, value)
+    return layer
 
 
 def choose_names(layers: list[dict[str, Any]]) -> dict[str, str]:
     """The dataset, backbone and method named by the last layer that names them."""
     names = {}
     for kind, registry in REGISTRIES.items():
-        chosen = [layer[kind]["name"] for layer in layers if "name" in (layer.get(kind) or {})]
-        name = str(chosen[-1])
-        if name not in registry:
-            raise UsageError(f"{kind}={name} is not known; {nearest(name, registry)}")
+        chosen = [layer[kind]["name"] for layer in layers if "name" in layer.get(kind, {})]
+        for name in map(str, chosen):
+            if name not in registry:
+                raise UsageError(f"{kind}={shown(name)} is not known; {nearest(name, registry)}")
+        name = chosen[-1]
         names[kind] = name
     return names
 
@@ -192,25 +194,22 @@ def compose(files: str | Sequence[str] | None, overrides: list[str]) -> dict[str
     named = [load_yaml(CONFIGS / kind / f"{name}.yaml") for kind, name in names.items()]
     sections = getattr(resolve(METHODS[names["method"]]), "sections", {})
     layers = [under_method(for_these(layer, names), sections) for layer in [default, *named, *asked]]
-    try:
-        merged = OmegaConf.to_container(OmegaConf.merge(*layers), resolve=True)
-    except OmegaConfBaseException as error:
-        raise UsageError(f"the configuration cannot be merged: {str(error).splitlines()[0]}") from error
-    return validate(merged, names)
+    return validate(reduce(overlay, layers), names)
 
 
 def made_for(layer: dict[str, Any], path: Path) -> dict[str, str]:
-    """Take `for: {backbone: pano_avqa}` out of a file's layer: kind -> the component it is made for."""
+    """Take `for: {backbone: pano_avqa}`, the components it is made for, out of a file's layer."""
     wanted = layer.pop("for", {})
     if not isinstance(wanted, dict) or not wanted.keys() <= REGISTRIES.keys():
         raise UsageError(f"configuration file {path}: 'for' must name a {', a '.join(REGISTRIES)} "
-                         f"or several, such as {{backbone: avst}}, found {wanted!r}")
+                         f"or several, such as {{backbone: avst}}, got {shown(wanted)}")
     return wanted
 
 
 def check_chosen(wanted: dict[str, str], names: dict[str, str], path: Path) -> None:
     for kind, name in wanted.items():
         if names[kind] != name:
+            name = str(name)[:SHOWN]
             raise UsageError(f"{path} is for {kind}={name}, and {kind}={names[kind]} is chosen; "
                              f"add {kind}={name}, or leave the file out")
 
@@ -222,14 +221,14 @@ def is_for(path: Path, config: dict[str, Any]) -> bool:
 
 
 def for_these(layer: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
-    """The layer without the options it gives to a component that a later layer has exchanged for another."""
+    """The layer without its options of a component that a later layer has exchanged."""
     kept = dict(layer)
     for kind, name in names.items():
-        written_for = (layer.get(kind) or {}).get("name", name)
+        written_for = layer.get(kind, {}).get("name", name)
         if written_for != name:
             del kept[kind]
             if kind == "method":
-                for section in getattr(resolve(METHODS.get(written_for, METHODS[name])), "sections", {}):
+                for section in getattr(resolve(METHODS[written_for]), "sections", {}):
                     kept.pop(section, None)
     return kept
 
@@ -240,34 +239,35 @@ def under_method(layer: dict[str, Any], sections: dict[str, type]) -> dict[str, 
     if not short:
         return layer
     rest = {k: v for k, v in layer.items() if k not in sections}
-    return OmegaConf.to_container(OmegaConf.merge(rest, {"method": short}))
+    return overlay(rest, {"method": short})
 
 
 def validate(merged: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    """The configuration, its references filled in, checked by the schema of its components."""
     model = schema(names)
     try:
-        return model.model_validate(merged).model_dump(mode="json")
+        return model.model_validate(fill_in(merged, merged)).model_dump(mode="json")
     except ValidationError as error:
-        raise UsageError("; ".join(describe(item, merged, model) for item in error.errors())) from error
+        raise UsageError("; ".join(describe(item, model) for item in error.errors()[:MISTAKES])) from error
 
 
-def describe(error: dict[str, Any], merged: dict[str, Any], model: type[BaseModel]) -> str:
+def describe(error: dict[str, Any], model: type[BaseModel]) -> str:
     """One schema error in words: the key, what was expected, the nearest valid key."""
     path = [str(part) for part in error["loc"]]
     key = ".".join(path)
     if error["type"] == "extra_forbidden":
         for part in path[:-1]:
             model = model.model_fields[part].annotation
-        return f"unknown configuration key '{key}'; {nearest(path[-1], model.model_fields)}"
+        return f"unknown configuration key {shown(key)}; {nearest(path[-1], model.model_fields)}"
     if error["type"] == "missing":
         return f"configuration key '{key}' is required; add {key}=VALUE"
     if error["type"] == "value_error":
         return error["msg"].removeprefix("Value error, ")
-    return f"configuration key '{key}': {error['msg'].lower()}, got {error['input']!r}"
+    return f"configuration key '{key}': {error['msg'].lower()}, got {shown(error['input'])}"
 
 
 def beyond_defaults(config: dict[str, Any]) -> dict[str, Any]:
-    """A checked configuration without the options that have the default of their constructor; the names are kept."""
+    """A checked configuration without the options at the default of their constructor."""
     names = {kind: config[kind]["name"] for kind in REGISTRIES}
     kept = schema(names).model_validate(config).model_dump(mode="json", exclude_defaults=True)
     return kept | {kind: {"name": name, **kept.get(kind, {})} for kind, name in names.items()}
@@ -276,7 +276,11 @@ def beyond_defaults(config: dict[str, Any]) -> dict[str, Any]:
 def run_folder(config: dict[str, Any]) -> Path:
     """runs/<dataset>-<backbone>-<method>-s<seed>/ unless `run.name` says otherwise."""
     names = "-".join(config[kind]["name"] for kind in REGISTRIES)
-    return Path(config["run"]["root"]) / (config["run"]["name"] or f"{names}-s{config['train']['seed']}")
+    name = Path(config["run"]["name"] or f"{names}-s{config['train']['seed']}")
+    if name.is_absolute() or ".." in name.parts or not name.parts:
+        raise UsageError(f"run.name={shown(str(name))} must name a folder inside run.root, without '..'; to choose "
+                         "another place set run.root=FOLDER")
+    return Path(config["run"]["root"]) / name
 
 
 def to_yaml(config: dict[str, Any]) -> str:
@@ -284,19 +288,19 @@ def to_yaml(config: dict[str, Any]) -> str:
 
 
 def with_defaults(saved: dict[str, Any]) -> dict[str, Any]:
-    """A saved configuration with the defaults of younger options; as it is where it is none any more."""
+    """A saved configuration with the defaults of younger options; as it is where it no longer fits."""
     try:
         return validate(saved, {kind: saved[kind]["name"] for kind in REGISTRIES})
-    except (UsageError, KeyError):
+    except (UsageError, KeyError, TypeError):
         return saved
 
 
 def override(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
-    """A checkpoint's configuration with key=value changes; the components themselves cannot be exchanged."""
+    """A checkpoint's configuration with key=value changes; the components cannot be exchanged."""
     layer = parse_overrides(overrides)
     for kind in REGISTRIES:
         if layer.get(kind, {}).get("name", config[kind]["name"]) != config[kind]["name"]:
             raise UsageError(f"the checkpoint was trained with {kind}={config[kind]['name']}; {kind} cannot be changed")
     names = {kind: config[kind]["name"] for kind in REGISTRIES}
     layer = under_method(layer, getattr(resolve(METHODS[names["method"]]), "sections", {}))
-    return validate(OmegaConf.to_container(OmegaConf.merge(config, layer)), names)
+    return validate(overlay(config, layer), names)

@@ -1,4 +1,7 @@
-"""Checkpoints of format 1, in which the official code's choices were options of the paper's method, as of today's format."""
+"""Checkpoints of format 1 as those of today.
+
+In format 1 the official code's choices were options of the paper's method.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ MOVED = {"method.avr.fold.": "method.avr.layout.fold.", "method.avr.unfold.": "m
 
 
 def upgrade(state: dict[str, Any]) -> dict[str, Any]:
-    """The content of a checkpoint of format 1 with today's names; the schema refuses what cannot be said today."""
+    """The content of a checkpoint of format 1 with today's names."""
     model = {new_name(name): value for name, value in state["model"].items()}
     if "method.fill.seen" in model:                      # was one flag for both modalities
         model["method.fill.seen"] = model["method.fill.seen"].expand(2).clone()
@@ -31,7 +34,7 @@ def new_name(name: str) -> str:
 
 
 def new_method(old: dict[str, Any]) -> dict[str, Any]:
-    """The section `method`: of the paper's method, or of the released one where it had one of its choices."""
+    """The section `method`: of the paper's method, or of the released one with its choices."""
     new = {**old, "rmm": dict(old["rmm"]), "avr": {**old["avr"], "input_skip": False}}
     official = {section: {key: new[section].pop(key) for key in options if key in new[section]}
                 for section, options in RELEASED.items()}
@@ -46,15 +49,15 @@ def new_method(old: dict[str, Any]) -> dict[str, Any]:
 
 
 def released(new: dict[str, Any], official: dict[str, Any], reconstruction: float) -> dict[str, Any]:
-    """The section as `method=released` takes it; its other options must have stood at their defaults."""
+    """The section as `method=released` takes it; other options stood at their defaults."""
     plain = {"rmm": {"addressing": "paper", "scale": "channels", "loss_reduction": "mean"},
              "avr": {"multipliers": [1, 2], "start": "given", "start_step": None, "sampler": "ancestral"},
              "": {"fill": "zeros", "lambda1": 1.0, "lambda2": 1.0, "label_smoothing": 0.0, "views": "all"}}
-    found = {**new, "name": "released", "reconstruction": reconstruction,
-             "rmm": {**new["rmm"], **official["rmm"]}, "avr": {**new["avr"], **official["avr"]}}
+    method = {**new, "name": "released", "reconstruction": reconstruction,
+              "rmm": {**new["rmm"], **official["rmm"]}, "avr": {**new["avr"], **official["avr"]}}
     for section, options in plain.items():
-        place = found[section] if section else found
+        place = method[section] if section else method
         for key, value in options.items():
             if place.get(key, value) == value:
                 place.pop(key, None)
-    return found
+    return method

@@ -1,18 +1,23 @@
-"""Run logs: TensorBoard with every named loss, one JSON line per epoch, the environment of the run."""
+"""TensorBoard with every named loss, the progress of a loop, the environment of a run."""
 
 from __future__ import annotations
 
 import platform
 import subprocess
 import sys
+import time
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
 
 LIBRARIES = ("torch", "torchvision", "numpy", "accelerate", "denoising-diffusion-pytorch")
+MINUTE = 60.0                # seconds between two lines of a log that is no terminal
+LINE = "{desc}: {n_fmt} of {total_fmt}, {elapsed} gone, {remaining} left{postfix}"
 
 
 def environment(device: torch.device, processes: int) -> dict[str, Any]:
@@ -30,7 +35,7 @@ def environment(device: torch.device, processes: int) -> dict[str, Any]:
 
 
 def code_version() -> str | None:
-    """The commit of the code, with a mark where the working tree differs; None outside a git checkout."""
+    """The commit of the code, marked where the working tree differs; None outside a checkout."""
     try:
         command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
@@ -38,8 +43,30 @@ def code_version() -> str | None:
         return None
 
 
+class Progress(tqdm):
+    """A bar over `total` batches on a terminal; elsewhere a line every minute."""
+
+    postfix = None           # the bar of a log file has none of its own
+
+    def __init__(self, batches: Iterable, title: str, total: int, shown: bool = True) -> None:
+        super().__init__(batches, desc=title, total=total, leave=False, disable=None if shown else True)
+        self.title, self.prints = title, shown and self.disable
+
+    def __iter__(self) -> Iterator:
+        started = printed = time.monotonic()
+        for done, batch in enumerate(super().__iter__(), 1):
+            yield batch
+            now = time.monotonic()
+            if self.prints and now - printed >= MINUTE:
+                printed = now
+                print(self.format_meter(done, self.total, now - started, prefix=self.title, bar_format=LINE,
+                                        postfix=self.postfix), flush=True)
+
+
 class LossLog:
-    """Means of every named term since the last point, to TensorBoard every `every` steps and over the epoch.
+    """Means of every named loss term, to TensorBoard every `every` steps, and over the epoch.
+
+    The learning rate and the seconds of a step stand beside them.
 
     Terms are summed on the device; the host waits for them only when a point is due.
     """
@@ -51,9 +78,13 @@ class LossLog:
         self.epoch_steps = 0
         self.window_sum: dict[str, torch.Tensor] = {}
         self.window_steps = 0
+        self.rate = self.first = 0.0                 # learning rate; when the first step of the window was done
 
-    def add(self, terms: dict[str, torch.Tensor], step: int) -> dict[str, float] | None:
-        """Count one step; returns the window's means when a point is due."""
+    def add(self, terms: dict[str, torch.Tensor], step: int, rate: float) -> dict[str, float] | None:
+        """Count one step of that learning rate; returns the window's means when a point is due."""
+        if not self.window_steps:
+            self.first = time.perf_counter()
+        self.rate = rate
         for name, value in terms.items():
             self.window_sum[name] = self.window_sum.get(name, 0) + value.detach()
         self.window_steps += 1
@@ -65,8 +96,11 @@ class LossLog:
         for name, value in self.window_sum.items():
             self.epoch_sum[name] = self.epoch_sum.get(name, 0) + value
         self.epoch_steps += self.window_steps
+        shown = {"learning_rate": self.rate, **{f"loss/{name}": value for name, value in means.items()}}
+        if self.window_steps > 1:
+            shown["seconds_per_step"] = (time.perf_counter() - self.first) / (self.window_steps - 1)
         self.window_sum, self.window_steps = {}, 0
-        self.scalars({f"loss/{name}": value for name, value in means.items()}, step)
+        self.scalars(shown, step)
         return means
 
     def end_epoch(self, step: int) -> dict[str, float]:
@@ -81,6 +115,11 @@ class LossLog:
         if self.writer:
             for name, value in values.items():
                 self.writer.add_scalar(name, value, step)
+
+    def sync(self) -> None:
+        """Let the file have all points so far."""
+        if self.writer:
+            self.writer.flush()
 
     def close(self) -> None:
         if self.writer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +19,25 @@ from dataset.loader import QuestionLoader
 from dataset.types import DataSpec
 from engine import runtime
 from engine.checkpoint import load_checkpoint, load_weights, save_checkpoint, start_from
-from engine.config import to_yaml, with_defaults
+from engine.config import to_yaml
 from engine.errors import UsageError
-from engine.evaluation import evaluate, report, unknown_answers
-from engine.logger import LossLog, environment
-from engine.metrics import table
-from engine.optimiser import Schedule, depends_on_length, make_optimiser
+from engine.evaluation import Evaluator, write_results
+from engine.logger import LossLog, Progress, environment
+from engine.metrics import notes, table
+from engine.optimiser import Schedule, make_optimiser
+from engine.same_run import check_same_data, check_same_run, digests
 from models import build_model
 from models.objective import check_finite, total_loss
 
 
 class Trainer:
-    """One run: `fit` trains (or continues) and leaves checkpoints, `test` evaluates the best one."""
+    """One run: `fit` trains (or continues) and leaves checkpoints, `test` evaluates the best."""
 
     def __init__(self, config: dict[str, Any], folder: Path, data, vocabulary: Vocabulary, spec: DataSpec) -> None:
         self.config, self.folder, self.data, self.vocabulary, self.spec = config, folder, data, vocabulary, spec
+        self.annotations = digests(data)
+        for section, split in (("train", "train"), ("evaluate", "test")):
+            runtime.refuse_huge_batch(section, config[section]["batch_size"], len(data.questions(split)), spec)
         self.accelerator = runtime.make_accelerator(config["runtime"])
         train = config["train"]
         runtime.seed_everything(train["seed"])
@@ -40,17 +45,20 @@ class Trainer:
         self.epoch = self.step = 0
         self.best_score = -1.0
         self.history: list[dict[str, Any]] = []
+        self.curves = LossLog(None, train["log_every"])
         resumed = load_checkpoint(self.last) if self.last.is_file() else None
         if resumed is None and train["init"]:
             init = Path(train["init"])
-            self.say(start_from(self.model, load_checkpoint(init), vocabulary.to_dict(), init, train["init_method"]))
+            self.log(start_from(self.model, load_checkpoint(init), vocabulary.to_dict(), init, train["init_method"]))
         elif resumed is None and self.model.method.needs_trained_backbone:
-            self.say(f"warning: method={config['method']['name']} leaves the backbone's weights as they are, and these "
+            self.log(f"warning: method={config['method']['name']} leaves the backbone's weights as they are, and these "
                      "are random; train method=plain first and give its checkpoint, train.init=RUN_DIR/best.pt")
         if config["runtime"]["compile"]:
             self.model.method.compile_hot_path()
         optimiser = make_optimiser(self.model.parameters(), train)
         self.model, self.optimiser = self.accelerator.prepare(self.model, optimiser)
+        self.evaluator = Evaluator(self.model, data, vocabulary, self.accelerator, config["evaluate"]["batch_size"],
+                                   config["runtime"]["workers"])
         self.schedule = Schedule(self.optimiser.optimizer, train, self.all_steps())
         if resumed is not None:
             self.resume(resumed)
@@ -67,37 +75,43 @@ class Trainer:
     def main(self) -> bool:
         return self.accelerator.is_main_process
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         if self.main:
             tqdm.write(text)
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Continue from the last finished epoch; the run folder must belong to this configuration."""
+        """Continue from the last finished epoch of a run of this configuration on these data."""
         check_same_run(state["config"], self.config, self.last)
+        check_same_data(state, self.vocabulary, self.spec, self.annotations, self.last)
         load_weights(self.accelerator.unwrap_model(self.model), state["model"], self.last)
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.epoch, self.step = state["epoch"], state["step"]
-        self.best_score, self.history = state["best_score"], state["history"]
-        runtime.restore_random_state(state["random"][min(self.accelerator.process_index, len(state["random"]) - 1)])
-        self.say(f"continuing {self.folder} after epoch {self.epoch}")
+        try:
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.schedule.load_state_dict(state["schedule"])
+            self.epoch, self.step = state["epoch"], int(state["step"])
+            self.best_score, self.history = float(state["best_score"]), list(state["history"])
+            runtime.restore_random_state(state["random"][min(self.accelerator.process_index, len(state["random"]) - 1)])
+            if self.main:            # a run killed before its log was written has lost a line of it
+                write_jsonl(self.folder / "metrics.jsonl", self.history)
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise UsageError(f"{self.last} cannot be continued, its optimiser, schedule or log is damaged ({error}); "
+                             "delete it to train again") from error
+        self.log(f"continuing {self.folder} after epoch {self.epoch}")
 
     def fit(self) -> None:
         """Train until the last epoch or `max_steps`, validating and saving after every epoch."""
         if self.finished:
-            self.say(f"{self.folder} is already trained ({self.epoch} epochs); delete it to train again")
+            self.log(f"{self.folder} is already trained ({self.epoch} epochs); delete it to train again")
             return
         if self.main:
-            self.folder.mkdir(parents=True, exist_ok=True)
             write_text(self.folder / "config.yaml", to_yaml(self.config))
             processes = self.accelerator.num_processes
             write_json(self.folder / "environment.json", environment(self.accelerator.device, processes))
-        log = LossLog(self.folder if self.main else None, self.config["train"]["log_every"])
+        self.curves = LossLog(self.folder if self.main else None, self.config["train"]["log_every"])
         try:
             while not self.finished:
-                self.run_epoch(log)
+                self.run_epoch()
         finally:
-            log.close()
+            self.curves.sync()
 
     @property
     def finished(self) -> bool:
@@ -117,9 +131,9 @@ class Trainer:
         train = self.config["train"]
         return min(train["epochs"] * len(self.train_loader(0)), train["max_steps"] or sys.maxsize)
 
-    def run_epoch(self, log: LossLog) -> None:
+    def run_epoch(self) -> None:
         started = time.perf_counter()
-        losses = self.train_epoch(log)
+        losses = self.train_epoch()
         self.schedule.after_epoch()
         self.epoch += 1
         entry = {"epoch": self.epoch, "step": self.step, "seconds": time.perf_counter() - started, "loss": losses}
@@ -127,13 +141,13 @@ class Trainer:
         improved = False
         if last or self.epoch % self.config["evaluate"]["every"] == 0:
             entry["val"] = self.validate()
-            log.scalars({f"val/{name}": value for name, value in entry["val"].items()}, self.step)
+            self.curves.scalars({f"val/{name}": value for name, value in entry["val"].items()}, self.step)
             improved = entry["val"]["selection"] > self.best_score
             self.best_score = max(self.best_score, entry["val"]["selection"])
         self.history.append(entry)
         self.save(improved)
         shown = ", ".join(f"{k} {v:.1f}" for k, v in entry.get("val", {}).items())
-        self.say(f"epoch {self.epoch}: loss {losses['total']:.3f}, {entry['seconds']:.0f} s; val {shown or 'not due'}")
+        self.log(f"epoch {self.epoch}: loss {losses['total']:.3f}, {entry['seconds']:.0f} s; val {shown or 'not due'}")
 
     def train_loader(self, epoch: int) -> QuestionLoader:
         """This process's batches of one pass over the training split."""
@@ -146,23 +160,23 @@ class Trainer:
                            workers=self.config["runtime"]["workers"], rank=self.accelerator.process_index,
                            world_size=self.accelerator.num_processes)
 
-    def train_epoch(self, log: LossLog) -> dict[str, float]:
+    def train_epoch(self) -> dict[str, float]:
         """One pass over the training split; returns the epoch's mean of every named loss term."""
         train = self.config["train"]
         net = self.accelerator.unwrap_model(self.model)
         self.model.train()
-        bar = tqdm(self.train_loader(self.epoch), desc=f"epoch {self.epoch + 1}", leave=False,
-                   disable=None if self.main else True)
+        loader = self.train_loader(self.epoch)
+        steps = min(len(loader), (train["max_steps"] or sys.maxsize) - self.step)
+        bar = Progress(islice(loader, steps), f"epoch {self.epoch + 1}", steps, self.main)
         for batch in bar:
-            if train["max_steps"] and self.step >= train["max_steps"]:
-                break
+            rate = self.optimiser.param_groups[0]["lr"]
             terms = self.train_step(batch.to(self.accelerator.device), net.loss_weights)
             self.step += 1
-            means = log.add(terms, self.step)
+            means = self.curves.add(terms, self.step, rate)
             if means:
                 check_finite(means)
                 bar.set_postfix(loss=f"{means['total']:.3f}")
-        means = log.end_epoch(self.step)
+        means = self.curves.end_epoch(self.step)
         check_finite(means)
         return means
 
@@ -179,21 +193,18 @@ class Trainer:
         return {"total": total, **terms}
 
     def validate(self) -> dict[str, float]:
-        """Accuracy per scenario on the validation split, and the mean that selects the best checkpoint."""
+        """Accuracy per scenario on the validation split, and the mean that selects the best."""
         names = list(dict.fromkeys([*self.config["train"]["select_by"], *self.config["evaluate"]["scenarios"]]))
         state = runtime.random_state()
-        results, _ = self.evaluate("val", names)
+        results, _ = self.evaluator.evaluate("val", [SCENARIOS[name] for name in names])
         runtime.restore_random_state(state)      # how often one validates must not change what is trained
         accuracy = {name: results[name]["overall"] for name in names}
+        self.curves.scalars({"val_floor": results[names[0]]["question_only_floor"]}, self.step)
         chosen = self.config["train"]["select_by"]
         return {**accuracy, "selection": sum(accuracy[name] for name in chosen) / len(chosen)}
 
-    def evaluate(self, split: str, names: list[str]):
-        return evaluate(self.model, self.data, split, [SCENARIOS[n] for n in names], self.vocabulary, self.accelerator,
-                        self.config["evaluate"]["batch_size"], self.config["runtime"]["workers"])
-
     def save(self, improved: bool) -> None:
-        """`last` after every epoch, `best` when validation improved, and the log as one whole file."""
+        """`last` after every epoch, `best` when validation improved, and the log."""
         random = gather_object([runtime.random_state()])     # one entry per process
         if self.main:
             state = {
@@ -201,45 +212,29 @@ class Trainer:
                 "model": self.accelerator.unwrap_model(self.model).state_dict(),
                 "optimiser": self.optimiser.state_dict(), "schedule": self.schedule.state_dict(),
                 "epoch": self.epoch, "step": self.step, "best_score": self.best_score, "history": self.history,
-                "random": random,
+                "random": random, "annotations": self.annotations,
             }
-            if improved:     # before `last`, so that a run cut off between the two repeats the epoch, not loses it
+            if improved:     # before `last`: a run cut off between the two repeats the epoch
                 save_checkpoint(self.best, state)
             save_checkpoint(self.last, state)
             write_jsonl(self.folder / "metrics.jsonl", self.history)
         self.accelerator.wait_for_everyone()
 
     def test(self) -> None:
-        """Evaluate the best (or the last) checkpoint on the test split; print the table, write the result files."""
+        """Evaluate the best (or the last) checkpoint on the test split; print and write the results."""
         which = self.config["evaluate"]["checkpoint"]
         path = self.best if which == "best" else self.last
         state = load_checkpoint(path)
         load_weights(self.accelerator.unwrap_model(self.model), state["model"], path)
-        results, records = self.evaluate("test", self.config["evaluate"]["scenarios"])
+        results, records = self.evaluator.evaluate("test", [SCENARIOS[n] for n in self.config["evaluate"]["scenarios"]])
         if self.main:
             header = {"config": self.config, "checkpoint": str(path), "epoch": state["epoch"],
                       "seed": self.config["train"]["seed"], "split": "test"}
-            report(self.folder, header, results, records, self.say)
-            note = unknown_answers(records, self.vocabulary)
+            self.log(write_results(self.folder, header, results, records))
             chosen = f"best of {self.epoch} by validation" if which == "best" else "the last"
-            self.say(f"\ntest, epoch {state['epoch']} ({chosen})\n{table(results)}\n{note}")
-
-
-def check_same_run(saved: dict[str, Any], config: dict[str, Any], path: Path) -> None:
-    """A run folder continues only the run it holds; how long, where and how often may change.
-
-    The length may not where the learning rate depends on it. An option younger than the run had its
-    default.
-    """
-    free = {("train", "patience"), ("train", "log_every")}
-    if not depends_on_length(config["train"]):
-        free |= {("train", "epochs"), ("train", "max_steps")}
-    saved = with_defaults(saved)
-    for section, options in config.items():
-        if section in ("runtime", "evaluate", "run"):
-            continue
-        for key, value in options.items():
-            was = saved.get(section, {}).get(key)
-            if was != value and (section, key) not in free:
-                raise UsageError(f"{path} is of another configuration: {section}.{key} was {was!r}, now {value!r}; "
-                                 "choose another folder with run.name=NAME, or delete that one")
+            self.log("\n".join([f"\ntest, epoch {state['epoch']} ({chosen})", table(results),
+                                *notes(results, records, self.vocabulary.answers)]))
+            for part, key in (("test", "overall"), ("test_oracle", "oracle"), ("test_floor", "question_only_floor")):
+                self.curves.scalars({f"{part}/{name}": result[key] for name, result in results.items()
+                                     if result[key] is not None}, self.step)
+        self.curves.close()

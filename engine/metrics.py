@@ -1,5 +1,8 @@
-"""Per-question records to the paper's columns. Everything is a sum over records, so batch size, order and the
-number of processes cannot change a figure."""
+"""Per-question records to the paper's columns.
+
+Everything is a sum over records, so batch size, order and the number of processes cannot change a
+figure.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ from tabulate import tabulate
 
 from dataset.types import AVQA_TYPES
 
-# Columns of Tables 1 and 3 (MUSIC-AVQA), put under their right names (the printed tables exchange Loc and Cnt of
-# Audio-Visual).
+# Columns of Tables 1 and 3 (MUSIC-AVQA) under their right names: the printed ones exchange Loc and
+# Cnt of Audio-Visual.
 COLUMNS = {
     "Audio": {"Cnt": "Counting", "Comp": "Comparative"},
     "Visual": {"Cnt": "Counting", "Loc": "Location"},
@@ -51,7 +54,7 @@ def percentage(flags: Iterable[bool]) -> float | None:
 def group(types: list[str], flags: list[bool]) -> dict[str, Any]:
     """Accuracy overall, by type and by modality; averages are over questions, as in the paper.
 
-    A type "Audio/Counting" names its modality; types without one, such as those of AVQA, count for no modality.
+    A type "Audio/Counting" names its modality; types without one, as those of AVQA, count for none.
     """
     def cell(keep) -> dict[str, Any]:
         kept = [flag for type_, flag in zip(types, flags, strict=True) if keep(type_)]
@@ -64,7 +67,7 @@ def group(types: list[str], flags: list[bool]) -> dict[str, Any]:
 
 
 def summarise(records: list[Record], floor: dict[int, bool], oracle: dict[int, bool] | None) -> dict[str, Any]:
-    """One scenario of results.json. `floor`, `oracle`: per row, whether they get the question right."""
+    """One scenario of results.json; `floor`, `oracle`: per row, whether they are right."""
     records = sorted(records, key=lambda r: r.row)
     types = [r.type for r in records]
     result = group(types, [r.correct for r in records])
@@ -79,13 +82,36 @@ def summarise(records: list[Record], floor: dict[int, bool], oracle: dict[int, b
 
 
 def by_source(records: list[Record], source: Callable[[str], str | None]) -> dict[str, dict[str, Any]]:
-    """Accuracy of the questions on each source of videos (real, synthetic); empty where the data have but one."""
+    """Accuracy on each source of videos (real, synthetic); empty where the data have but one."""
     names = {r.row: source(r.video_id) for r in records}
     cells = {}
     for name in sorted({n for n in names.values() if n}):
         kept = [r.correct for r in records if names[r.row] == name]
         cells[name] = {"accuracy": percentage(kept), "n": len(kept)}
     return cells
+
+
+def notes(results: dict[str, dict[str, Any]], records: list[Record], answers: list[str]) -> list[str]:
+    """What a reader of the table must know: doubtful results, and answers nobody can give.
+
+    `answers`: the vocabulary; empty where questions bring their own candidates.
+    """
+    lines, complete = [], results.get("complete", {}).get("overall")
+    for name, result in results.items():
+        overall, floor = result["overall"], result["question_only_floor"]
+        if overall < floor:
+            lines.append(f"warning: {name} ({overall:.1f}) lies below the question-only floor ({floor:.1f}): the text "
+                         "of the questions alone is worth more")
+        if complete is not None and overall > complete and "protocol" not in result:
+            lines.append(f"warning: {name} ({overall:.1f}) scores above complete input ({complete:.1f}): the model "
+                         "does not use the modality, or there are too few questions")
+    rows = {r.row: r.answer for r in records}
+    unknown = [answer for answer in rows.values() if answers and answer not in set(answers)]
+    if unknown:
+        examples = ", ".join(repr(answer) for answer in sorted(set(unknown))[:3])
+        lines.append(f"note: {len(unknown)} of {len(rows)} questions have an answer outside the vocabulary "
+                     f"({examples}); they are counted as wrong")
+    return lines
 
 
 def accuracies(result: dict[str, Any]) -> dict[str, float]:
@@ -110,7 +136,7 @@ def table(scenarios: dict[str, dict[str, Any]]) -> str:
 
 
 def columns_of(types: set[str]) -> tuple[dict[str, str], str]:
-    """Each column's header with the type or modality it shows, and the header of the last, over all questions."""
+    """Each column's header with the type or modality it shows, and the header of the last."""
     if not types.isdisjoint(AVQA_TYPES):
         return {name: name for name in AVQA_TYPES}, "All"         # Table 2
     columns = {}

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, set_seed
 
+from dataset.files import remove_leftovers
+from dataset.lock import alone_in
+from dataset.memory import refuse_beyond_memory
+from dataset.types import DataSpec
 from engine.errors import UsageError
 
 
@@ -18,13 +26,31 @@ def make_accelerator(runtime: dict[str, Any]) -> Accelerator:
         raise UsageError("runtime.device=cuda was asked for, but this PyTorch sees no CUDA device; use "
                          "runtime.device=auto or install a CUDA build of torch")
     on_cpu = wanted == "cpu" or not torch.cuda.is_available()
-    # A method may leave parameters out of a batch (no valid negative, nothing absent), so DDP must look for them.
+    # A batch may leave parameters out (no valid negative, nothing absent): DDP must look for them.
     handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)]
     return Accelerator(cpu=on_cpu, mixed_precision="bf16" if runtime["bf16"] else "no", kwargs_handlers=handlers)
 
 
+@contextmanager
+def alone_in_run(folder: Path) -> Iterator[None]:
+    """Hold a run folder by the first process of a training; delete what dead ones left there."""
+    if int(os.environ.get("RANK", 0)) > 0:
+        yield
+        return
+    with alone_in(folder, "training in"):
+        remove_leftovers(folder)
+        yield
+
+
+def refuse_huge_batch(section: str, size: int, questions: int, spec: DataSpec) -> None:
+    """DataError where the features of one batch would not fit into memory."""
+    values = spec.segments * (spec.audio_channels + spec.visual_channels * spec.tokens)
+    refuse_beyond_memory(4.0 * values * min(size, questions), f"a batch of {min(size, questions)} questions",
+                         f"set a smaller {section}.batch_size")
+
+
 def seed_everything(seed: int) -> None:
-    """Python, NumPy and torch; the same on every process, so that all start from the same weights."""
+    """Python, NumPy and torch, alike on every process: all start from the same weights."""
     set_seed(seed)
 
 

@@ -1,7 +1,7 @@
 """Ask one question about one video: python scripts/answer.py --checkpoint RUN --video clip.mp4 --question "..."
 
-Prints the most probable answers and which modality was missing. A clip without a sound track or without a picture is
-answered too; --mute and --blank take one away from a clip that has both.
+Prints the most probable answers and which modality was missing. A clip without a sound track or
+without a picture is answered too; --mute and --blank take one away from a clip that has both.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -25,9 +26,9 @@ from dataset.store import as_maps
 from dataset.types import AUDIO, MODALITIES, VISUAL, Batch, DataSpec
 from engine import runtime
 from engine.arguments import positive
-from engine.checkpoint import load_checkpoint, load_weights
 from engine.errors import UsageError, run_guarded
-from models import build_model
+from engine.evaluation import probabilities
+from engine.restore import checkpoint_in, load_trained
 
 
 def parse() -> argparse.Namespace:
@@ -67,10 +68,11 @@ def encode_question(text: str, vocabulary: Vocabulary) -> torch.Tensor:
     unknown = [word for word in words if word not in vocabulary.word_index]
     for word in unknown:
         near = difflib.get_close_matches(word, vocabulary.words[1:], n=1, cutoff=0.6)
-        print(f"note: '{word}' is outside the vocabulary and is ignored" + (f"; did you mean '{near[0]}'?" if near else ""))
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        print(f"note: '{word}' is outside the vocabulary and is ignored{hint}")
     if len(unknown) == len(words):
-        raise UsageError("--question holds no word of the vocabulary the checkpoint was trained on; such words are, for "
-                         f"example: {', '.join(vocabulary.words[1:9])}")
+        raise UsageError("--question holds no word of the vocabulary the checkpoint was trained on; such words are, "
+                         f"for example: {', '.join(vocabulary.words[1:9])}")
     if len(words) > vocabulary.length:
         print(f"note: only the first {vocabulary.length} words are read, the longest question of the training data")
     return torch.tensor([vocabulary.encode_words(tuple(words))])
@@ -86,20 +88,20 @@ def features_of(clip: Clip, config: dict[str, Any], spec: DataSpec, weights: dic
         count = len(clip.sound if modality == AUDIO else clip.frames)
         if count:
             extractor = build_extractor(name, weights.get(name), device)
-            found = extractor(clip)
+            features = extractor(clip)
             if modality == VISUAL and spec.frame_token:
-                found = as_maps(found, "cls_first")
-            if found.shape[1:] != wanted[modality]:
+                features = as_maps(features, "cls_first")
+            if features.shape[1:] != wanted[modality]:
                 raise UsageError(f"the checkpoint expects {MODALITIES[modality]} features of shape {wanted[modality]}, "
-                                 f"{name} gives {found.shape[1:]}")
-            values[:count] = found
+                                 f"{name} gives {features.shape[1:]}")
+            values[:count] = features
             presence[0, :count, modality] = True
         streams.append(torch.from_numpy(values)[None])
     return streams, presence
 
 
-def text_features(question: str, spec: DataSpec, weights: dict[str, Path], device: torch.device) -> dict[str, torch.Tensor]:
-    """What CLIP reads, as the fields of a batch; nothing where the checkpoint was trained without."""
+def text_features(question: str, spec: DataSpec, weights: dict[str, Path], device: torch.device) -> dict[str, Tensor]:
+    """What CLIP reads, as the fields of a batch; nothing where the checkpoint needs none."""
     if not spec.text_channels:
         return {}
     from dataset.extract.clip import ClipWords  # here, or every answer would wait for transformers
@@ -111,26 +113,26 @@ def text_features(question: str, spec: DataSpec, weights: dict[str, Path], devic
     return {"text_words": torch.from_numpy(words), "text_question": torch.from_numpy(whole)}
 
 
-def tell_presence(presence: torch.Tensor, method: str) -> None:
+def print_presence(presence: Tensor, method: str, taken: tuple[bool, bool]) -> None:
+    """What the clip has of either modality. `taken`: whether --mute or --blank took it away."""
     for modality, name in enumerate(MODALITIES):
         there, total = int(presence[..., modality].sum()), presence.shape[1]
-        if there < total:
-            print(f"{name}: {'missing' if not there else f'{there} of {total} segments present'}, "
-                  f"the rest is filled in by {method}")
-        else:
-            print(f"{name}: present")
+        state = f"{there} of {total} segments present" if there else "missing"
+        cause = f" (taken away by --{('mute', 'blank')[modality]})" if taken[modality] else ""
+        left = "" if there == total else f"; method={method} answers without {'the rest' if there else 'it'}"
+        print(f"{name}: {'present' if there == total else state}{cause}{left}")
 
 
 def main() -> None:
     options = parse()
-    path = options.checkpoint / "best.pt" if options.checkpoint.is_dir() else options.checkpoint
-    state = load_checkpoint(path)
-    config, spec = state["config"], DataSpec(**state["spec"])
-    vocabulary = Vocabulary.from_dict(state["vocabulary"])
+    path = checkpoint_in(options.checkpoint)
+    trained = load_trained(path)
+    config, spec, vocabulary = trained.config, trained.spec, trained.vocabulary
     if spec.choices:
         raise UsageError(f"checkpoint {path} answers multiple choice; this command asks open questions")
     words = encode_question(options.question, vocabulary)
-    device = runtime.make_accelerator({"device": options.device, "bf16": False}).device
+    accelerator = runtime.make_accelerator({"device": options.device, "bf16": False})
+    device = accelerator.device
     seconds = [i * config["dataset"].get("stride", 1) for i in range(spec.segments)]
     try:
         clip = read_clip(options.video, seconds)
@@ -139,17 +141,14 @@ def main() -> None:
     clip = Clip(clip.frames[:0] if options.blank else clip.frames, clip.sound[:0] if options.mute else clip.sound)
     weights = parse_weights(options.weights)
     (audio, visual), presence = features_of(clip, config, spec, weights, device)
-    model = build_model(spec, config["backbone"], config["method"])
-    load_weights(model, state["model"], path)
     zero = torch.zeros(1, dtype=torch.int64)
     batch = Batch(audio=audio, visual=visual, words=words, answer=zero, presence=presence, question_id=zero, row=zero,
                   video=zero, **text_features(options.question, spec, weights, device))
-    with torch.no_grad():
-        logits = model.to(device).eval()(batch.to(device)).logits["complete"][0]
-    tell_presence(presence, config["method"]["name"])
-    probabilities, indices = logits.softmax(dim=-1).topk(min(options.top, len(logits)))
-    for probability, index in zip(probabilities.tolist(), indices.tolist(), strict=True):
-        print(f"{100 * probability:5.1f} %  {vocabulary.answers[index]}")
+    shares = probabilities(trained.model.to(device), batch, accelerator)[0]
+    print_presence(presence, config["method"]["name"], (options.mute, options.blank))
+    best = shares.topk(min(options.top, len(shares)))
+    for share, index in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+        print(f"{100 * share:5.1f} %  {vocabulary.answers[index]}")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ def lacking(lines: list[str]) -> list[str]:
             unmet.append(line)
             continue
         if not requirement.specifier.contains(installed, prereleases=True):
-            unmet.append(f"{line} (found {installed})")
+            unmet.append(f"{line} (installed: {installed})")
     return unmet
 
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from dataset import SCENARIOS, make_loader
 from dataset.types import AUDIO, MODALITIES, VISUAL
-from engine.evaluation import RELEASED_NOISE, predict
+from engine.released_noise import RELEASED_NOISE, NoisedEvaluator
 from engine.metrics import Record, percentage
 from engine.restore import Restored
 from models.avqa import blank_batch
@@ -134,8 +134,8 @@ def calibration(records: list[Record]) -> float:
 
 def answer(run: Restored, split: str, scenario: str, protocol: str = "missing") -> list[Record]:
     """The run's answers, one record per question."""
-    return predict(run.model, run.data, split, SCENARIOS[scenario], run.vocabulary, run.accelerator,
-                   run.config["evaluate"]["batch_size"], run.config["runtime"]["workers"], protocol)
+    evaluator = run.evaluator if protocol == "missing" else NoisedEvaluator(**vars(run.evaluator))
+    return evaluator.predict(split, SCENARIOS[scenario])
 
 
 def answers_by_scenario(run: Restored, split: str) -> dict[str, dict[str, float]]:

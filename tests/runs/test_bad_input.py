@@ -167,6 +167,6 @@ def test_errors_as_the_shell_sees_them():
     assert done.returncode == 2 and "no_such.yaml" in done.stderr
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_term(small, in_process):
+def test_a_loss_that_is_not_finite_is_named(small, in_process):
     code, _, err = in_process("main_train.py", *small, "train.learning_rate=1e30", "train.log_every=1")
     assert code == 2 and "loss term '" in err

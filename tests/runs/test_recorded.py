@@ -53,7 +53,7 @@ def test_negatives_come_from_videos_with_a_picture(lacking):
             assert bool(row.any())
 
 
-def test_a_file_that_is_not_there_is_still_an_error_unless_recorded(lacking):
+def test_a_missing_file_is_an_error_unless_recorded(lacking):
     (lacking / "feats/presence.json").unlink()
     data = build(lacking)
     with pytest.raises(DataError, match="train0000"):
@@ -68,7 +68,7 @@ def test_a_damaged_presence_file_is_named(tmp_path, text):
         read_recorded(tmp_path, 0.0)
 
 
-def test_the_simulated_share_is_met_halved_between_modalities_and_in_training_only():
+def test_the_simulated_share_is_met_in_training_only():
     recorded = Recorded({}, train_missing_ratio=0.4)
     masks = np.stack([recorded.presence(f"v{i}", 3, 1, train=True) for i in range(4000)])
     absent = ~masks.any(axis=1)                                         # (videos, 2)
@@ -79,7 +79,7 @@ def test_the_simulated_share_is_met_halved_between_modalities_and_in_training_on
 
 
 @pytest.mark.parametrize("method", ["plain", "modality_dropout", "rmm_avr", "prompts", "shaspec", "actionmae", "drfuse"])
-def test_what_was_never_recorded_reaches_neither_loss_nor_gradient(lacking, method):
+def test_what_was_never_recorded_reaches_no_loss_or_gradient(lacking, method):
     """Garbage instead of the absent rows changes nothing at all in a training step, and all of it is finite."""
     small = [*SMALL, f"dataset.root={lacking}", f"method={method}"]
     config = compose(None, [a for a in small if method == "rmm_avr" or not a.startswith(("rmm.", "avr."))])
@@ -114,10 +114,10 @@ def test_complete_input_is_answered_alike_under_both_protocols(lacking, tmp_path
     record.write_text(json.dumps(json.loads(record.read_text()) | {"test0000": {"audio": 0, "visual": 6}}))
     arguments = [*SMALL, f"dataset.root={lacking}", f"run.root={tmp_path / 'runs'}", "run.name=r", "train.max_steps=2"]
     assert in_process("main_train.py", *arguments)[0] == 0
-    folder, found = tmp_path / "runs/r", []
+    folder, confidences = tmp_path / "runs/r", []
     for protocol in ("missing", "released_noise"):
         code, _, err = in_process("main_test.py", "--checkpoint", folder, "--missing", "none", "--protocol", protocol)
         assert code == 0, err
         records = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
-        found.append([r["confidence"] for r in records if r["scenario"] == "complete"])
-    assert len(found[0]) == 24 and found[0] == found[1]
+        confidences.append([r["confidence"] for r in records if r["scenario"] == "complete"])
+    assert len(confidences[0]) == 24 and confidences[0] == confidences[1]

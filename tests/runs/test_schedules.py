@@ -34,10 +34,10 @@ def test_a_run_cut_off_ends_as_one_that_was_not(train, tmp_path, monkeypatch, op
     assert train("whole", *options)[0] == 0
     run_epoch = Trainer.run_epoch
 
-    def cut_off(self, log):
+    def cut_off(self):
         if self.epoch == 1:
             raise KeyboardInterrupt
-        run_epoch(self, log)
+        run_epoch(self)
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "run_epoch", cut_off)

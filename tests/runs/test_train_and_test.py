@@ -45,7 +45,7 @@ def test_a_users_own_data_set_trains_and_evaluates(small, tmp_path, in_process, 
     assert "All Avg" in out and "visual_missing" in out
 
 
-def test_prompts_leave_a_trained_backbone_as_it_is_and_warn_without_one(small, tmp_path, in_process):
+def test_prompts_leave_a_trained_backbone_alone(small, tmp_path, in_process):
     arguments = [a for a in small if not a.startswith(("rmm.", "avr.", "run.name"))]
     assert in_process("main_train.py", *arguments, "method=plain", "run.name=plain")[0] == 0
     trained = tmp_path / "runs" / "plain" / "best.pt"
@@ -92,13 +92,13 @@ def test_kill_9_loses_at_most_the_current_epoch(small, tmp_path):
 
 def test_evaluation_ignores_batch_size_and_repeats(small, tmp_path, in_process):
     assert in_process("main_train.py", *small)[0] == 0
-    folder, found = tmp_path / "runs" / "r", []
+    folder, scenarios = tmp_path / "runs" / "r", []
     for size in (1, 5, 24):
         code, out, err = in_process("main_test.py", "--checkpoint", folder, "--missing", "all",
                                     f"evaluate.batch_size={size}")
         assert code == 0, err
-        found.append(json.loads((folder / "results.json").read_text())["scenarios"])
-    assert found[0] == found[1] == found[2] and len(found[0]) == 4
+        scenarios.append(json.loads((folder / "results.json").read_text())["scenarios"])
+    assert scenarios[0] == scenarios[1] == scenarios[2] and len(scenarios[0]) == 4
 
 
 def test_ratio_zero_is_complete_and_ratio_one_is_missing(small, tmp_path, in_process):
@@ -130,14 +130,14 @@ def test_other_evaluations_leave_the_results_of_the_run_alone(small, tmp_path, i
 
 def test_torchrun_gives_the_numbers_of_one_process(small, tmp_path):
     assert command("main_train.py", *small).returncode == 0
-    folder, found = tmp_path / "runs" / "r", []
+    folder, scenarios = tmp_path / "runs" / "r", []
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     for prefix in ([sys.executable], launcher):
         done = subprocess.run([*prefix, str(ROOT / "main_test.py"), "--checkpoint", str(folder), "--missing", "all"],
                               cwd=ROOT, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr[-2000:]
-        found.append(json.loads((folder / "results.json").read_text())["scenarios"])
-    assert found[0] == found[1]
+        scenarios.append(json.loads((folder / "results.json").read_text())["scenarios"])
+    assert scenarios[0] == scenarios[1]
     done = subprocess.run([*launcher, str(ROOT / "main_train.py"), *small, "run.name=two"], cwd=ROOT,
                           capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -152,7 +152,7 @@ def test_a_second_stage_starts_from_the_first(small, tmp_path, in_process):
     assert code == 0 and "of the method start fresh" in out
 
 
-def test_the_released_evaluation_is_marked_and_reads_what_it_calls_missing(small, tmp_path, in_process):
+def test_the_released_evaluation_reads_what_it_calls_missing(small, tmp_path, in_process):
     """Silencing the sound changes nothing where it is missing, and the answers of the released protocol."""
     assert in_process("main_train.py", *small)[0] == 0
     folder = tmp_path / "runs" / "r"

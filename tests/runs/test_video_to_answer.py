@@ -93,8 +93,8 @@ def test_what_a_data_set_lacks_is_named(root, tmp_path):
 
 @pytest.mark.parametrize("options, lines", [
     ([], ["audio: present", "visual: present"]),
-    (["--mute"], ["audio: missing, the rest is filled in by rmm_avr", "visual: present"]),
-    (["--blank"], ["audio: present", "visual: missing, the rest is filled in by rmm_avr"]),
+    (["--mute"], ["audio: missing (taken away by --mute); method=rmm_avr answers", "visual: present"]),
+    (["--blank"], ["audio: present", "visual: missing (taken away by --blank); method=rmm_avr answers"]),
 ])
 def test_an_answer_with_and_without_a_modality(root, run, weights, options, lines):
     done = ask(run, root / "videos/00000005.mp4", weights, *options)

@@ -1,7 +1,7 @@
 """Accuracy per type, modality and overall from records, by hand."""
 
 from dataset.music_avqa import MusicAVQA
-from engine.metrics import Record, by_source, summarise, table
+from engine.metrics import Record, by_source, notes, summarise, table
 
 
 def record(row: int, type_: str, right: bool) -> Record:
@@ -52,3 +52,12 @@ def test_types_without_a_modality_have_columns_of_their_own():
     ends = [header.index(f" {name} ") + len(name) + 1 for name in names[:-1]] + [len(header)]
     assert ends == sorted(ends)
     assert [model[:end].split()[-1] for end in ends] == ["50.0", *["-"] * 6, "100.0", "66.7"]
+
+
+def test_doubtful_results_are_named():
+    """Complete 50, audio missing 75; the floor of both is 60."""
+    cell = {"question_only_floor": 60.0}
+    lines = notes({"complete": {"overall": 50.0, **cell}, "audio_missing": {"overall": 75.0, **cell}}, [], [])
+    assert len(lines) == 2 and "complete (50.0) lies below the question-only floor (60.0)" in lines[0]
+    assert "audio_missing (75.0) scores above complete input (50.0)" in lines[1]
+    assert notes({"complete": {"overall": 75.0, **cell}, "audio_missing": {"overall": 70.0, **cell}}, [], []) == []

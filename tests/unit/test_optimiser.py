@@ -27,11 +27,11 @@ def a_weight() -> torch.nn.Parameter:
 def rates(train: dict, steps: int) -> list[float]:
     """The learning rate of every step of a run of that length."""
     optimiser = make_optimiser([a_weight()], train)
-    schedule, found = Schedule(optimiser, train, steps), []
+    schedule, rates_by_step = Schedule(optimiser, train, steps), []
     for step in range(1, steps + 1):
-        found.append(optimiser.param_groups[0]["lr"])
+        rates_by_step.append(optimiser.param_groups[0]["lr"])
         advance(optimiser, schedule, step)
-    return found
+    return rates_by_step
 
 
 def advance(optimiser, schedule, step: int) -> None:
@@ -61,8 +61,8 @@ def test_the_rate_of_every_step_is_its_closed_form(schedule, warmup, steps, drop
 
 def test_warm_up_by_hand():
     """A third of 9 steps is 3: a quarter, a half, three quarters, the whole; then 1 / 6 less in every step."""
-    found = rates(options(schedule="linear", warmup=1 / 3), 9)
-    assert found == pytest.approx([1 / 4, 2 / 4, 3 / 4, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])
+    by_step = rates(options(schedule="linear", warmup=1 / 3), 9)
+    assert by_step == pytest.approx([1 / 4, 2 / 4, 3 / 4, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])
 
 
 def test_without_options_the_rate_is_that_of_step_lr_to_the_bit():
@@ -87,13 +87,13 @@ def test_a_resumed_schedule_goes_on_to_the_bit(schedule, stop):
         advance(optimiser, part, step)
     saved = copy.deepcopy((optimiser.state_dict(), part.state_dict()))
     optimiser = make_optimiser([a_weight()], train)
-    part, found = Schedule(optimiser, train, steps), []
+    part, rates_by_step = Schedule(optimiser, train, steps), []
     optimiser.load_state_dict(saved[0])
     part.load_state_dict(saved[1])
     for step in range(stop + 1, steps + 1):
-        found.append(optimiser.param_groups[0]["lr"])
+        rates_by_step.append(optimiser.param_groups[0]["lr"])
         advance(optimiser, part, step)
-    assert found == rates(train, steps)[stop:]
+    assert rates_by_step == rates(train, steps)[stop:]
 
 
 def test_the_state_of_a_run_that_knew_step_lr_alone_is_read():

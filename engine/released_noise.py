@@ -1,0 +1,85 @@
+"""The official evaluation protocol: nothing is missing, the modality is there with noise added."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from dataset import SCENARIOS, Scenario, Vocabulary
+from dataset.loader import QuestionSet
+from dataset.types import Batch
+from engine.errors import UsageError
+from engine.evaluation import Evaluator
+from engine.metrics import Record
+from models.avqa import AVQAModel, Output
+
+RELEASED_NOISE = "released_noise"
+# Standard deviation of the official code's noise on (audio, visual), by what it calls missing.
+NOISE_SCALE = {"audio": (0.3, 0.0), "visual": (0.0, 0.7), "both": (0.5, 0.5)}
+NOTHING_MISSING = ("protocol released_noise: the modality is NOT missing. Its real features, with noise added, reach "
+                   "the answer, as in the official evaluation code. Not comparable with a missing modality.")
+
+
+class NoisedReal(nn.Module):
+    """`model`, answering on the real features, with noise, of what `batch.presence` calls absent."""
+
+    def __init__(self, model: AVQAModel, scale: tuple[float, float]) -> None:
+        super().__init__()
+        if not hasattr(model.method, "refine_noised_real"):
+            raise UsageError("--protocol released_noise exists for checkpoints of method=rmm_avr and method=released "
+                             "only")
+        self.model, self.scale = model, scale
+
+    def forward(self, batch: Batch) -> Output:
+        whole = replace(batch, presence=torch.ones_like(batch.presence))
+        return Output({"complete": self.model.answer_on_noised_real(whole, batch.presence, self.scale)})
+
+
+@dataclass
+class UnhiddenData:
+    """`data`, whose question sets are `Unhidden`."""
+
+    data: Any
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.data, name)
+
+    def question_set(self, split: str, vocabulary: Vocabulary, scenario: Scenario) -> Unhidden:
+        return Unhidden(self.data.question_set(split, vocabulary, SCENARIOS["complete"]), scenario)
+
+
+@dataclass
+class Unhidden:
+    """Questions whose batches mark what `scenario` takes away, and hold its real features."""
+
+    questions: QuestionSet
+    scenario: Scenario
+
+    def __len__(self) -> int:
+        return len(self.questions)
+
+    def batch(self, positions: list[int]) -> Batch:
+        batch = self.questions.batch(positions)
+        left = np.stack([self.scenario.presence(row, batch.presence.shape[1]) for row in batch.row.tolist()])
+        return replace(batch, presence=batch.presence & torch.from_numpy(left))
+
+
+class NoisedEvaluator(Evaluator):
+    """Asks by this protocol and marks the results; complete input is answered as ever."""
+
+    def predict(self, split: str, scenario: Scenario) -> list[Record]:
+        if scenario.missing == "none":
+            return super().predict(split, scenario)
+        model = NoisedReal(self.accelerator.unwrap_model(self.model), NOISE_SCALE[scenario.missing])
+        return Evaluator(**{**vars(self), "model": model, "data": UnhiddenData(self.data)}).predict(split, scenario)
+
+    def evaluate(self, split: str, scenarios: list[Scenario]) -> tuple[dict[str, Any], list[Record]]:
+        results, records = super().evaluate(split, scenarios)
+        for scenario in scenarios:
+            if scenario.missing != "none":
+                results[scenario.name] |= {"protocol": RELEASED_NOISE, "warning": NOTHING_MISSING}
+        return results, records
