@@ -41,7 +41,7 @@ def ends_in_punctuation(text: str) -> bool:
     return unicodedata.category(text[-1]).startswith("P")
 
 
-class Record(BaseModel, ABC):
+class QuestionRecord(BaseModel, ABC):
     """The schema of one record of a data set as released; other keys are ignored."""
 
     model_config = ConfigDict(strict=True)
@@ -52,7 +52,7 @@ class Record(BaseModel, ABC):
         """The record in position `row` of its file as a question."""
 
 
-class Annotation(Record):
+class MusicAVQARecord(QuestionRecord):
     """A record of MUSIC-AVQA."""
 
     number_key = "question_id"
@@ -81,7 +81,7 @@ class Annotation(Record):
         return value
 
     @model_validator(mode="after")
-    def values_fill_the_placeholders(self) -> Annotation:
+    def values_fill_the_placeholders(self) -> MusicAVQARecord:
         slots = [word for word in self.question_content.split() if "<" in word]
         wanted = len(PLACEHOLDER.findall(self.question_content))
         if wanted != len(slots) or not all(PLACEHOLDER.search(word) for word in slots):
@@ -108,7 +108,7 @@ def fill(template: str, values: list[str]) -> tuple[str, ...]:
     return tuple(next(remaining) if "<" in word else word for word in words)
 
 
-def read_questions(path: Path, schema: type[Record] = Annotation) -> list[Question]:
+def read_questions(path: Path, schema: type[QuestionRecord] = MusicAVQARecord) -> list[Question]:
     """All questions of an annotation file of `schema`; DataError names the file, the record, the field and what is wrong."""
     refuse_special(path)
     try:
@@ -124,7 +124,7 @@ def read_questions(path: Path, schema: type[Record] = Annotation) -> list[Questi
     return [validated(record, row, path, schema).to_question(row) for row, record in enumerate(records)]
 
 
-def validated(record: object, row: int, path: Path, schema: type[Record]) -> Record:
+def validated(record: object, row: int, path: Path, schema: type[QuestionRecord]) -> QuestionRecord:
     try:
         return schema.model_validate(record)
     except ValidationError as error:

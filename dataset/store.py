@@ -7,10 +7,11 @@ import os
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from dataset.files import refuse_special
 from dataset.types import DataError
@@ -18,6 +19,7 @@ from dataset.types import DataError
 FLOATS = (np.float16, np.float32)
 DAY = 86_400                             # seconds, the longest clip and the largest stride
 FEW, USUAL, MANY = 4, 10, 20             # segments: a warning below, those of AVST, more than is ever suggested
+Stride = Annotated[int, Field(ge=1, le=DAY)]
 Layout = Literal["map", "cls_first"]     # a second of picture: channels x height x width, or tokens x channels, frame first
 
 

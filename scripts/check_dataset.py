@@ -113,16 +113,16 @@ def main() -> None:
     print()
     try:
         stores = data.stores
-        if data.question_features:
-            data.question_features.check(q for questions in found.values() for q in questions)
+        if data.text:
+            data.text.check(q for questions in found.values() for q in questions)
     except DataError as error:
         raise UsageError(f"the annotations can be read, the features cannot: {error}. See docs/data.md") from error
     for modality, store in stores.items():
         print(f"{MODALITIES[modality]}: {store.folder}, {store.rows} rows of shape {list(store.shape)}, "
               f"{store.segments} segments used")
-    if data.question_features:
-        print(f"questions: {data.question_features.path}, {len(data.question_features.row)} texts of "
-              f"{data.question_features.channels} channels")
+    if data.text:
+        print(f"questions: {data.text.path}, {len(data.text.row)} texts of "
+              f"{data.text.channels} channels")
     if data.recorded.rows:
         print(f"{len(data.recorded.rows)} videos lack something themselves (presence.json) and are treated as such")
     videos = sorted({q.video_id for questions in found.values() for q in questions})

@@ -22,7 +22,7 @@ from engine import runtime  # noqa: E402
 from engine.errors import UsageError, run_guarded  # noqa: E402
 
 WORKERS = 256                # far more than any machine has use for
-QUESTION_FORMATS = {"music_avqa": questions.Annotation, "avqa": avqa.Annotation}
+QUESTION_FORMATS = {"music_avqa": questions.MusicAVQARecord, "avqa": avqa.AVQARecord}
 
 
 def parse() -> argparse.Namespace:

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dataset import SCENARIOS, build_dataset, make_loader
-from dataset.avqa import AVQA, Annotation, is_held_out
+from dataset.avqa import AVQA, AVQARecord, is_held_out
 from dataset.questions import read_questions
 from dataset.types import AVQA_TYPES, DataError
 
@@ -21,7 +21,7 @@ RECORD = {"id": 183, "video_name": "-HG3Omg_89c_000030", "video_id": 341, "quest
 def read(folder: Path, *changes: dict) -> list:
     path = folder / "train_qa.json"
     path.write_text(json.dumps([{**RECORD, **change} for change in changes]), encoding="utf-8")
-    return read_questions(path, Annotation)
+    return read_questions(path, AVQARecord)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_any_damage_gives_a_question_or_one_clear_error(tmp_path_factory, change
     path = tmp_path_factory.mktemp("a") / "train_qa.json"
     path.write_text(json.dumps([{k: v for k, v in {**RECORD, **changes}.items() if k not in lost}]))
     try:
-        question, = read_questions(path, Annotation)
+        question, = read_questions(path, AVQARecord)
     except DataError as error:
         assert "record 0" in str(error)
     else:

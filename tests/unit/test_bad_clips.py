@@ -4,13 +4,12 @@ import multiprocessing
 import os
 import signal
 import time
-from types import SimpleNamespace
 
 import numpy as np
-import psutil
 import pytest
 from scipy.io import wavfile
 
+from dataset import memory
 from dataset.extract import workers
 from dataset.extract.media import SAMPLE_RATE, Clip, MediaError, read_clip
 from dataset.extract.pipeline import Settings, extract
@@ -173,7 +172,7 @@ def test_damaged_lines_of_a_manifest_are_made_again(tmp_path, line):
 
 
 def free(monkeypatch, gigabytes):
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=gigabytes * 1e9))
+    monkeypatch.setattr(memory, "free_memory", lambda: gigabytes * 1e9)
 
 
 def test_clips_beyond_the_memory_are_refused_before_anything_is_made(tmp_path, monkeypatch):

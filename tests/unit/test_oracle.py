@@ -5,10 +5,10 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 
-from dataset.oracle import best_answer, choice_weights, oracle_correct
-from dataset.synthetic import codes, visual_features
-from dataset.templates import ANSWERS, ASKABLE
-from dataset.world import COLUMNS, KINDS, ONSETS, ROWS, Scenes, given_heard, given_seen, sample
+from dataset.synthetic.data import codes, visual_features
+from dataset.synthetic.oracle import best_answer, choice_weights, oracle_correct
+from dataset.synthetic.templates import ANSWERS, ASKABLE
+from dataset.synthetic.world import COLUMNS, KINDS, ONSETS, ROWS, Scenes, given_heard, given_seen, sample
 
 POOL = sample(3000, np.random.default_rng(3))
 COUNT, IN_VIEW, PLAYING, SOUNDING, AGREE = (0.3, 0.4, 0.3), 0.88, 0.7, (0.10, 0.95), 0.85     # as documented

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dataset.questions import PLACEHOLDER, read_questions
-from dataset.templates import FILLS, TEMPLATES
+from dataset.synthetic.templates import FILLS, TEMPLATES
 from dataset.types import QUESTION_TYPES, DataError
 from dataset.vocabulary import Vocabulary
 

@@ -1,15 +1,12 @@
 """The embedded benchmark on disk: complete, repeatable, disjoint, readable by the ordinary data path."""
 
-from types import SimpleNamespace
-
 import numpy as np
-import psutil
 import pytest
 
-from dataset import SCENARIOS, build_dataset, question_only_floor
-from dataset.synthetic import audio_features, codes, make_split
+from dataset import SCENARIOS, build_dataset, memory, question_only_floor
+from dataset.synthetic.data import audio_features, codes, make_split
+from dataset.synthetic.world import KINDS, sample
 from dataset.types import DataError
-from dataset.world import KINDS, sample
 from engine.config import compose
 from engine.errors import UsageError
 
@@ -63,7 +60,7 @@ def test_oracle_stands_above_the_floor_and_below_complete(data):
 
 def test_scenes_beyond_the_memory_are_refused_before_any_is_made(tmp_path, monkeypatch):
     """A million scenes of 6 segments, 4,096 channels and 6 cells in float64 are 1,180 GB for the maps alone."""
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1e12))
+    monkeypatch.setattr(memory, "free_memory", lambda: 1e12)
     with pytest.raises(DataError, match="a split of 1000000 scenes with 4096 channels needs about .* GB of memory, 1,000.0"):
         build(tmp_path / "data", train_videos=1_000_000, channels=4096)
     assert not list(tmp_path.iterdir())

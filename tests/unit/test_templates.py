@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset.questions import PLACEHOLDER
-from dataset.templates import ANSWERS, ASKABLE, COLUMNS, FILLS, NUMBERS, TEMPLATES
+from dataset.synthetic.templates import ANSWERS, ASKABLE, COLUMNS, FILLS, NUMBERS, TEMPLATES
+from dataset.synthetic.world import KINDS, sample
 from dataset.types import QUESTION_TYPES
-from dataset.world import KINDS, sample
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "music_avqa"
 FILES = ("avqa-train_fake.json", "avqa-val.json")

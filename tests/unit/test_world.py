@@ -5,10 +5,10 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from dataset import world
-from dataset.oracle import best_answer, choice_weights
-from dataset.templates import ANSWERS, ASKABLE, TEMPLATES
-from dataset.world import COUNT, IN_VIEW, KINDS, SOUNDING, Scenes, given_heard, given_seen, sample
+from dataset.synthetic import world
+from dataset.synthetic.oracle import best_answer, choice_weights
+from dataset.synthetic.templates import ANSWERS, ASKABLE, TEMPLATES
+from dataset.synthetic.world import COUNT, IN_VIEW, KINDS, SOUNDING, Scenes, given_heard, given_seen, sample
 
 PRIOR = sample(400_000, np.random.default_rng(7))
 

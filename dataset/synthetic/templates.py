@@ -13,7 +13,7 @@ from itertools import permutations, product
 
 import numpy as np
 
-from dataset.world import COLUMNS, KINDS, ONSETS, Scenes
+from dataset.synthetic.world import COLUMNS, KINDS, ONSETS, Scenes
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "more than ten")
 ANSWERS = (*KINDS, *NUMBERS, "yes", "no", *COLUMNS, "indoor", "outdoor", "simultaneously")

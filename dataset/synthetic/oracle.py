@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from dataset.templates import ANSWERS, ASKABLE, Template
-from dataset.world import Scenes, given_heard, given_seen, sample
+from dataset.synthetic.templates import ANSWERS, ASKABLE, Template
+from dataset.synthetic.world import Scenes, given_heard, given_seen, sample
 
 DRAWS = 1500
 
