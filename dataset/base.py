@@ -47,6 +47,10 @@ class DataSet(ABC):
         self.read_cached = cache(self.read)
 
     @abstractmethod
+    def annotation_file(self, split: str) -> Path:
+        """The file that holds the questions of a split."""
+
+    @abstractmethod
     def read_split(self, split: str) -> list[Question]:
         """The questions of `train`, `val` or `test` as annotated."""
 
@@ -168,7 +172,6 @@ class FolderDataSet(DataSet):
                             f"{self.train_file}, {self.audio_folder}/, {self.visual_folder}/ as docs/data.md describes")
 
     def annotation_file(self, split: str) -> Path:
-        """The file that holds the questions of a split."""
         return self.root / self.annotations / getattr(self, f"{split}_file")
 
     @property

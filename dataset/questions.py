@@ -109,18 +109,23 @@ def fill(template: str, values: list[str]) -> tuple[str, ...]:
 
 
 def read_questions(path: Path, schema: type[QuestionRecord] = MusicAVQARecord) -> list[Question]:
-    """All questions of an annotation file of `schema`; DataError names the file, the record, the field and what is wrong."""
+    """All questions of an annotation file; DataError names the file, the record, the field and what is wrong."""
     refuse_special(path)
     try:
         records = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise DataError(f"annotation file {path} does not exist; the README says where the files belong") from error
+        raise DataError(f"annotation file {path} does not exist; docs/data.md says where the files belong") from error
     except OSError as error:
         raise DataError(f"annotation file {path} cannot be read ({error.strerror}); it must be a file") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"annotation file {path} is not JSON in UTF-8 ({error}); download it again") from error
+    return to_questions(records, path, schema)
+
+
+def to_questions(records: object, path: Path, schema: type[QuestionRecord]) -> list[Question]:
+    """The records of the annotation file `path` as questions, each checked by `schema`."""
     if not isinstance(records, list) or not records:
-        raise DataError(f"annotation file {path} must hold a JSON list of questions, with at least one")
+        raise DataError(f"annotation file {path} must hold a list of questions, with at least one")
     return [validated(record, row, path, schema).to_question(row) for row, record in enumerate(records)]
 
 

@@ -62,8 +62,11 @@ class Synthetic(DataSet):
         prepare(Path(self.root), self.settings)
         super().__post_init__()
 
+    def annotation_file(self, split: str) -> Path:
+        return self.root / ANNOTATIONS / f"avqa-{split}.json"
+
     def read_split(self, split: str) -> list[Question]:
-        return read_questions(self.root / ANNOTATIONS / f"avqa-{split}.json")
+        return read_questions(self.annotation_file(split))
 
     @cached_property
     def stores(self) -> dict[int, FeatureStore]:

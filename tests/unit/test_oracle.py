@@ -17,7 +17,7 @@ CLEAR = 0.04                                     # a lead that sampling does not
 
 def stack(rows: list[dict], one: Scenes) -> Scenes:
     """Scenes like `one` except for the fields that the rows {field: {kind or None: value}} name."""
-    scenes = one.repeat(len(rows))
+    scenes = one[np.zeros(len(rows), int)]
     for i, row in enumerate(rows):
         for name, changes in row.items():
             for kind, value in changes.items():

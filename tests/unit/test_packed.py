@@ -122,7 +122,7 @@ def test_rows_that_the_disk_lost_are_packed_again(root, capsys):
     lost = len(killed.header) + 3 * killed.bytes_per_video
     change(killed.temporary, lambda c: c[:lost] + bytes(killed.bytes_per_video) + c[lost + killed.bytes_per_video:])
     list(packing(root, "audio").run())
-    assert "the rows of test0003 are not those the journal tells of" in capsys.readouterr().out
+    assert "the rows of test0003 are not those of the journal" in capsys.readouterr().out
     assert (root / "feats/packed/audio.npy").read_bytes() == whole
 
 
