@@ -46,8 +46,8 @@ class AVQARecord(QuestionRecord):
     def to_question(self, row: int) -> Question:
         choices = tuple(tuple(text.lower().split()) for text in self.multi_choice)
         return Question(
-            row=row, question_id=self.id, video_id=self.video_name, type=self.question_type, template=self.question_text,
-            words=split_question(self.question_text), answer=" ".join(choices[self.answer]), choices=choices,
+            row=row, question_id=self.id, video_id=self.video_name, type=self.question_type, choices=choices,
+            template=self.question_text, words=split_question(self.question_text), answer=" ".join(choices[self.answer]),
         )
 
 
@@ -90,5 +90,5 @@ class AVQA(FolderDataSet):
             return questions
         kept = [q for q in questions if is_held_out(q.video_id, self.holdout) == (split == "val")]
         if not kept:
-            raise DataError(f"dataset.holdout={self.holdout} leaves no video of {path} for {split}; choose another share")
+            raise DataError(f"dataset.holdout={self.holdout} leaves no video of {path} for {split}; choose another")
         return kept

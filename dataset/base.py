@@ -1,7 +1,7 @@
 """What every data set offers: questions, feature stores, vocabulary, shapes and sets of questions.
 
-A data set says how a split is read (`read_split`). Where its features lie in other ways than `FolderDataSet` reads
-them, it gives its own `stores`. Options are fields of the class; a field is checked by its annotation.
+A data set has to give `annotation_file`, `read_split` and `stores`; below FolderDataSet only `read_split` is left.
+Options are fields of the class, each checked by its annotation.
 """
 # Annotations stay objects here: the checks of options read them from other modules, too.
 

@@ -24,7 +24,7 @@ def alone_in(folder: Path, doing: str) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise DataError(f"another process is {doing} {folder}; wait until it is done, or give another folder") from error
+            raise DataError(f"another process is {doing} {folder}; wait for it, or give another folder") from error
         except OSError as error:         # some network disks have no locks; to refuse them would help nobody
             print(f"note: {folder} cannot be locked ({error.strerror}); let one process at a time write there")
         yield

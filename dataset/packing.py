@@ -70,7 +70,7 @@ class Packing:
                 journal.write()
         if not done:
             reason = next(iter(self.failed.values()), "no file")
-            raise DataError(f"none of the {len(self.videos)} files in {self.source.folder} can be packed; first: {reason}")
+            raise DataError(f"none of the {len(self.videos)} files in {self.source.folder} can be packed: {reason}")
         rows = {video: row for row, video in enumerate(self.videos) if video in done}
         present = {video: done[video].segments for video in rows if done[video].segments < self.source.segments}
         index = self.folder / f"{self.name}.json"

@@ -98,6 +98,6 @@ def read_recorded(root: Path, train_missing_ratio: float) -> Recorded:
         if not all(isinstance(n, int) and n >= 0 for counts in rows.values() for n in counts):
             raise ValueError("a count is not a whole number of rows")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f'{path} must hold {{"VIDEO_ID": {{"audio": ROWS, "visual": ROWS}}, ...}} ({error}); extract again, '
-                        "or remove the file if every video is complete") from error
+        raise DataError(f'{path} must hold {{"VIDEO_ID": {{"audio": ROWS, "visual": ROWS}}, ...}} ({error}); extract '
+                        "again, or remove the file if every video is complete") from error
     return Recorded(rows, train_missing_ratio)

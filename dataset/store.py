@@ -20,7 +20,7 @@ FLOATS = (np.float16, np.float32)
 DAY = 86_400                             # seconds, the longest clip and the largest stride
 FEW, USUAL, MANY = 4, 10, 20             # segments: a warning below, those of AVST, more than is ever suggested
 Stride = Annotated[int, Field(ge=1, le=DAY)]
-Layout = Literal["map", "cls_first"]     # a second of picture: channels x height x width, or tokens x channels, frame first
+Layout = Literal["map", "cls_first"]     # of a picture: channels x height x width, or tokens x channels, frame first
 
 
 class FeatureStore:
@@ -50,7 +50,7 @@ class FeatureStore:
         self.file_shape, self.dtype = array.shape[1:], array.dtype
         self.shape = as_maps(array, layout).shape[1:]
         self.rows = self.source_rows = max(self.lengths())
-        self.rows_found: dict[str, int] = {}
+        self.known_rows: dict[str, int] = {}
 
     @property
     def videos(self) -> list[str]:
@@ -70,7 +70,7 @@ class FeatureStore:
             return {entry.name: bytes_of(entry) for entry in entries}
 
     def lengths(self) -> Iterator[int]:
-        """Rows of one file of every size: those of a size have as many. What cannot be read is told when it is used."""
+        """Rows of one file of every size: those of a size have as many. What cannot be read fails when it is used."""
         for video in {self.files[f"{video}.npy"]: video for video in reversed(self.videos)}.values():
             try:
                 array = self.open(self.folder / f"{video}.npy")
@@ -83,7 +83,7 @@ class FeatureStore:
         return f"{video_id}.npy" in self.files
 
     def open_first(self, path: Path, dimensions: int) -> np.ndarray:
-        """The file that tells the shape, which must have one axis of seconds and `dimensions` others."""
+        """The file that gives the shape: one axis of seconds and `dimensions` others."""
         array = self.open(path)
         tokens = self.layout == "cls_first"
         if array.ndim != (3 if tokens else 1 + dimensions) or not array.size or tokens and array.shape[1] < 2:
@@ -104,8 +104,8 @@ class FeatureStore:
             raise DataError(f"feature file {path} is truncated or not an .npy array of numbers; extract or download it "
                             "again") from error
         if not isinstance(array, np.ndarray) or array.dtype not in FLOATS:
-            found = getattr(array, "dtype", "an archive")
-            raise DataError(f"feature file {path} holds {found}; expected an array of float32 or float16")
+            content = getattr(array, "dtype", "an archive")
+            raise DataError(f"feature file {path} holds {content}; expected an array of float32 or float16")
         return array
 
     def check(self, video_id: str) -> np.ndarray:
@@ -115,12 +115,12 @@ class FeatureStore:
         if array.shape[1:] != self.file_shape or not 0 < len(array) <= self.rows:
             raise DataError(f"feature file {path} has shape {list(array.shape)}; expected "
                             f"{[self.rows, *self.file_shape]} like the others in its folder, or fewer rows")
-        self.rows_found[video_id] = len(array)
+        self.known_rows[video_id] = len(array)
         return array
 
     def rows_of(self, video_id: str) -> int:
         """How many rows there are of a video; its file is opened once for that."""
-        return self.rows_found.get(video_id) or len(self.check(video_id))
+        return self.known_rows.get(video_id) or len(self.check(video_id))
 
     def segments_of(self, video_id: str) -> int:
         """How many of its T segments a video has, from the start; the others are absent."""
@@ -184,5 +184,5 @@ def refuse_non_finite(values: np.ndarray, what: str) -> None:
     """DataError naming `what` when there is NaN or infinity in it."""
     total = torch.from_numpy(values).sum(dtype=torch.float32)     # shows any NaN or infinity, far cheaper than a mask
     if not math.isfinite(total) and not np.isfinite(values).all():
-        raise DataError(f"{what} holds NaN or infinity; extract it again, or leave it out with dataset.skip_missing=true "
-                        "after deleting it")
+        raise DataError(f"{what} holds NaN or infinity; extract it again, or leave it out with "
+                        "dataset.skip_missing=true after deleting it")

@@ -70,7 +70,7 @@ class DataSpec:
 
 @dataclass
 class Batch:
-    """B questions with their features. Absent entries hold zeros, and `presence` says which they are."""
+    """B questions with their features. Absent entries hold zeros, as `presence` marks them."""
 
     audio: Tensor            # (B, T, Ca) float32, or float16 where stored so; `to` makes it float32
     visual: Tensor           # (B, T, C, H, W) likewise

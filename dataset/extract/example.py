@@ -138,8 +138,8 @@ def write_example_dataset(root: Path, videos: int, seconds: float) -> None:
 def questions_on(name: str, sources: tuple[str, ...], silent: tuple[str, ...], rng) -> list[dict[str, str]]:
     """What is heard, what is seen, and what is both, in the wording of MUSIC-AVQA."""
     def item(kind: tuple[str, str], text: str, values: list[str], answer: str) -> dict[str, str]:
-        return {"video_id": name, "type": json.dumps(kind), "question_content": text, "templ_values": json.dumps(values),
-                "anser": answer}
+        return {"video_id": name, "type": json.dumps(kind), "question_content": text,
+                "templ_values": json.dumps(values), "anser": answer}
 
     asked, numbers = str(rng.choice(list(PITCHES))), ("zero", "one", "two", "three")
     heard = [k for k in sources if k not in silent]

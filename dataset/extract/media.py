@@ -50,10 +50,10 @@ def read_clip(path: Path, seconds: list[int], size: int = FRAME) -> Clip:
                 raise MediaError("neither a video nor an audio stream")
             frames = read_frames(container, seconds, size) if container.streams.video else []
         with av.open(str(path)) as container:
-            sound = read_sound(container, seconds) if container.streams.audio else np.zeros((0, SAMPLE_RATE), np.float32)
+            sound = read_sound(container, seconds) if container.streams.audio else np.zeros((0, SAMPLE_RATE), "f4")
     except MediaError:
         raise
-    except Exception as error:      # one damaged file of thousands must not end an extraction, whatever the decoder raises
+    except Exception as error:      # one damaged file of thousands must not end an extraction
         raise MediaError(f"cannot be decoded ({type(error).__name__}: {' '.join(str(error).split())[:200]})") from error
     if not len(frames) and not len(sound):
         raise MediaError("no second of picture or sound could be decoded")

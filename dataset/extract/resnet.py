@@ -26,10 +26,10 @@ def maps_network(network: ResNet) -> nn.Sequential:
     return nn.Sequential(*list(network.children())[:-2])
 
 
-def normalised(frames: np.ndarray, device: torch.device) -> Tensor:
+def normalised(frames: np.ndarray, device: torch.device, mean=MEAN, deviation=DEVIATION) -> Tensor:
     """(n, 224, 224, 3) uint8 -> (n, 3, 224, 224) float."""
     pixels = torch.from_numpy(frames).to(device).permute(0, 3, 1, 2).float() / 255
-    return (pixels - pixels.new_tensor(MEAN).view(3, 1, 1)) / pixels.new_tensor(DEVIATION).view(3, 1, 1)
+    return (pixels - pixels.new_tensor(mean).view(3, 1, 1)) / pixels.new_tensor(deviation).view(3, 1, 1)
 
 
 class ResNetMaps:

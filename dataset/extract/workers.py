@@ -87,7 +87,7 @@ class Worker:
 
 def work(line: Connection, seconds: list[int]) -> None:
     """Decode what the line brings, until the process that gives it ends or kills this one."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)         # Ctrl-C reaches all; the one that gives the work ends the others
+    signal.signal(signal.SIGINT, signal.SIG_IGN)         # Ctrl-C reaches all; the parent ends the others
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=leave_with_parent, daemon=True).start()
     while True:
