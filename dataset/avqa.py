@@ -25,7 +25,7 @@ Candidate = Annotated[str, BeforeValidator(as_text)]
 
 
 class AVQARecord(QuestionRecord):
-    """A record of AVQA; `video_id`, a number in another list of clips, and `question_relation` are not used."""
+    """A record of AVQA; `question_relation` and `video_id`, a clip's number, are not used."""
 
     number_key = "id"
 
@@ -65,11 +65,12 @@ def is_held_out(video: str, share: float) -> bool:
 
 @dataclass(kw_only=True, eq=False)
 class AVQA(FolderDataSet):
-    """ROOT/ANNOTATIONS/{train,val}_qa.json and ROOT/feats/{vggish,res18_14x14}/VIDEO_NAME.npy, ten rows per video.
+    """ROOT/ANNOTATIONS/{train,val}_qa.json and ROOT/feats/{vggish,res18_14x14}/VIDEO_NAME.npy, ten
+    rows per video.
 
-    The release has no test file. `test` is therefore its validation file, and selection uses other videos: a share
-    `holdout` of those in the training file is `val`, the others are `train`. The other options are those of
-    FolderDataSet.
+    The release has no test file. `test` is therefore its validation file, and selection uses other
+    videos: a share `holdout` of those in the training file is `val`, the others are `train`. The
+    other options are those of FolderDataSet.
     """
 
     annotations: str = "json"

@@ -1,7 +1,7 @@
 """What every data set offers: questions, feature stores, vocabulary, shapes and sets of questions.
 
-A data set has to give `annotation_file`, `read_split` and `stores`; below FolderDataSet only `read_split` is left.
-Options are fields of the class, each checked by its annotation.
+A data set has to give `annotation_file`, `read_split` and `stores`; below FolderDataSet only
+`read_split` is left. Options are fields of the class, each checked by its annotation.
 """
 # Annotations stay objects here: the checks of options read them from other modules, too.
 
@@ -30,8 +30,9 @@ CACHE_LIMIT_MB = 512
 class DataSet(ABC):
     """Questions on videos below the folder `root`; DataError where something is missing or damaged.
 
-    `train_missing_ratio`: share of the training videos that lose one modality for good, as if it had never been
-    recorded. What feats/presence.json records as lacking (docs/data.md) is absent in training and test.
+    `train_missing_ratio`: share of the training videos that lose one modality for good, as if it
+    had never been recorded. What feats/presence.json records as lacking (docs/data.md) is absent in
+    training and test.
     """
 
     root: str
@@ -84,7 +85,7 @@ class DataSet(ABC):
 
     def question_set(self, split: str, vocabulary: Vocabulary, scenario: Scenario = SCENARIOS["complete"], *,
                      negatives: str = "none", seed: int = 0, epoch: int = 0, cache: bool = True) -> QuestionSet:
-        """`split` under `scenario`; `seed` and `epoch` draw the negatives; `cache` keeps what fits in memory."""
+        """`split` under `scenario`; `seed`, `epoch` draw negatives; `cache` keeps small splits."""
         self.check_files(split, scenario)
         if self.text:
             self.text.check(self.questions(split))
@@ -96,7 +97,7 @@ class DataSet(ABC):
         return self.stores[modality].read_segments(video_id)
 
     def at_hand(self, video_id: str, modality: int) -> bool:
-        """Whether a video has its feature file, or needs none because the modality was never there."""
+        """Whether a video has its feature file, or needs none because it lacks the modality."""
         return self.stores[modality].has(video_id) or self.recorded.lacks(video_id, modality)
 
     def check_files(self, split: str, scenario: Scenario) -> None:
@@ -113,13 +114,13 @@ class DataSet(ABC):
                                 "download them, or set dataset.skip_missing=true")
 
     def fits_in_memory(self, split: str) -> bool:
-        """Whether the used segments of a split are small enough to be kept after the first reading."""
+        """Whether the used segments of a split are few enough to keep them once read."""
         videos = len({q.video_id for q in self.questions(split)})
         values = sum(s.segments * int(np.prod(s.shape)) for s in self.stores.values())
         return videos * values * 4 <= CACHE_LIMIT_MB * 2 ** 20
 
     def check(self, spec: DataSpec) -> None:
-        """Fail when the files have other shapes than a checkpoint's; its vocabulary travels with it."""
+        """Fail when the files have other shapes than a checkpoint was trained on."""
         audio, visual = self.stores[AUDIO], self.stores[VISUAL]
         here = (audio.segments, audio.shape, visual.shape)
         wanted = (spec.segments, (spec.audio_channels,), (spec.visual_channels, *spec.grid))
@@ -143,14 +144,16 @@ class DataSet(ABC):
 
 @dataclass(kw_only=True, eq=False)
 class FolderDataSet(DataSet):
-    """A data set in folders: ROOT/ANNOTATIONS/FILE and ROOT/AUDIO_FOLDER/VIDEO_ID.npy, likewise the picture.
+    """A data set in folders: ROOT/ANNOTATIONS/FILE and ROOT/AUDIO_FOLDER/VIDEO_ID.npy, likewise the
+    picture.
 
-    `annotations`: the folder of `train_file` and so on. `stride`: seconds between two segments. `visual_layout`: of a
-    second in a visual file, a `map` of channels x height x width, or `cls_first`, tokens x channels of which token 0 is
-    the whole frame (CLIP). `question_features`: the .npz of scripts/extract_features.py --questions below ROOT, for
-    backbones that read CLIP's text. `features`: one file per video, or the arrays that scripts/pack_features.py leaves
-    in `packed_folder`. `skip_missing`: leave out questions whose video has no feature files, instead of stopping. What
-    a shorter feature file lacks is absent.
+    `annotations`: the folder of `train_file` and so on. `stride`: seconds between two segments.
+    `visual_layout`: of a second in a visual file, a `map` of channels x height x width, or
+    `cls_first`, tokens x channels of which token 0 is the whole frame (CLIP). `question_features`:
+    the .npz of scripts/extract_features.py --questions below ROOT, for backbones that read CLIP's
+    text. `features`: one file per video, or the arrays that scripts/pack_features.py leaves in
+    `packed_folder`. `skip_missing`: leave out questions whose video has no feature files, instead
+    of stopping. What a shorter feature file lacks is absent.
     """
 
     annotations: str

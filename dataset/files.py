@@ -27,7 +27,8 @@ def temporary_beside(path: Path) -> Path:
 def remove_leftovers(folder: Path) -> None:
     """Delete what processes of this machine that are gone left in `folder` under temporary names.
 
-    For the start of a command: what has the number of this process is from an earlier one with the same number.
+    For the start of a command: what has the number of this process is from an earlier one with the
+    same number.
     """
     for path in folder.glob(".*.tmp"):
         left = LEFT_HERE.fullmatch(path.name)
@@ -47,7 +48,7 @@ def is_running(process: int) -> bool:
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, flush it to disk and rename it onto `path`."""
+    """Let `write` fill a temporary file beside `path`, flush it to disk, rename it to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
     try:

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 class QuestionSet:
     """The questions of `split` under `scenario`, to batches; an item is a Batch of one question.
 
-    `negatives="other_video"` adds, per segment, a row drawn from another video of the split, anew every `epoch`.
-    `read` fetches a video's segments and may be cached by the caller. What the data themselves lack is absent;
-    `scenario` takes from the rest.
+    `negatives="other_video"` adds, per segment, a row drawn from another video of the split, anew
+    every `epoch`. `read` fetches a video's segments and may be cached by the caller. What the data
+    themselves lack is absent; `scenario` takes from the rest.
     """
 
     def __init__(self, data: DataSet, split: str, vocabulary: Vocabulary, scenario: Scenario,
@@ -86,7 +86,7 @@ class QuestionSet:
         return self.vocabulary.encode_answer(question.answer)
 
     def stream(self, asked: list[Question], presence: np.ndarray, modality: int) -> torch.Tensor:
-        """(B, T, ...) with zeros where absent; a wholly absent modality's file is not even opened."""
+        """(B, T, ...), zeros where absent; the file of a wholly absent modality stays closed."""
         store = (self.audio, self.visual)[modality]
         present = presence[..., modality]                                           # (B, T)
         if present.all():
@@ -98,7 +98,7 @@ class QuestionSet:
         return torch.from_numpy(values)
 
     def negative(self, question: Question) -> np.ndarray:
-        """(T, C, H, W): each segment from a uniformly drawn row of a uniformly drawn other video."""
+        """(T, C, H, W): each segment from a random row of a random other video."""
         rng = np.random.default_rng([self.seed, self.epoch, question.row])
         own = self.seen_index.get(question.video_id, len(self.seen))
         others = len(self.seen) - (own < len(self.seen))
@@ -116,8 +116,8 @@ class QuestionSet:
 def epoch_order(size: int, shuffle: bool, seed: int, epoch: int, rank: int, world_size: int) -> list[int]:
     """Positions of one process: a function of (seed, epoch) alone, so a resumed epoch is the same.
 
-    Shuffled (training), every process gets equally many, the surplus of less than one round is left out; in order
-    (evaluation), every question is taken by exactly one process.
+    Shuffled (training), every process gets equally many, the surplus of less than one round is left
+    out; in order (evaluation), every question is taken by exactly one process.
     """
     order = np.random.default_rng([seed, epoch]).permutation(size) if shuffle else np.arange(size)
     if shuffle:
@@ -126,10 +126,12 @@ def epoch_order(size: int, shuffle: bool, seed: int, epoch: int, rank: int, worl
 
 
 class QuestionLoader:
-    """The batches at `positions` of `questions`, made ahead of time by `workers` threads, or on demand by none.
+    """The batches at `positions` of `questions`, made ahead of time by `workers` threads, or on
+    demand by none.
 
-    Threads and not processes: reading and copying features releases the interpreter lock, while handing a batch from
-    one process to another costs more than making it (measured by scripts/benchmark.py loader).
+    Threads and not processes: reading and copying features releases the interpreter lock, while
+    handing a batch from one process to another costs more than making it (measured by
+    scripts/benchmark.py loader).
     """
 
     AHEAD = 2                # batches per worker that are made or wait

@@ -1,4 +1,4 @@
-"""MUSIC-AVQA, and any data set in its layout; shapes, segments and vocabularies are read from the files."""
+"""MUSIC-AVQA, and any data set in its layout; shapes and vocabularies are read from the files."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ SOURCES = {"real": re.compile(r"\d{8}"), "synthetic": re.compile(r"(va|sa|vv|eva
 class MusicAVQA(FolderDataSet):
     """ROOT/ANNOTATIONS/avqa-{train,val,test}.json and ROOT/feats/{vggish,res18_14x14}/VIDEO_ID.npy.
 
-    `annotations`: the folder of the corrected release (`json_update`) or of the first (`json`). `stride`: 60 rows at 6
-    are the T = 10 of AVST. The other options are those of FolderDataSet.
+    `annotations`: the folder of the corrected release (`json_update`) or of the first (`json`).
+    `stride`: 60 rows at 6 are the T = 10 of AVST. The other options are those of FolderDataSet.
     """
 
     annotations: str = "json_update"

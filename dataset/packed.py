@@ -1,8 +1,9 @@
-"""All features of one modality in one memory-mapped array, holding the segments used: smaller, and one file to open.
+"""All features of one modality in one memory-mapped array, holding the segments used: smaller, and
+one file to open.
 
-FOLDER/NAME.npy is an array (videos, T, ...) and FOLDER/NAME.json its index: the videos by row, the stride, the shape and
-type, where it came from, and the SHA-256 of every video. Float16 is the default; features after a ReLU lose nothing that
-training notices, and half the disk.
+FOLDER/NAME.npy is an array (videos, T, ...) and FOLDER/NAME.json its index: the videos by row, the
+stride, the shape and type, where it came from, and the SHA-256 of every video. Float16 is the
+default; features after a ReLU lose nothing that training notices, and half the disk.
 """
 
 from __future__ import annotations
@@ -81,8 +82,8 @@ class PackedStore:
 class Index(BaseModel):
     """What FOLDER/NAME.json must hold.
 
-    `rows` gives each video its row, a video without one could not be read; `present` the number of segments of those
-    that have fewer than T.
+    `rows` gives each video its row, a video without one could not be read; `present` the number of
+    segments of those that have fewer than T.
     """
 
     model_config = ConfigDict(strict=True)

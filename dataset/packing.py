@@ -1,4 +1,4 @@
-"""Feature files into one packed array, resumable; dataset/packed.py describes the array and its index."""
+"""Feature files into one packed array, resumable; dataset/packed.py describes the array."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SYNC_SECONDS = 1.0           # packed rows wait this long for the disk before th
 
 
 class Done(BaseModel):
-    """A line of the journal: a video whose rows are on the disk, their digest, how many segments are there."""
+    """A line of the journal: a video on the disk, its digest and number of segments."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -36,10 +36,11 @@ class Done(BaseModel):
 class Packing:
     """One modality on its way into one array, FOLDER/NAME.npy.
 
-    `videos` are those in the source folder; `failed` gives the reason for each that could not be read. The array is
-    filled under a temporary name with plain writes (mapped pages would count as memory) and each video is read back and
-    compared. A line in a journal follows once the disk has a video, so a killed run continues where it was up to a
-    second before. The caller holds `folder` alone (dataset/lock.py).
+    `videos` are those in the source folder; `failed` gives the reason for each that could not be
+    read. The array is filled under a temporary name with plain writes (mapped pages would count as
+    memory) and each video is read back and compared. A line in a journal follows once the disk has
+    a video, so a killed run continues where it was up to a second before. The caller holds `folder`
+    alone (dataset/lock.py).
     """
 
     def __init__(self, source: FeatureStore, folder: Path, name: str,
@@ -59,7 +60,7 @@ class Packing:
         self.size = len(self.header) + len(self.videos) * self.bytes_per_video
 
     def run(self) -> Iterator[str]:
-        """Pack what is left, yielding each video as it is done; then the array and its index get their names."""
+        """Pack what is left, yield each video as it is done, then name the array and its index."""
         self.folder.mkdir(parents=True, exist_ok=True)
         done = self.resume()
         with open(self.temporary, "r+b") as array:
@@ -97,7 +98,7 @@ class Packing:
             yield video
 
     def resume(self) -> dict[str, Done]:
-        """The videos that an interrupted run finished; where nothing useful is left, a new array is begun."""
+        """The videos an interrupted run finished; a new array where nothing useful is left."""
         if self.journal.is_file() and self.temporary.is_file():
             try:
                 return self.left_behind()
@@ -110,7 +111,7 @@ class Packing:
         return {}
 
     def left_behind(self) -> dict[str, Done]:
-        """The videos in the journal of an interrupted run; DataError when it, or the array, cannot be gone on with."""
+        """The videos in the journal of an interrupted run; DataError when it cannot go on."""
         first, *lines = self.journal.read_bytes().split(b"\n")
         if first != json.dumps(self.settings).encode():
             raise DataError(f"{self.journal} of an interrupted run is for other features or options, or is damaged")
@@ -148,7 +149,7 @@ class Packing:
 
 
 class Journal:
-    """The journal at `path`, which names a video only once its rows in the open file `array` are on the disk."""
+    """The journal at `path`: it names a video once the disk has its rows of the open `array`."""
 
     def __init__(self, path: Path, array: BinaryIO) -> None:
         self.path, self.array = path, array
@@ -160,7 +161,7 @@ class Journal:
             self.write()
 
     def write(self) -> None:
-        """Let the disk take the array, then name the videos; many at once, because the disk takes its time."""
+        """Wait until the disk has the array, then name the videos: many at once."""
         self.array.flush()
         os.fsync(self.array.fileno())
         with open(self.path, "a") as file:

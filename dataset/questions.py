@@ -1,8 +1,9 @@
 """Annotation files to questions, and the records of MUSIC-AVQA with all their real quirks.
 
-A file is one JSON list. In MUSIC-AVQA `type` and `templ_values` are strings that hold JSON lists, the answer's key is
-`anser`, some templates end in a blank and one in a full-width question mark; the `json` files repeat some question ids
-with contradictory answers, so the row number is what identifies a question.
+A file is one JSON list. In MUSIC-AVQA `type` and `templ_values` are strings that hold JSON lists,
+the answer's key is `anser`, some templates end in a blank and one in a full-width question mark;
+the `json` files repeat some question ids with contradictory answers, so the row number is what
+identifies a question.
 """
 
 from __future__ import annotations
@@ -99,9 +100,11 @@ class MusicAVQARecord(QuestionRecord):
 
 
 def fill(template: str, values: list[str]) -> tuple[str, ...]:
-    """Words of a question: trailing blanks and the last character cut, then the values filled in left to right.
+    """Words of a question: trailing blanks and the last character cut, then the values filled in
+    left to right.
 
-    The punctuation is cut before the values are put in; a placeholder in last place would else lose a letter.
+    The punctuation is cut before the values are put in; a placeholder in last place would else lose
+    a letter.
     """
     words = template.rstrip()[:-1].split()
     remaining = iter(values)
@@ -109,7 +112,7 @@ def fill(template: str, values: list[str]) -> tuple[str, ...]:
 
 
 def read_questions(path: Path, schema: type[QuestionRecord] = MusicAVQARecord) -> list[Question]:
-    """All questions of an annotation file; DataError names the file, the record, the field and what is wrong."""
+    """All questions of a file; DataError names file, record, field and what is wrong."""
     refuse_special(path)
     try:
         records = json.loads(path.read_text(encoding="utf-8"))

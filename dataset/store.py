@@ -1,4 +1,4 @@
-"""Features on disk, one `.npy` per video and modality, memory-mapped: only the rows used are read."""
+"""Features on disk, one `.npy` per video and modality, of which only the rows used are read."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ Layout = Literal["map", "cls_first"]     # of a picture: channels x height x wid
 class FeatureStore:
     """One modality. A file holds one row per second; row i * `stride` is segment i.
 
-    `shape` (C,) or (C, H, W) is taken from the first file by name and asked of all others; with `skip_damaged` from the
-    first one that can be read. The number of rows is that of the longest file: what a shorter one lacks is absent. Files
-    of `layout` cls_first hold (seconds, N, C), token 0 of which is the frame; they are given out as maps (C, N, 1).
+    `shape` (C,) or (C, H, W) is taken from the first file by name and asked of all others; with
+    `skip_damaged` from the first one that can be read. The number of rows is that of the longest
+    file: what a shorter one lacks is absent. Files of `layout` cls_first hold (seconds, N, C),
+    token 0 of which is the frame; they are given out as maps (C, N, 1).
     """
 
     def __init__(self, folder: Path, stride: int, dimensions: int, skip_damaged: bool = False,
@@ -54,7 +55,7 @@ class FeatureStore:
 
     @property
     def videos(self) -> list[str]:
-        """Those with a file, in order of name; hidden files are somebody's temporary or metadata files."""
+        """Those with a file, in order of name; hidden files are temporary files or metadata."""
         return sorted(name.removesuffix(".npy") for name in self.files
                       if name.endswith(".npy") and name[0] != "." and name.isprintable())
 
@@ -64,13 +65,12 @@ class FeatureStore:
 
     @cached_property
     def files(self) -> dict[str, int]:
-        """Names in the folder and their bytes, listed once: asking for thousands of videos one by one is slow on a
-        network disk."""
+        """Names in the folder and their bytes, listed at once since network disks are slow."""
         with os.scandir(self.folder) as entries:
             return {entry.name: bytes_of(entry) for entry in entries}
 
     def lengths(self) -> Iterator[int]:
-        """Rows of one file of every size: those of a size have as many. What cannot be read fails when it is used."""
+        """Rows of one file of every size: one size, one length. Unreadable ones fail later."""
         for video in {self.files[f"{video}.npy"]: video for video in reversed(self.videos)}.values():
             try:
                 array = self.open(self.folder / f"{video}.npy")
@@ -109,7 +109,7 @@ class FeatureStore:
         return array
 
     def check(self, video_id: str) -> np.ndarray:
-        """The file of a video as a memory map: its shape that of the others, its rows not more than `rows`."""
+        """The file of a video, mapped, with the shape of the others and at most `rows` rows."""
         path = self.folder / f"{video_id}.npy"
         array = self.open(path)
         if array.shape[1:] != self.file_shape or not 0 < len(array) <= self.rows:
@@ -164,10 +164,11 @@ def check_same_clip(audio, visual) -> None:
 
 
 def note_on_segments(rows: int, stride: int, option: str) -> str | None:
-    """Why every `stride`-th of `rows` rows is an odd choice, and what to set `option` to; None where it is not.
+    """Why every `stride`-th of `rows` rows is an odd choice, and what to set `option` to; None
+    where it is not.
 
-    Four segments or more, each of equally many rows, are no odd choice. Suggested is the number of segments nearest to
-    the ten of AVST, those preferred that leave no row over.
+    Four segments or more, each of equally many rows, are no odd choice. Suggested is the number of
+    segments nearest to the ten of AVST, those preferred that leave no row over.
     """
     segments, over = -(-rows // stride), rows % stride
     if segments >= FEW and not over:

@@ -1,8 +1,8 @@
 """What a data set root has, lacks and can run: python scripts/check_dataset.py ROOT [key=value ...]
 
-Reads the annotations and the header of every feature file (with --values every value), prints the question-only floor
-per question type, and ends with what to do next. Exit code 0 when every split can be run, 1 when only some can, 2 when
-none.
+Reads the annotations and the header of every feature file (with --values every value), prints the
+question-only floor per question type, and ends with what to do next. Exit code 0 when every split
+can be run, 1 when only some can, 2 when none.
 """
 
 from __future__ import annotations

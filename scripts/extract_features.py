@@ -1,8 +1,9 @@
 """Raw videos to feature files: python scripts/extract_features.py VIDEOS OUT
 
-VIDEOS is a folder with one file per video, named VIDEO_ID.mp4 (or another container). OUT, normally ROOT/feats of a data
-set, receives OUT/vggish/VIDEO_ID.npy and OUT/res18_14x14/VIDEO_ID.npy, a manifest with digests, and presence.json with
-what a video lacks. The same command continues after an interruption and retries the videos that failed.
+VIDEOS is a folder with one file per video, named VIDEO_ID.mp4 (or another container). OUT, normally
+ROOT/feats of a data set, receives OUT/vggish/VIDEO_ID.npy and OUT/res18_14x14/VIDEO_ID.npy, a
+manifest with digests, and presence.json with what a video lacks. The same command continues after
+an interruption and retries the videos that failed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Feature files to one memory-mapped array per modality: python scripts/pack_features.py ROOT
 
-Keeps the segments used (every --stride-th row) in float16: MUSIC-AVQA shrinks from 223 GB to 18.6 GB. Every video is read
-back and compared; the same command continues after an interruption. Train with dataset.features=packed.
+Keeps the segments used (every --stride-th row) in float16: MUSIC-AVQA shrinks from 223 GB to 18.6
+GB. Every video is read back and compared; the same command continues after an interruption. Train
+with dataset.features=packed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""CLIP features (Radford et al., ICML 2021) for PSTP-Net, through transformers: frames, patches and words in one space.
+"""CLIP features (Radford et al., ICML 2021) for PSTP-Net, through transformers: frames, patches and
+words in one space.
 
-The final normalisation and the projection are applied to all visual tokens and to all text positions, not only to the
-two that CLIP was trained to compare: that is what token-level files need.
+The final normalisation and the projection are applied to all visual tokens and to all text
+positions, not only to the two that CLIP was trained to compare: that is what token-level files
+need.
 """
 
 from __future__ import annotations
@@ -105,7 +107,7 @@ class ClipWords:
 
 
 def save_words(path: Path, texts: list[str], encoder: ClipWords, batch_size: int = 64) -> None:
-    """`texts` (n,), `words` (n, 77, 512) and `question` (n, 512), float16, in one .npz; each different text is one row."""
+    """Write `texts` (n,), `words` (n, 77, 512), `question` (n, 512), float16, to one .npz."""
     parts = [encoder(texts[i:i + batch_size]) for i in tqdm(range(0, len(texts), batch_size), desc="questions")]
     words, question = (np.concatenate(values).astype(np.float16) for values in zip(*parts, strict=True))
 

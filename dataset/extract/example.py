@@ -1,4 +1,4 @@
-"""Small real media files: drawn instruments that sound, encoded as H.264 and AAC, and the odd cases of real folders."""
+"""Small real media files: drawn instruments that sound, in H.264 and AAC, and odd cases."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COLOURS = {"flute": (230, 230, 250), "cello": (140, 80, 30), "trumpet": (240, 20
 
 @dataclass(frozen=True)
 class Example:
-    """How one file is made. `sources`: instruments from left to right; `silent`: seen but not heard."""
+    """How one file is made. `sources`: instruments, left to right; `silent`: seen, not heard."""
 
     sources: tuple[str, ...] = ("cello", "trumpet")
     silent: tuple[str, ...] = ()
@@ -119,7 +119,7 @@ def write_odd(folder: Path) -> None:
 
 
 def write_example_dataset(root: Path, videos: int, seconds: float) -> None:
-    """`videos` files under root/videos and questions on them; one in six is test, one in six validation."""
+    """Write `videos` files and questions on them; one in six is test, one in six validation."""
     (root / "videos").mkdir(parents=True, exist_ok=True)
     rng, records = np.random.default_rng(0), {"train": [], "val": [], "test": []}
     for number in range(videos):

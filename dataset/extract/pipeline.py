@@ -1,8 +1,9 @@
 """A folder of videos to feature files, resumable, with a manifest.
 
-Videos are decoded in worker processes while this one runs the networks. Per video and extractor one file
-OUT/FOLDER/VIDEO.npy is written under a temporary name and renamed; a line in OUT/manifest.jsonl follows only then, so a
-video counts when all its files are whole. Memory holds a few decoded clips, however many videos there are.
+Videos are decoded in worker processes while this one runs the networks. Per video and extractor one
+file OUT/FOLDER/VIDEO.npy is written under a temporary name and renamed; a line in
+OUT/manifest.jsonl follows only then, so a video counts when all its files are whole. Memory holds a
+few decoded clips, however many videos there are.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from dataset.types import DataError
 
 @dataclass(frozen=True)
 class Settings:
-    """What the feature files depend on besides the weights. `seconds` of a clip are used, every `stride`-th of them."""
+    """What feature files depend on besides weights: every `stride`-th of so many `seconds`."""
 
     seconds: int = 60
     stride: int = 1
@@ -40,7 +41,7 @@ class Settings:
         return list(range(0, self.seconds, self.stride))
 
     def memory(self, extractors: list[Callable], workers: int) -> float:
-        """Bytes of the decoded clips that wait or are read, and of the features of one, when all are of full length."""
+        """Bytes of the clips that wait or are read, at full length, and of one's features."""
         rows = -(-self.seconds // self.stride)
         clip = 4 * SAMPLE_RATE * (self.seconds + rows) + 2 * FRAME * FRAME * 3 * rows
         values = sum(float(np.prod(extractor.shape)) for extractor in extractors) * rows
@@ -67,7 +68,7 @@ class Rows(BaseModel):
 
 
 class Extracted(BaseModel):
-    """A line of the manifest: a video whose files are whole, and their digests by folder, None where there is none."""
+    """A line of the manifest: a video whose files are whole; their digests by folder, or None."""
 
     model_config = ConfigDict(strict=True)
 
@@ -97,7 +98,7 @@ def find_videos(folder: Path) -> list[tuple[str, Path]]:
 
 def extract(videos: list[tuple[str, Path]], out: Path, extractors: list[Callable], settings: Settings,
             workers: int = 0) -> Summary:
-    """Features of all `videos` that have none yet; DataError when another process extracts into `out`."""
+    """Features of `videos` that have none; DataError when another process extracts into `out`."""
     refuse_beyond_memory(settings.memory(extractors, min(workers, len(videos))), f"a clip of {settings.seconds} seconds",
                          "use fewer --seconds, fewer --workers or a larger --stride")
     with alone_in(out, "extracting into"):
@@ -142,7 +143,7 @@ def rows_of(clip: Clip) -> Rows:
 
 
 def features_of(clip: Clip, extractors: list[Callable], settings: Settings) -> dict[str, np.ndarray | None] | str:
-    """The rows of each extractor by its folder, None for an absent modality; or the reason why there are none."""
+    """The rows of each extractor by folder, None for an absent modality; or why there are none."""
     try:
         return {extractor.folder: padded_rows(clip, extractor, settings) for extractor in extractors}
     except DataError as error:
@@ -168,7 +169,7 @@ def padded_rows(clip: Clip, extractor: Callable, settings: Settings) -> np.ndarr
 
 
 def save_rows(path: Path, values: np.ndarray | None) -> str | None:
-    """Write the rows of one file and return their digest; None, and no file, for an absent modality."""
+    """Write one file, return the digest of its rows; None, and no file, for an absent modality."""
     if values is None:
         return None
 
@@ -181,7 +182,8 @@ def save_rows(path: Path, values: np.ndarray | None) -> str | None:
 
 
 def check_settings(out: Path, settings: Settings, empty: bool) -> None:
-    """One folder holds features of one kind: the settings of the first extraction are kept and asked of all others.
+    """One folder holds features of one kind: the settings of the first extraction are kept and
+    asked of all others.
 
     `empty`: no video is done, so a damaged file can be written again.
     """
@@ -215,7 +217,7 @@ def read_manifest(out: Path) -> dict[str, Extracted]:
 
 
 def is_done(out: Path, video: str, extracted: Extracted | None, folders: list[str]) -> bool:
-    """Whether a video has all its files, or needs none in a folder because the modality is absent."""
+    """Whether a video has all its files, or needs none because the modality is absent."""
     files = extracted.files if extracted else {}
     return all(folder in files and (files[folder] is None or (out / folder / f"{video}.npy").is_file())
                for folder in folders)

@@ -1,7 +1,8 @@
 """ResNet-18 maps (He et al., CVPR 2016; torchvision, ImageNet weights) by the recipe of MUSIC-AVQA.
 
-224 x 224 without crop, the mean and deviation of the Kinetics models (as the official script has it, not ImageNet's),
-and a last stage of stride 1 instead of 2 with its weights unchanged: (512, 14, 14) per frame, after ReLU.
+224 x 224 without crop, the mean and deviation of the Kinetics models (as the official script has
+it, not ImageNet's), and a last stage of stride 1 instead of 2 with its weights unchanged: (512, 14,
+14) per frame, after ReLU.
 """
 
 from __future__ import annotations

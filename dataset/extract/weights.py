@@ -14,9 +14,11 @@ from dataset.types import DataError
 
 
 def load_weights(network: nn.Module, path: Path | None, url: str) -> nn.Module:
-    """`path`: a state dict (never unpickled beyond tensors); None downloads `url` once into torch's cache.
+    """`path`: a state dict (never unpickled beyond tensors); None downloads `url` once into torch's
+    cache.
 
-    Every weight of the network must be there with its shape, finite; what the file holds beyond that is ignored.
+    Every weight of the network must be there with its shape, finite; what the file holds beyond
+    that is ignored.
     """
     state = read_state(path, url)
     state = state if isinstance(state, dict) else {}

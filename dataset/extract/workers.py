@@ -19,7 +19,8 @@ Video = tuple[str, Path]                 # its name and its file
 def decoded(videos: list[Video], seconds: list[int], workers: int) -> Iterator[tuple[str, Clip | str]]:
     """Each video's name with its clip, or with the reason why there is none, as they get done.
 
-    Every one of the `workers` holds one decoded clip at most until it is taken; without workers this process decodes.
+    Every one of the `workers` holds one decoded clip at most until it is taken; without workers
+    this process decodes.
     """
     if not workers:
         yield from ((name, decode(path, seconds)) for name, path in videos)
@@ -52,7 +53,7 @@ def decode(path: Path, seconds: list[int]) -> Clip | str:
 
 
 class Worker:
-    """A process that decodes one video after the other, and the line to it; a new process follows one that died."""
+    """A process that decodes videos, and the line to it; a new one follows one that died."""
 
     def __init__(self, seconds: list[int]) -> None:
         self.seconds = seconds

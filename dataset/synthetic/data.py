@@ -1,10 +1,11 @@
-"""The embedded benchmark on disk: scenes of `world.py` as features and questions, in the layout of MUSIC-AVQA.
+"""The embedded benchmark on disk: scenes of `world.py` as features and questions, in the layout of
+MUSIC-AVQA.
 
-Made in seconds from a seed, with disjoint scenes in train, val and test. Feature maps [T, C, 2, 3] hold, at each seen
-source's cell, a prototype of its kind in its column (a real map carries position through its padding; AVST pools it
-away unless a token itself shows it) and, from the onset of its motion on, codes of motion and tempo. Sound [T, 128]
-holds from each onset on the kind with its loudness and rhythm, the voice-over and the reverberation. Gaussian noise on
-both.
+Made in seconds from a seed, with disjoint scenes in train, val and test. Feature maps [T, C, 2, 3]
+hold, at each seen source's cell, a prototype of its kind in its column (a real map carries position
+through its padding; AVST pools it away unless a token itself shows it) and, from the onset of its
+motion on, codes of motion and tempo. Sound [T, 128] holds from each onset on the kind with its
+loudness and rhythm, the voice-over and the reverberation. Gaussian noise on both.
 """
 
 from __future__ import annotations
@@ -43,8 +44,9 @@ Size = Annotated[int, Field(ge=1, le=1_000_000)]
 class Synthetic(DataSet):
     """The embedded benchmark at `root`, generated when it is not there.
 
-    `train_videos` and so on: scenes per split; `questions_per_video`: drawn per scene, repeats left out. `channels`: of
-    the visual map. `noise`: standard deviation. `data_seed`: of the scenes; the training seed does not touch them.
+    `train_videos` and so on: scenes per split; `questions_per_video`: drawn per scene, repeats left
+    out. `channels`: of the visual map. `noise`: standard deviation. `data_seed`: of the scenes; the
+    training seed does not touch them.
     """
 
     root: str = "data/synthetic"
@@ -74,7 +76,7 @@ class Synthetic(DataSet):
                 for modality, folder in FEATURES.items()}
 
     def oracle(self, split: str, scenario: Scenario) -> dict[int, bool] | None:
-        """Per row, whether the Bayes oracle is right; kept in a file, made in half a minute. None for partial absence."""
+        """Per row, whether the Bayes oracle is right, kept in a file; None for partial absence."""
         if scenario.ratio < 1 or scenario.segments is not None:
             return None
         path = self.root / f"oracle-{split}-{scenario.name}.json"
@@ -97,7 +99,8 @@ def read_oracle(path: Path) -> list[bool] | None:
 def prepare(root: Path, settings: dict[str, Any]) -> None:
     """Generate into a temporary folder and rename it, so that a benchmark is whole or not there.
 
-    Several processes may do so at once (torchrun, a sweep): each writes its own folder, one rename wins.
+    Several processes may do so at once (torchrun, a sweep): each writes its own folder, one rename
+    wins.
     """
     if is_current(root, settings):
         return
@@ -140,7 +143,7 @@ def is_current(root: Path, settings: dict[str, Any]) -> bool:
 
 
 def make_split(split: str, settings: dict[str, Any]) -> tuple[Scenes, list[dict[str, Any]]]:
-    """The scenes of a split and its questions; `scene`, `template` (of ASKABLE) and `choice` are positions."""
+    """Scenes and questions of a split; `scene`, `template` (of ASKABLE), `choice` are positions."""
     rng = np.random.default_rng([settings["data_seed"], SPLITS.index(split)])
     scenes = world.sample(settings[f"{split}_videos"], rng)
     tables = [choice_weights(template, scenes) for template in ASKABLE]

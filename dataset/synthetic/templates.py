@@ -1,8 +1,9 @@
-"""The 33 question templates of MUSIC-AVQA, word for word, and what each asks of a scene of the embedded benchmark.
+"""The 33 question templates of MUSIC-AVQA, word for word, and what each asks of a scene of the
+embedded benchmark.
 
-A template's `ask` gives, for S scenes and one choice of values, the weight with which that choice is asked (0: not
-applicable; balanced so that answers do not pile up) and the answer. Which template is asked never depends on the
-scene; which values are, does, and the oracle takes that into account.
+A template's `ask` gives, for S scenes and one choice of values, the weight with which that choice
+is asked (0: not applicable; balanced so that answers do not pile up) and the answer. Which template
+is asked never depends on the scene; which values are, does, and the oracle takes that into account.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ def compare_columns(more: Callable[[Scenes], np.ndarray]):
 
 
 def beside(s: Scenes, anchor: np.ndarray, side: str) -> tuple[np.ndarray, np.ndarray]:
-    """The only source seen in the column next to `anchor` (S,) on its left or right: whether there is one, which."""
+    """Whether one source alone is seen in the column beside `anchor` (S,), and which."""
     step = -1 if side == "left" else 1
     return only(s.seen & (s.column == (at(s.column, anchor) + step)[:, None]))
 
@@ -145,7 +146,7 @@ def from_the_video(s: Scenes) -> Asked:
 
 
 def extreme(s: Scenes, values: np.ndarray, highest: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The only sounding source with the highest or lowest of `values`; needs two sounding sources."""
+    """Whether one of several sounding sources has the highest or lowest `values`, and which."""
     ranked = np.where(s.heard, values, -9 if highest else 9)
     edge = ranked.max(axis=1) if highest else ranked.min(axis=1)
     one, which = only(s.heard & (values == edge[:, None]))
@@ -153,7 +154,7 @@ def extreme(s: Scenes, values: np.ndarray, highest: bool) -> tuple[np.ndarray, n
 
 
 def where_extreme(values_of: Callable[[Scenes], np.ndarray], highest: str):
-    """The column of the sounding source with the highest values, or with the lowest where something else is asked."""
+    """The column of the sounding source with the highest values, or the lowest if not `highest`."""
     def ask(s: Scenes, which: str) -> Asked:
         one, source = extreme(s, values_of(s), which == highest)
         return (one & at(s.seen, source)) * 1.0, LEFT + at(s.column, source)

@@ -1,12 +1,14 @@
-"""The world of the embedded benchmark: musical scenes whose sound and picture are correlated but not equal.
+"""The world of the embedded benchmark: musical scenes whose sound and picture are correlated but
+not equal.
 
-A scene holds one to three of six kinds of instruments, each at most once. A source may be out of view, may sound
-without being seen to play, and may play without sounding; what is heard of it (loudness, rhythm, onset) usually, not
-always, equals what is seen (motion, tempo, onset of the motion). The picture also shows whether the place is indoor,
-which the sound's reverberation mostly betrays; a voice-over is heard only.
+A scene holds one to three of six kinds of instruments, each at most once. A source may be out of
+view, may sound without being seen to play, and may play without sounding; what is heard of it
+(loudness, rhythm, onset) usually, not always, equals what is seen (motion, tempo, onset of the
+motion). The picture also shows whether the place is indoor, which the sound's reverberation mostly
+betrays; a voice-over is heard only.
 
-Sources are independent given which kinds are there, so the scenes that fit what is seen, or what is heard, can be
-drawn exactly; the oracle rests on that.
+Sources are independent given which kinds are there, so the scenes that fit what is seen, or what is
+heard, can be drawn exactly; the oracle rests on that.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ def column_probability() -> np.ndarray:
 
 @dataclass
 class Scenes:
-    """S scenes; per kind arrays are (S, K), per scene arrays (S,). Where a kind is absent its values mean nothing."""
+    """S scenes, arrays (S, K) per kind or (S,). Values of an absent kind mean nothing."""
 
     exists: np.ndarray       # bool
     in_view: np.ndarray      # bool
@@ -104,17 +106,19 @@ def complete_scenes(exists: np.ndarray, rng: np.random.Generator) -> Scenes:
 
 
 def agree(other: np.ndarray, linked: np.ndarray, levels: int, rng: np.random.Generator) -> np.ndarray:
-    """A level equal to `other` with probability 0.85 where `linked`, else uniform. The rule is its own inverse:
-    with uniform levels on both sides, either side is drawn from the other in the same way."""
+    """A level equal to `other` with probability 0.85 where `linked`, else uniform. The rule is its
+    own inverse: with uniform levels on both sides, either side is drawn from the other in the same
+    way."""
     same = linked & (rng.random(other.shape) < AGREE)
     return np.where(same, other, rng.integers(levels, size=other.shape))
 
 
 def add_unknown(known: np.ndarray, unknown_rate: float, size: int, rng: np.random.Generator) -> np.ndarray:
-    """(size, K) existence given the kinds `known` (K,) to be there, each other source unnoticed with `unknown_rate`.
+    """(size, K) existence given the kinds `known` (K,) to be there, each other source unnoticed
+    with `unknown_rate`.
 
-    P(n) times the chance that a random n-subset holds the k known ones, C(K-k, n-k) / C(K, n), times the rate per
-    unnoticed source.
+    P(n) times the chance that a random n-subset holds the k known ones, C(K-k, n-k) / C(K, n),
+    times the rate per unnoticed source.
     """
     kinds, k = len(known), int(known.sum())
     weights = np.zeros(len(COUNT) + 1)

@@ -45,15 +45,16 @@ def run(folder, *command: str) -> subprocess.CompletedProcess:
 
 def test_the_examples_pass_laws_and_policies(extended):
     done = run(extended, "-m", "pytest", "-x", "tests/contracts", "tests/policy", "-k",
-               "(gated_mean and (rmm_avr or constant)) or (avst and constant) or spreadsheet or imports or registered or screen")
+               "(gated_mean and (rmm_avr or constant)) or (avst and constant) or spreadsheet or imports or registered "
+               "or screen")
     assert done.returncode == 0, done.stdout[-3000:]
     assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 100
 
 
 def test_the_examples_train_and_are_evaluated(extended):
     """All three at once: the data set, the backbone and the method of the page."""
-    write = "import sys, pathlib; sys.path.insert(0, 'tests'); import toy_data; toy_data.spreadsheet(pathlib.Path("data/spreadsheet"))"
-    assert run(extended, "-c", write).returncode == 0
+    write = "from pathlib import Path; import toy_data; toy_data.spreadsheet(Path('data/spreadsheet'))"
+    assert run(extended, "-c", f"import sys; sys.path.insert(0, 'tests'); {write}").returncode == 0
     done = run(extended, "main_train.py", "dataset=spreadsheet", "backbone=gated_mean", "method=constant", *TINY)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (extended / "runs" / "spreadsheet-gated_mean-constant-s1" / "results.json").is_file()
