@@ -114,13 +114,15 @@ def test_a_missing_feature_file_is_one_line_naming_it(copied, modality):
     assert len(data.question_set("test", data.vocabulary(), SCENARIOS[f"{MODALITIES[modality]}_missing"]))
 
 
-@pytest.mark.parametrize("content", [None, b"", b"[{}]", b"\xff\xfe", b"[" * 100_000])
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"[{}]", b"\xff\xfe", b"[" * 100_000, b"[" + b"1" * 5000 + b"]",
+                                     "nothing", "a folder"], ids=lambda content: str(content[:9]))
 def test_a_damaged_annotation_file_is_one_line(copied, content):
-    """None: it is not there."""
     data = copied()
     path = data.annotation_file("test")
     path.unlink()
-    if content is not None:
+    if content == "a folder":
+        path.mkdir()
+    elif content != "nothing":
         path.write_bytes(content)
     with pytest.raises(DataError, match=str(path)) as error:
         data.questions("test")

@@ -111,7 +111,7 @@ def test_a_clip_without_a_stream_and_a_short_one_are_answered(run, weights, tmp_
     assert "audio: missing" in done.stdout and "visual: 2 of 4 segments present" in done.stdout
 
 
-def test_bad_questions_and_clips_are_told_plainly(root, run, weights, tmp_path):
+def test_bad_questions_and_clips_are_one_line(root, run, weights, tmp_path):
     video = root / "videos/00000005.mp4"
     done = ask(run, video, weights, question="Is there a celo sound?")
     assert done.returncode == 0 and "'celo' is outside the vocabulary and is ignored; did you mean 'cello'?" in done.stdout

@@ -8,7 +8,7 @@ from commands import write_avqa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dataset import SCENARIOS, build_dataset, make_loader
+from dataset import SCENARIOS, make_loader
 from dataset.avqa import AVQA, AVQARecord, is_held_out
 from dataset.questions import read_questions
 from dataset.types import AVQA_TYPES, DataError
@@ -82,7 +82,8 @@ def test_any_damage_gives_a_question_or_one_clear_error(tmp_path_factory, change
         assert question.words and question.answer in question.texts and question.type in AVQA_TYPES
 
 
-def test_the_videos_held_out_are_others_than_those_of_training_and_stay_the_same(data):
+def test_held_out_videos_are_no_training_videos(data):
+    """The videos held out are others than those of training, and stay the same."""
     train, val, test = ({q.video_id for q in data.questions(split)} for split in ("train", "val", "test"))
     assert train and val and not train & val and not (train | val) & test
     assert train | val == {f"-train_qa{v:03d}_000030" for v in range(24)}
@@ -92,14 +93,15 @@ def test_the_videos_held_out_are_others_than_those_of_training_and_stay_the_same
     assert val <= {q.video_id for q in AVQA(root=str(data.root), holdout=0.5).questions("val")}
 
 
-def test_the_share_held_out_is_that_asked_for_and_depends_on_the_name_alone():
+def test_the_share_held_out_depends_on_the_name():
+    """And it is the share asked for."""
     names = [f"video{i}_000030" for i in range(20_000)]
     held = [is_held_out(name, 0.05) for name in names]
     assert 0.045 < sum(held) / len(held) < 0.055
     assert [i for i in range(60) if held[i]] == [43]         # by sha256sum; no release of Python may change it
 
 
-def test_a_share_that_leaves_nothing_is_told(data):
+def test_a_share_that_leaves_nothing_is_refused(data):
     with pytest.raises(DataError, match="dataset.holdout=1e-09 leaves no video of .*train_qa.json for val"):
         AVQA(root=str(data.root), holdout=1e-9).questions("val")
 
@@ -114,7 +116,3 @@ def test_a_batch_holds_the_candidates_and_which_is_right(data):
     for i, q in enumerate(data.questions("val")[:8]):
         assert q.texts[batch.answer[i]] == q.answer
         assert batch.choices[i].tolist() == [vocabulary.encode_words(words) for words in q.choices]
-
-
-def test_it_is_built_by_its_name(data):
-    assert isinstance(build_dataset({"name": "avqa", "root": str(data.root)}), AVQA)

@@ -88,7 +88,8 @@ def test_whatever_a_network_raises_costs_its_clip_alone(tmp_path):
     assert (again.done, again.skipped) == (1, 1)
 
 
-def test_a_worker_that_dies_is_told_with_its_clip_and_the_others_go_on(tmp_path, monkeypatch):
+def test_a_worker_that_dies_costs_its_clip_alone(tmp_path, monkeypatch):
+    """The summary names the clip and how the worker ended; the others go on."""
     def read(path, seconds):
         if path.stem in ("3", "4"):
             os.kill(os.getpid(), signal.SIGKILL)
@@ -175,7 +176,7 @@ def free(monkeypatch, gigabytes):
     monkeypatch.setattr(memory, "free_memory", lambda: gigabytes * 1e9)
 
 
-def test_clips_beyond_the_memory_are_refused_before_anything_is_made(tmp_path, monkeypatch):
+def test_clips_beyond_the_memory_are_refused(tmp_path, monkeypatch):
     """A day of maps of (512, 14, 14), every second: 86,400 x 100,352 values of 4 and 2 bytes are 52 GB, and more."""
     class Maps(Level):
         shape = (512, 14, 14)

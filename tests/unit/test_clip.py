@@ -122,10 +122,10 @@ def test_an_answer_reads_tokens_and_question_as_training_did(folder, tmp_path):
     (_, visual), presence = answer.features_of(clip, config, spec, weights, device)
     assert visual.shape == (1, 3, 8, 5, 1) and presence[0, :, 1].tolist() == [True, True, False]
     np.testing.assert_allclose(visual[0, :2, :, :, 0].transpose(1, 2), ClipFrames(folder, device)(clip), atol=1e-5)
-    found = answer.text_features("is a lute ?", spec, weights, device)
+    values = answer.text_features("is a lute ?", spec, weights, device)
     words, question = ClipWords(folder, device)(["is a lute"])
-    np.testing.assert_array_equal(found["text_words"], words)
-    np.testing.assert_array_equal(found["text_question"], question)
+    np.testing.assert_array_equal(values["text_words"], words)
+    np.testing.assert_array_equal(values["text_question"], question)
     assert answer.text_features("is a lute", replace(spec, text_channels=0), weights, device) == {}
     with pytest.raises(UsageError, match="expects question features of 9 channels, this CLIP gives 8"):
         answer.text_features("is a lute", replace(spec, text_channels=9), weights, device)

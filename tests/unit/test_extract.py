@@ -132,7 +132,7 @@ def test_log_mel_is_the_recipe_by_librosa():
     np.testing.assert_allclose(mine.numpy(), expected, atol=1e-4)
 
 
-def test_vggish_has_the_names_and_shapes_of_the_published_weights(tmp_path):
+def test_vggish_has_the_published_names_and_shapes(tmp_path):
     shapes = {"features.0": (64, 1, 3, 3), "features.3": (128, 64, 3, 3), "features.6": (256, 128, 3, 3),
               "features.8": (256, 256, 3, 3), "features.11": (512, 256, 3, 3), "features.13": (512, 512, 3, 3),
               "embeddings.0": (4096, 12288), "embeddings.2": (4096, 4096), "embeddings.4": (128, 4096)}
@@ -200,7 +200,8 @@ def test_damaged_weights_are_an_error_or_finite_weights(tmp_path_factory, data, 
         assert all(bool(v.isfinite().all()) for v in network.state_dict().values())
 
 
-def test_the_map_has_a_last_stage_of_stride_1_and_all_else_as_published():
+def test_only_the_stride_of_the_last_stage_is_changed():
+    """The map has a last stage of stride 1, and all else as published."""
     torch.manual_seed(0)
     published = resnet18()
     network, image = maps_network(copy.deepcopy(published)).eval(), torch.randn(1, 3, 224, 224)
@@ -218,7 +219,7 @@ def test_the_map_has_a_last_stage_of_stride_1_and_all_else_as_published():
     assert expected.shape == (1, 512, 14, 14)
 
 
-def test_extraction_records_what_is_absent_and_why_a_video_failed(odd, tmp_path):
+def test_extraction_records_what_is_absent_and_failures(odd, tmp_path):
     summary = extract(find_videos(odd), tmp_path, [Loudness(), Colour()], Settings(seconds=10, dtype="float32"))
     assert set(summary.failed) == set(BROKEN) and all("decoded" in r or "cut off" in r for r in summary.failed.values())
     assert json.loads((tmp_path / "presence.json").read_text()) == {
@@ -231,7 +232,8 @@ def test_extraction_records_what_is_absent_and_why_a_video_failed(odd, tmp_path)
     assert recorded.lacks("no_audio", 0) and not recorded.lacks("no_audio", 1) and not recorded.lacks("fps_5", 0)
 
 
-def test_a_killed_extraction_continues_and_a_torn_line_counts_for_nothing(odd, tmp_path):
+def test_a_killed_extraction_continues(odd, tmp_path):
+    """And a torn line of the manifest counts for nothing."""
     videos = find_videos(odd)[:4]
     whole = tmp_path / "whole"
     extract(videos, whole, [Loudness(), Colour()], Settings(seconds=10))
@@ -268,7 +270,8 @@ def test_workers_give_the_same_files(odd, tmp_path):
         np.testing.assert_array_equal(np.load(file), np.load(tmp_path / "2" / file.relative_to(tmp_path / "0")))
 
 
-def test_folders_without_videos_or_with_two_of_a_name_are_refused(tmp_path):
+def test_odd_video_folders_are_refused(tmp_path):
+    """No folder, no video, two videos of a name, a name that cannot be printed."""
     with pytest.raises(DataError, match="does not exist"):
         find_videos(tmp_path / "none")
     with pytest.raises(DataError, match="holds no video"):

@@ -46,7 +46,8 @@ def killed_while_writing(path):
     assert not path.exists() and len(list(path.parent.glob(f".{path.name[:50]}.*.tmp"))) == 1
 
 
-def test_only_what_dead_processes_of_this_machine_left_is_removed(tmp_path):
+def test_only_leftovers_of_dead_processes_go(tmp_path):
+    """Of dead processes of this machine; all other files stay."""
     killed_while_writing(tmp_path / "results.json")
     killed_while_writing(tmp_path / ("long" * 60))
     dead = [int(p.name.split(".")[-2]) for p in tmp_path.iterdir()]

@@ -62,7 +62,7 @@ def test_absent_segments_hold_zeros_and_the_others_their_values(data):
     assert torch.equal(item.visual[0][present], whole.visual[0][present])
 
 
-def test_negatives_are_rows_of_other_videos_and_change_with_the_epoch(data):
+def test_negatives_are_of_other_videos_and_of_the_epoch(data):
     questions = data.question_set("train", data.vocabulary(), negatives="other_video", seed=3)
     rows = {file.stem: np.load(file) for file in (data.root / "feats/res18_14x14").glob("train*.npy")}
     for i in range(len(questions)):
@@ -94,7 +94,8 @@ def test_a_loader_that_is_left_early_stops_its_threads(data):
     assert not any(t.name.startswith("loader") for t in threading.enumerate())
 
 
-def test_half_precision_travels_as_it_is_stored_and_is_computed_on_in_single(tmp_path):
+def test_half_precision_travels_as_it_is_stored(tmp_path):
+    """And `Batch.to` makes it single precision."""
     root = write_dataset(tmp_path / "data")
     for file in (root / "feats").rglob("*.npy"):
         np.save(file, np.load(file).astype(np.float16))

@@ -94,7 +94,7 @@ CASES = {
 
 @pytest.mark.parametrize("noticed", [1, 2])
 @pytest.mark.parametrize("scenario", CASES)
-def test_the_oracle_says_what_enumeration_finds_likeliest(scenario, noticed):
+def test_the_oracle_gives_what_enumeration_finds_likeliest(scenario, noticed):
     posterior, enumerated, covered, number = CASES[scenario]
     one = POOL[[int(np.flatnonzero(number(POOL) == noticed)[0])]]
     scenes, prior = enumerated(one)
@@ -151,10 +151,10 @@ def test_what_is_seen_can_be_read_off_the_features():
         column = cell % len(COLUMNS)
         basis = np.concatenate([placed[:, column], codes("playing", K, C), codes("motion", K, C), codes("tempo", K, C),
                                 codes("indoor", C)[None]])
-        found = np.linalg.lstsq(basis.T, late[:, :, cell].T, rcond=None)[0].T
+        solved = np.linalg.lstsq(basis.T, late[:, :, cell].T, rcond=None)[0].T
         here = scenes.seen & (scenes.column == column) & (scenes.row == cell // len(COLUMNS))
-        wrong += ((found[:, :K] > 0.5) != here).sum()
-        wrong += (np.abs(found[:, 2 * K:3 * K] - scenes.motion)[here & scenes.playing] > 0.5).sum()
-        wrong += ((found[:, -1] > 0.5) != scenes.indoor).sum()
+        wrong += ((solved[:, :K] > 0.5) != here).sum()
+        wrong += (np.abs(solved[:, 2 * K:3 * K] - scenes.motion)[here & scenes.playing] > 0.5).sum()
+        wrong += ((solved[:, -1] > 0.5) != scenes.indoor).sum()
         total += here.size + len(scenes)
     assert wrong / total < 0.001

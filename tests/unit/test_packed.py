@@ -134,9 +134,9 @@ def test_the_journal_names_only_rows_the_disk_has(root, monkeypatch, seconds):
     monkeypatch.setattr(os, "fsync", lambda number: on_disk.update(
         {os.readlink(f"/proc/self/fd/{number}"): half.temporary.read_bytes()}))
     for packed, _ in enumerate(half.run(), start=1):
-        told = [json.loads(line) for line in half.journal.read_text().splitlines()[1:]]
-        assert len(told) == (packed if seconds == 0 else 0)
-        for row, line in enumerate(told):
+        lines = [json.loads(line) for line in half.journal.read_text().splitlines()[1:]]
+        assert len(lines) == (packed if seconds == 0 else 0)
+        for row, line in enumerate(lines):
             at = len(half.header) + row * half.bytes_per_video
             data = on_disk[str(half.temporary)][at:at + half.bytes_per_video]
             assert hashlib.sha256(data).hexdigest() == line["sha256"]
@@ -211,7 +211,7 @@ def test_what_cannot_be_read_is_left_out_with_its_reason(root):
     (lambda f: (f / "audio.json").unlink(), "pack_features.py"),
     (lambda f: (f / "audio.json").write_text("{"), "damaged"),
     (lambda f: (f / "audio.json").write_text("[]"), "damaged"),
-    (lambda f: np.save(f / "audio.npy", np.zeros((24, 3, 9), np.float16)), "index says"),
+    (lambda f: np.save(f / "audio.npy", np.zeros((24, 3, 9), np.float16)), "index has"),
 ])
 def test_a_damaged_store_is_one_clear_error(root, damage, message):
     pack(root)
@@ -232,7 +232,8 @@ def test_another_stride_is_refused(root):
     ("shape", [24, 3, 5, 1.0]), ("present", {"other": 1}), ("present", {"test0000": 3}), ("present", {"test0000": 0}),
     ("dtype", "int16"), ("source_rows", 9), ("format", 2),
 ])
-def test_an_index_that_does_not_fit_is_one_clear_error_and_never_other_rows(root, field, change):
+def test_an_index_that_does_not_fit_is_one_clear_error(root, field, change):
+    """And never the rows of another video."""
     pack(root)
     path = root / "feats/packed/audio.json"
     index = json.loads(path.read_text())
@@ -302,7 +303,8 @@ def test_a_damaged_first_file_costs_that_video_alone(root):
     assert done.returncode == 2 and "Traceback" not in done.stderr
 
 
-def test_a_disk_too_small_is_refused_although_a_killed_run_left_a_file_of_full_size(root, monkeypatch, capsys):
+def test_a_disk_too_small_is_refused(root, monkeypatch, capsys):
+    """Although a killed run left a file of full size and few blocks."""
     for path in (root / "feats/res18_14x14").glob("*.npy"):
         np.save(path, np.ones((6, 4096, 2, 2), np.float32))
     killed = packing(root, "visual")

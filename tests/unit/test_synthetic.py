@@ -22,7 +22,8 @@ def data(tmp_path_factory):
     return build(tmp_path_factory.mktemp("synthetic") / "data")
 
 
-def test_the_same_seed_gives_the_same_files_and_another_seed_others(data, tmp_path):
+def test_the_same_seed_gives_the_same_files(data, tmp_path):
+    """And another seed others."""
     again, other = build(tmp_path / "again"), build(tmp_path / "other", data_seed=1)
     assert data.questions("test") == again.questions("test") != other.questions("test")
     for modality in (0, 1):
@@ -43,7 +44,7 @@ def test_other_settings_are_not_mixed_with_what_is_there(data):
     build(data.root)
 
 
-def test_a_generation_that_was_cut_off_is_not_taken_for_a_whole_one(tmp_path):
+def test_a_generation_cut_off_is_not_taken_for_whole(tmp_path):
     (tmp_path / "data" / "feats").mkdir(parents=True)
     with pytest.raises(DataError, match="not empty"):
         build(tmp_path / "data")
@@ -102,9 +103,9 @@ def test_what_sounds_can_be_read_off_the_features():
     features = audio_features(scenes, {"noise": 0.3}, np.random.default_rng(1))[:, 3:].mean(axis=1)    # all have begun
     basis = np.concatenate([codes(n, len(KINDS), 128) for n in ("sound", "loudness", "rhythm")]
                            + [codes("voice", 128)[None], codes("reverb", 128)[None]])
-    found = np.linalg.lstsq(basis.T, features.T, rcond=None)[0].T                  # (S, 3K + 2)
-    heard, loudness, rhythm = (found[:, i * len(KINDS):(i + 1) * len(KINDS)] for i in range(3))
+    solved = np.linalg.lstsq(basis.T, features.T, rcond=None)[0].T                  # (S, 3K + 2)
+    heard, loudness, rhythm = (solved[:, i * len(KINDS):(i + 1) * len(KINDS)] for i in range(3))
     assert ((heard > 0.5) == scenes.heard).mean() > 0.999
     assert (np.abs(loudness - scenes.loudness)[scenes.heard] < 0.5).mean() > 0.999
     assert (np.abs(rhythm - scenes.rhythm)[scenes.heard] < 0.5).mean() > 0.999
-    assert ((found[:, -2] > 0.5) == scenes.voice).mean() > 0.999
+    assert ((solved[:, -2] > 0.5) == scenes.voice).mean() > 0.999

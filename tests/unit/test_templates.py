@@ -28,7 +28,8 @@ def by_text(text: str):
     return next(t for t in ASKABLE if t.text == text)
 
 
-def test_each_choice_fills_every_placeholder_with_a_value_of_its_kind():
+def test_each_choice_fills_every_placeholder():
+    """With a value of the placeholder's kind."""
     assert len({t.text for t in TEMPLATES}) == len(TEMPLATES) == 33
     assert {t.type for t in TEMPLATES} == set(QUESTION_TYPES)
     for template in ASKABLE:
@@ -44,7 +45,7 @@ def test_the_odd_endings_of_the_release_are_kept():
     assert not any("  " in t.text for t in TEMPLATES)
 
 
-def test_only_the_template_that_needs_two_of_a_kind_cannot_be_asked():
+def test_only_two_of_a_kind_cannot_be_asked():
     assert [t.text for t in TEMPLATES if t.ask is None] == ["Which <Object> makes the sound <FL>?"]
 
 

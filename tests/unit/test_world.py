@@ -41,7 +41,7 @@ def common_scene(posterior) -> Scenes:
 
 
 @pytest.mark.parametrize("posterior,same", [(given_seen, same_picture), (given_heard, same_sound)])
-def test_posterior_answers_equal_those_of_the_prior_under_rejection(posterior, same):
+def test_posteriors_equal_the_prior_under_rejection(posterior, same):
     one = common_scene(posterior)
     accepted = PRIOR[np.flatnonzero(same(PRIOR, one))]
     drawn = posterior(one, 20_000, np.random.default_rng(1))
@@ -70,8 +70,8 @@ def test_unnoticed_sources_against_enumeration_of_all_subsets():
                 expected[subset] = COUNT[n - 1] / len(subsets) * IN_VIEW ** 2 * (1 - IN_VIEW) ** (n - 2)
     drawn = world.add_unknown(known, 1 - IN_VIEW, 100_000, np.random.default_rng(0))
     for subset, weight in expected.items():
-        found = (drawn == np.isin(np.arange(len(KINDS)), subset)).all(1).mean()
-        assert abs(found - weight / sum(expected.values())) < 0.006, subset
+        share = (drawn == np.isin(np.arange(len(KINDS)), subset)).all(1).mean()
+        assert abs(share - weight / sum(expected.values())) < 0.006, subset
 
 
 def test_the_prior_has_the_stated_rates():
