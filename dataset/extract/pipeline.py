@@ -14,9 +14,10 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 from tqdm import tqdm
 
 from dataset.extract.media import FRAME, SAMPLE_RATE, SUFFIXES, Clip
@@ -25,7 +26,10 @@ from dataset.files import refuse_special, remove_leftovers, write_json, write_js
 from dataset.lock import alone_in
 from dataset.memory import refuse_beyond_memory
 from dataset.presence import RECORD
-from dataset.types import DataError
+from dataset.types import MODALITIES, DataError
+
+# Present rows of each modality, from the start.
+Rows = Annotated[dict[Literal[MODALITIES], NonNegativeInt], Field(min_length=2)]
 
 
 @dataclass(frozen=True)
@@ -56,15 +60,6 @@ class Summary:
     skipped: int = 0
     partly: dict[str, dict[str, int]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
-
-
-class Rows(BaseModel):
-    """Present rows of each modality, from the start."""
-
-    model_config = ConfigDict(strict=True)
-
-    audio: NonNegativeInt
-    visual: NonNegativeInt
 
 
 class Extracted(BaseModel):
@@ -114,8 +109,8 @@ def extract(videos: list[tuple[str, Path]], out: Path, extractors: list[Callable
             with closing(clips), tqdm(clips, total=len(left), desc="videos", unit="video") as bar:
                 extract_clips(bar, out, extractors, settings, extracted, summary)
         finally:                         # what is done must not be taken for complete when the rest never comes
-            rows = {name: extracted[name].rows.model_dump() for name in sorted(extracted)}
-            summary.partly = {n: r for n, r in rows.items() if min(r.values()) < len(settings.chosen)}
+            summary.partly = {name: line.rows for name, line in sorted(extracted.items())
+                              if min(line.rows.values()) < len(settings.chosen)}
             write_json(out / RECORD, summary.partly)         # what the loader reads as absent
     return summary
 
@@ -138,8 +133,8 @@ def extract_clips(clips: tqdm, out: Path, extractors: list[Callable], settings: 
             summary.done += 1
 
 
-def rows_of(clip: Clip) -> Rows:
-    return Rows(audio=len(clip.sound), visual=len(clip.frames))
+def rows_of(clip: Clip) -> dict[str, int]:
+    return {"audio": len(clip.sound), "visual": len(clip.frames)}
 
 
 def features_of(clip: Clip, extractors: list[Callable], settings: Settings) -> dict[str, np.ndarray | None] | str:
@@ -154,7 +149,7 @@ def features_of(clip: Clip, extractors: list[Callable], settings: Settings) -> d
 
 def padded_rows(clip: Clip, extractor: Callable, settings: Settings) -> np.ndarray | None:
     """(rows, ...) of one extractor, zeros where the clip has ended; None for an absent modality."""
-    present = getattr(rows_of(clip), extractor.modality)
+    present = rows_of(clip)[extractor.modality]
     if not present:
         return None
     features = extractor(clip)

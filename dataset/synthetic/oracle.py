@@ -21,7 +21,7 @@ DRAWS = 1500
 def choice_weights(template: Template, scenes: Scenes) -> tuple[np.ndarray, np.ndarray]:
     """Weights and answers of every choice of values, (choices, S) each."""
     asked = [template.ask(scenes, *values) for values in template.choices]
-    return np.stack([weight for weight, _ in asked]), np.stack([answer for _, answer in asked])
+    return np.stack([weight for weight, _ in asked], dtype=float), np.stack([answer for _, answer in asked])
 
 
 def best_answer(template: Template, choice: int, scenes: Scenes) -> int:

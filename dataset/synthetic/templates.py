@@ -25,7 +25,7 @@ FILLS = {
     "Object": KINDS, "LR": COLUMNS, "LRer": ("leftest", "rightest"), "LL": ("loudest", "lowest"),
     "FL": ("first", "last"), "TH": ("first", "second", "third", "fourth", "fifth"), "BA": ("before", "after"),
 }
-Asked = tuple[np.ndarray, np.ndarray]            # weights (S,) float, answers (S,) index into ANSWERS
+Asked = tuple[np.ndarray, np.ndarray]            # weights (S,) float or bool, answers (S,) index into ANSWERS
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def compare_heard(more: Callable[[Scenes], np.ndarray]):
         a, b = KINDS.index(first), KINDS.index(second)
         values = more(s)
         asked = s.heard[:, a] & s.heard[:, b] & (values[:, a] != values[:, b])
-        return asked * 1.0, yes(values[:, a] > values[:, b])
+        return asked, yes(values[:, a] > values[:, b])
     return ask
 
 
@@ -103,7 +103,7 @@ def compare_columns(more: Callable[[Scenes], np.ndarray]):
         two, b = only(s.seen & (s.column == COLUMNS.index(right)))
         values = more(s)
         asked = one & two & at(s.heard, a) & at(s.heard, b) & (at(values, a) != at(values, b))
-        return asked * 1.0, yes(at(values, a) > at(values, b))
+        return asked, yes(at(values, a) > at(values, b))
     return ask
 
 
@@ -116,33 +116,24 @@ def beside(s: Scenes, anchor: np.ndarray, side: str) -> tuple[np.ndarray, np.nda
 def neighbour(s: Scenes, side: str, name: str) -> Asked:
     anchor = np.full(len(s), KINDS.index(name))
     one, other = beside(s, anchor, side)
-    return (s.seen[:, KINDS.index(name)] & one) * 1.0, other
+    return s.seen[:, KINDS.index(name)] & one, other
 
 
 def outermost(s: Scenes, side: str) -> Asked:
     column = np.where(s.seen, s.column, 9 if side == "leftest" else -9)
     edge = column.min(axis=1) if side == "leftest" else column.max(axis=1)
     one, which = only(s.seen & (s.column == edge[:, None]))
-    return one * 1.0, which
-
-
-def solo(s: Scenes) -> Asked:
-    one, which = only(s.seen)
-    return one * 1.0, which
-
-
-def place(s: Scenes) -> Asked:
-    return ones(s), np.where(s.indoor, INDEX["indoor"], INDEX["outdoor"])
+    return one, which
 
 
 def always(s: Scenes, name: str) -> Asked:
     k = KINDS.index(name)
-    return s.seen[:, k] * 1.0, yes(s.heard[:, k] & (s.onset[:, k] == 0))
+    return s.seen[:, k], yes(s.heard[:, k] & (s.onset[:, k] == 0))
 
 
 def from_the_video(s: Scenes) -> Asked:
     one, which = only(s.heard)
-    return one * 1.0, yes(at(s.seen, which))
+    return one, yes(at(s.seen, which))
 
 
 def extreme(s: Scenes, values: np.ndarray, highest: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -157,7 +148,7 @@ def where_extreme(values_of: Callable[[Scenes], np.ndarray], highest: str):
     """The column of the sounding source with the highest values, or the lowest if not `highest`."""
     def ask(s: Scenes, which: str) -> Asked:
         one, source = extreme(s, values_of(s), which == highest)
-        return (one & at(s.seen, source)) * 1.0, LEFT + at(s.column, source)
+        return one & at(s.seen, source), LEFT + at(s.column, source)
     return ask
 
 
@@ -170,7 +161,7 @@ def onset_in_column(s: Scenes, which: str, column: str) -> Asked:
 def beside_onset(s: Scenes, side: str, which: str) -> Asked:
     one, source = extreme(s, s.onset, which == "last")
     near, other = beside(s, source, side)
-    return (one & at(s.seen, source) & near) * 1.0, other
+    return one & at(s.seen, source) & near, other
 
 
 def same_time(s: Scenes, name: str) -> Asked:
@@ -178,7 +169,7 @@ def same_time(s: Scenes, name: str) -> Asked:
     others = s.heard & (s.onset == s.onset[:, [k]])
     others[:, k] = False
     one, which = only(others)
-    return (s.heard[:, k] & one) * 1.0, which
+    return s.heard[:, k] & one, which
 
 
 def entrance(s: Scenes, rank: str) -> Asked:
@@ -188,7 +179,7 @@ def entrance(s: Scenes, rank: str) -> Asked:
     for onset in range(ONSETS):
         distinct &= (s.heard & (s.onset == onset)).sum(axis=1) <= 1
     which = np.where(s.heard, s.onset, 9).argsort(axis=1, kind="stable")[:, position]
-    return (distinct & (s.heard.sum(axis=1) > max(position, 1))) * 1.0, which
+    return distinct & (s.heard.sum(axis=1) > max(position, 1)), which
 
 
 def next_to(s: Scenes, order: str, name: str) -> Asked:
@@ -197,7 +188,7 @@ def next_to(s: Scenes, order: str, name: str) -> Asked:
     gap = (s.onset - s.onset[:, [k]]) * (1 if order == "after" else -1)
     gap = np.where(s.heard & (gap > 0), gap, 9)
     one, which = only(gap == np.where(gap.min(axis=1) < 9, gap.min(axis=1), -1)[:, None])
-    return (s.heard[:, k] & one) * 1.0, which
+    return s.heard[:, k] & one, which
 
 
 def how_many(flags: np.ndarray) -> np.ndarray:
@@ -224,10 +215,11 @@ TEMPLATES = (
     Template("Visual/Counting", "How many types of musical instruments appeared in the entire video?", ((),),
              count(seen)),
     Template("Visual/Counting", "Is there a <Object> in the entire video?", OBJECT, one_of_kind(seen, 4)),
-    Template("Visual/Location", "Where is the performance?", ((),), place),
+    Template("Visual/Location", "Where is the performance?", ((),),
+             lambda s: (ones(s), np.where(s.indoor, INDEX["indoor"], INDEX["outdoor"]))),
     Template("Visual/Location", "What is the instrument on the <LR> of <Object>?", tuple(product(SIDES, KINDS)),
              neighbour),
-    Template("Visual/Location", "What kind of musical instrument is it?", ((),), solo),
+    Template("Visual/Location", "What kind of musical instrument is it?", ((),), lambda s: only(s.seen)),
     Template("Visual/Location", "What kind of instrument is the <LRer> instrument? ",
              tuple((v,) for v in FILLS["LRer"]), outermost),
     Template("Audio-Visual/Existential", "Is the <Object> in the video always playing?", OBJECT, always),
