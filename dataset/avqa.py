@@ -47,7 +47,8 @@ class AVQARecord(QuestionRecord):
         choices = tuple(tuple(text.lower().split()) for text in self.multi_choice)
         return Question(
             row=row, question_id=self.id, video_id=self.video_name, type=self.question_type, choices=choices,
-            template=self.question_text, words=split_question(self.question_text), answer=" ".join(choices[self.answer]),
+            template=self.question_text, words=split_question(self.question_text),
+            answer=" ".join(choices[self.answer]),
         )
 
 

@@ -41,7 +41,8 @@ class PackedStore:
         try:
             array = self.array = np.load(self.path, mmap_mode="r", allow_pickle=False)          # (videos, T, ...)
         except Exception as error:      # a damaged header makes numpy raise nearly anything
-            raise DataError(f"packed features {self.path} are missing, cut off or damaged ({error}); pack again") from error
+            raise DataError(f"packed features {self.path} are missing, cut off or damaged ({error}); pack "
+                            "again") from error
         if array.shape != tuple(index.shape) or array.dtype != index.dtype:
             raise DataError(f"packed features {self.path} have shape {list(array.shape)} and type {array.dtype}, their "
                             f"index has {index.shape} and {index.dtype}; pack again")

@@ -159,8 +159,8 @@ def as_maps(values: np.ndarray, layout: Layout) -> np.ndarray:
 def check_same_clip(audio, visual) -> None:
     """DataError when the longest videos of the two stores do not have equally many rows."""
     if audio.rows != visual.rows:
-        raise DataError(f"{audio.folder} has {audio.rows} rows per video of sound, {visual.folder} has {visual.rows} of "
-                        "picture; both must have one row per second of the same clip")
+        raise DataError(f"{audio.folder} has {audio.rows} rows per video of sound, {visual.folder} has {visual.rows} "
+                        "of picture; both must have one row per second of the same clip")
 
 
 def note_on_segments(rows: int, stride: int, option: str) -> str | None:

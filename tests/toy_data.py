@@ -1,4 +1,5 @@
-"""A few files of every registered data set: a function by its name writes them to `root` and returns the options."""
+"""A few files of every registered data set: a function by its name writes them to `root` and
+returns the options."""
 
 from __future__ import annotations
 

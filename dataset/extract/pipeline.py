@@ -94,7 +94,8 @@ def find_videos(folder: Path) -> list[tuple[str, Path]]:
 def extract(videos: list[tuple[str, Path]], out: Path, extractors: list[Callable], settings: Settings,
             workers: int = 0) -> Summary:
     """Features of `videos` that have none; DataError when another process extracts into `out`."""
-    refuse_beyond_memory(settings.memory(extractors, min(workers, len(videos))), f"a clip of {settings.seconds} seconds",
+    needed = settings.memory(extractors, min(workers, len(videos)))
+    refuse_beyond_memory(needed, f"a clip of {settings.seconds} seconds",
                          "use fewer --seconds, fewer --workers or a larger --stride")
     with alone_in(out, "extracting into"):
         folders = [e.folder for e in extractors]

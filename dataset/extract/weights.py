@@ -26,11 +26,11 @@ def load_weights(network: nn.Module, path: Path | None, url: str) -> nn.Module:
     bad = [k for k, v in wanted.items() if not is_dense(state.get(k), v.shape)]
     if bad:
         raise DataError(f"weights file {path or url} does not fit: {len(bad)} of {len(wanted)} entries are missing, of "
-                        f"another shape or no floats, first '{bad[0]}' (expected {list(wanted[bad[0]].shape)}); expected "
-                        f"those of {url}")
+                        f"another shape or no floats, first '{bad[0]}' (expected {list(wanted[bad[0]].shape)}); "
+                        f"expected those of {url}")
     bad = [k for k in wanted if not bool(state[k].float().isfinite().all())]
     if bad:
-        raise DataError(f"weights file {path or url} is damaged: '{bad[0]}' holds NaN or infinity; download {url} again")
+        raise DataError(f"weights file {path or url} is damaged: '{bad[0]}' holds NaN or infinity; download {url}")
     network.load_state_dict({k: state[k] for k in wanted}, strict=False)
     return network
 

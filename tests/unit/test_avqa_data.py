@@ -13,7 +13,8 @@ from dataset.avqa import AVQA, AVQARecord, is_held_out
 from dataset.questions import read_questions
 from dataset.types import AVQA_TYPES, DataError
 
-RECORD = {"id": 183, "video_name": "-HG3Omg_89c_000030", "video_id": 341, "question_text": "What happened in the Video?",
+RECORD = {"id": 183, "video_name": "-HG3Omg_89c_000030", "video_id": 341,
+          "question_text": "What happened in the Video?",
           "multi_choice": ["Motorboat", "Yacht consignment", "Sailboat set sail", "Consignment car"], "answer": 1,
           "question_relation": "View", "question_type": "Happening"}
 
@@ -66,7 +67,8 @@ def test_a_bad_record_names_file_record_and_field(tmp_path, change, field):
 
 
 ANYTHING = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
-                        lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=3), inner, max_size=2))
+                        lambda inner: st.lists(inner, max_size=5)
+                        | st.dictionaries(st.text(max_size=3), inner, max_size=2))
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

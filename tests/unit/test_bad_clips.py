@@ -118,7 +118,7 @@ def test_an_extraction_that_stops_takes_its_workers_along(tmp_path, monkeypatch)
 
 
 def test_a_killed_extraction_leaves_no_worker(tmp_path, monkeypatch):
-    """Each process holds an end of a pipe; it closes when the last of them is gone, which must be before they finish."""
+    """Each process holds an end of a pipe; it closes with the last of them, before they finish."""
     def read(path, seconds):
         (tmp_path / f"begun{path.stem}").touch()
         os.write(ours, b"x")
@@ -177,7 +177,8 @@ def free(monkeypatch, gigabytes):
 
 
 def test_clips_beyond_the_memory_are_refused(tmp_path, monkeypatch):
-    """A day of maps of (512, 14, 14), every second: 86,400 x 100,352 values of 4 and 2 bytes are 52 GB, and more."""
+    """A day of maps of (512, 14, 14), every second: 86,400 x 100,352 values of 4 and 2 bytes are 52
+    GB, and more."""
     class Maps(Level):
         shape = (512, 14, 14)
 
@@ -215,7 +216,8 @@ def test_damaged_settings_are_one_line_once_features_are_there(tmp_path, content
     (out / "extraction.json").write_bytes(b"{")           # nothing is lost yet: made again
     extract([write_sound(tmp_path / "a.avi", TONE)], out, [Level()], Settings(seconds=2))
     (out / "extraction.json").write_bytes(content)
-    with pytest.raises(DataError, match="extraction.json is damaged; delete it if|holds features extracted with") as error:
+    message = "extraction.json is damaged; delete it if|holds features extracted with"
+    with pytest.raises(DataError, match=message) as error:
         extract([write_sound(tmp_path / "a.avi", TONE)], out, [Level()], Settings(seconds=2))
     assert len(str(error.value)) < 500 + len(str(out)) * 2
 

@@ -1,4 +1,5 @@
-"""Damaged input ends in one clear DataError wherever it is met: any record, any header, any worker process."""
+"""Damaged input ends in one clear DataError wherever it is met: any record, any header, any worker
+process."""
 
 import numpy as np
 import pytest

@@ -53,7 +53,8 @@ def test_only_leftovers_of_dead_processes_go(tmp_path):
     dead = [int(p.name.split(".")[-2]) for p in tmp_path.iterdir()]
     folder = tmp_path / f".benchmark.{MACHINE}.{dead[0]}.tmp"
     (folder / "feats").mkdir(parents=True)
-    kept = [f".a.{MACHINE}.{os.getppid()}.tmp", f".a.00000000.{dead[0]}.tmp", ".a.tmp", f"a.{MACHINE}.{dead[0]}.tmp", "a"]
+    kept = [f".a.{MACHINE}.{os.getppid()}.tmp", f".a.00000000.{dead[0]}.tmp", ".a.tmp", f"a.{MACHINE}.{dead[0]}.tmp",
+            "a"]
     for name in kept:
         (tmp_path / name).touch()
     remove_leftovers(tmp_path)
@@ -64,7 +65,8 @@ def test_the_next_packing_extraction_and_generation_tidy_up(tmp_path, monkeypatc
     root = write_dataset(tmp_path / "data")
     (tmp_path / "a.mp4").touch()
     extracted, packed = tmp_path / "out", root / "feats/packed"
-    for path in (packed / "audio.json", extracted / "presence.json", extracted / "level/a.npy", tmp_path / "synthetic/x"):
+    for path in (packed / "audio.json", extracted / "presence.json", extracted / "level/a.npy",
+                 tmp_path / "synthetic/x"):
         killed_while_writing(path)
     (left,) = (tmp_path / "synthetic").iterdir()
     left.rename(tmp_path / left.name.replace("x", "synthetic"))

@@ -105,5 +105,6 @@ def test_half_precision_travels_as_it_is_stored(tmp_path):
                                       shuffle=False)))
         moved = batch.to("cpu")
         assert batch.audio.dtype == batch.visual.dtype == torch.float16
-        assert moved.audio.dtype == moved.visual.dtype == torch.float32 and torch.equal(moved.visual, batch.visual.float())
+        assert moved.audio.dtype == moved.visual.dtype == torch.float32
+        assert torch.equal(moved.visual, batch.visual.float())
         assert moved.words.dtype == torch.int64 and moved.presence.dtype == torch.bool

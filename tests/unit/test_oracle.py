@@ -1,4 +1,5 @@
-"""The oracle against exact enumeration of every scene that fits what is left, and what it takes for granted."""
+"""The oracle against exact enumeration of every scene that fits what is left, and what it takes for
+granted."""
 
 from itertools import combinations, product
 
@@ -26,7 +27,8 @@ def stack(rows: list[dict], one: Scenes) -> Scenes:
 
 
 def subsets(noticed: np.ndarray, unnoticed_rate: float):
-    """Every set of kinds that holds the noticed ones, with prior times the chance that the rest went unnoticed."""
+    """Every set of kinds that holds the noticed ones, with prior times the chance that the rest
+    went unnoticed."""
     known = set(np.flatnonzero(noticed).tolist())
     for n in range(max(len(known), 1), len(COUNT) + 1):
         every = list(combinations(range(len(KINDS)), n))
@@ -36,7 +38,8 @@ def subsets(noticed: np.ndarray, unnoticed_rate: float):
 
 
 def enumerate_heard(one: Scenes) -> tuple[Scenes, np.ndarray]:
-    """Scenes that sound like `one`: who else is there, who is in view in which column, indoor; with weights."""
+    """Scenes that sound like `one`: who else is there, who is in view in which column, indoor; with
+    weights."""
     silent = PLAYING * (1 - SOUNDING[1]) + (1 - PLAYING) * (1 - SOUNDING[0])
     rows, weights = [], []
     for members, weight in subsets(one.heard[0], silent):
@@ -56,7 +59,8 @@ def enumerate_heard(one: Scenes) -> tuple[Scenes, np.ndarray]:
 
 
 def sound_states(one: Scenes, k: int) -> list[tuple[dict[str, int], float]]:
-    """What source `k` may sound like, given what is seen of it; of an unseen source, from the prior."""
+    """What source `k` may sound like, given what is seen of it; of an unseen source, from the
+    prior."""
     seen, playing = bool(one.seen[0, k]), bool(one.playing[0, k])
     rate = SOUNDING[playing] if seen else PLAYING * SOUNDING[1] + (1 - PLAYING) * SOUNDING[0]
     states = [({"sounding": 0}, 1 - rate)]
@@ -67,7 +71,8 @@ def sound_states(one: Scenes, k: int) -> list[tuple[dict[str, int], float]]:
 
 
 def enumerate_seen(one: Scenes) -> tuple[Scenes, np.ndarray]:
-    """Scenes that look like `one`: who else is there, who sounds, from when on; with weights. Levels are left out."""
+    """Scenes that look like `one`: who else is there, who sounds, from when on; with weights.
+    Levels are left out."""
     rows, weights = [], []
     for members, weight in subsets(one.seen[0], 1 - IN_VIEW):
         for states in product(*(sound_states(one, k) for k in members)):
@@ -114,7 +119,8 @@ def test_the_oracle_gives_what_enumeration_finds_likeliest(scenario, noticed):
 
 
 def test_what_is_seen_and_heard_settles_every_answer():
-    """Complete input is worth 100: what neither stream shows is changed at random, and no weight or answer moves."""
+    """Complete input is worth 100: what neither stream shows is changed at random, and no weight or
+    answer moves."""
     other = sample(len(POOL), np.random.default_rng(4))
     changed = POOL[:]
     hidden = dict.fromkeys(("in_view", "sounding"), ~POOL.exists)
@@ -139,8 +145,8 @@ def test_oracle_is_repeatable_and_complete_input_is_always_right():
 
 
 def test_what_is_seen_can_be_read_off_the_features():
-    """The oracle conditions on clean observations: least squares on the known codes recovers the picture of a cell
-    even where two sources share it."""
+    """The oracle conditions on clean observations: least squares on the known codes recovers the
+    picture of a cell even where two sources share it."""
     scenes = sample(300, np.random.default_rng(0))
     C, K, N = 96, len(KINDS), ROWS * len(COLUMNS)
     maps = visual_features(scenes, {"noise": 0.3, "channels": C}, np.random.default_rng(1))

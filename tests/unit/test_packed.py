@@ -1,4 +1,5 @@
-"""The packed store: the same batches as from files, resume after a kill, damage, and the command."""
+"""The packed store: the same batches as from files, resume after a kill, damage, and the
+command."""
 
 import hashlib
 import json
@@ -228,7 +229,8 @@ def test_another_stride_is_refused(root):
 
 @pytest.mark.parametrize("field, change", [
     ("rows", {"test0000": 24}), ("rows", {"test0000": -1}), ("rows", {"test0000": 1}), ("rows", {"test0000": 1.5}),
-    ("rows", {"other": 0}), ("sha256", {"other": "0"}), ("sha256", None), ("rows", None), ("stride", 3), ("stride", True),
+    ("rows", {"other": 0}), ("sha256", {"other": "0"}), ("sha256", None), ("rows", None), ("stride", 3),
+    ("stride", True),
     ("shape", [24, 3, 5, 1.0]), ("present", {"other": 1}), ("present", {"test0000": 3}), ("present", {"test0000": 0}),
     ("dtype", "int16"), ("source_rows", 9), ("format", 2),
 ])
@@ -257,7 +259,8 @@ def test_sound_and_picture_of_different_lengths_are_refused(root):
 
 @given(index=st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5),
                           lambda v: st.lists(v, max_size=3) | st.dictionaries(
-                              st.sampled_from(["format", "rows", "shape", "dtype", "stride"]), v, max_size=5), max_leaves=8))
+                              st.sampled_from(["format", "rows", "shape", "dtype", "stride"]), v, max_size=5),
+                          max_leaves=8))
 def test_any_index_is_an_error_or_a_store(tmp_path_factory, index):
     folder = tmp_path_factory.getbasetemp()
     (folder / "fuzz.json").write_text(json.dumps(index))
@@ -330,7 +333,8 @@ def test_killed_between_the_two_renames_there_is_no_store(root, monkeypatch):
 def test_tokens_are_packed_as_maps_and_the_index_knows(root):
     for path in (root / "feats/res18_14x14").glob("*.npy"):
         np.save(path, np.load(path).reshape(6, 16, 4).swapaxes(1, 2))
-    done = command("scripts/pack_features.py", root, "--stride", "2", "--dtype", "float32", "--visual-layout", "cls_first")
+    done = command("scripts/pack_features.py", root, "--stride", "2", "--dtype", "float32", "--visual-layout",
+                   "cls_first")
     assert done.returncode == 0, done.stderr
     options = {"visual_layout": "cls_first"}
     (files, data), (packed, other) = first_batch(root, **options), first_batch(root, features="packed", **options)

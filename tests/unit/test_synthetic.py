@@ -1,4 +1,5 @@
-"""The embedded benchmark on disk: complete, repeatable, disjoint, readable by the ordinary data path."""
+"""The embedded benchmark on disk: complete, repeatable, disjoint, readable by the ordinary data
+path."""
 
 import numpy as np
 import pytest
@@ -60,9 +61,10 @@ def test_oracle_stands_above_the_floor_and_below_complete(data):
 
 
 def test_scenes_beyond_the_memory_are_refused_before_any_is_made(tmp_path, monkeypatch):
-    """A million scenes of 6 segments, 4,096 channels and 6 cells in float64 are 1,180 GB for the maps alone."""
+    """A million scenes of 6 segments, 4,096 channels and 6 cells in float64 are 1,180 GB for the
+    maps alone."""
     monkeypatch.setattr(memory, "free_memory", lambda: 1e12)
-    with pytest.raises(DataError, match="a split of 1000000 scenes with 4096 channels needs about .* GB of memory, 1,000.0"):
+    with pytest.raises(DataError, match="1000000 scenes with 4096 channels needs about .* GB of memory, 1,000.0"):
         build(tmp_path / "data", train_videos=1_000_000, channels=4096)
     assert not list(tmp_path.iterdir())
 
@@ -98,7 +100,8 @@ def test_questions_of_a_split_are_those_of_the_oracle(data):
 
 
 def test_what_sounds_can_be_read_off_the_features():
-    """The oracle conditions on clean observations; least squares on the known codes recovers loudness and rhythm."""
+    """The oracle conditions on clean observations; least squares on the known codes recovers
+    loudness and rhythm."""
     scenes = sample(300, np.random.default_rng(0))
     features = audio_features(scenes, {"noise": 0.3}, np.random.default_rng(1))[:, 3:].mean(axis=1)    # all have begun
     basis = np.concatenate([codes(n, len(KINDS), 128) for n in ("sound", "loudness", "rhythm")]

@@ -1,4 +1,5 @@
-"""The template table against the real annotations, and the answers against laws that hold whatever the scene."""
+"""The template table against the real annotations, and the answers against laws that hold whatever
+the scene."""
 
 import json
 from collections import defaultdict
@@ -20,7 +21,8 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def family(answer: str) -> str:
-    """Numbers and instruments stand for each other: scenes here hold fewer sources, and at times none that is noticed."""
+    """Numbers and instruments stand for each other: scenes here hold fewer sources, at times
+    none."""
     return "number" if answer in NUMBERS else "kind" if answer in KINDS else answer
 
 
@@ -39,7 +41,8 @@ def test_each_choice_fills_every_placeholder():
 
 
 def test_the_odd_endings_of_the_release_are_kept():
-    """Two texts end in a blank and one in a full-width question mark; a tidied text would no longer match real data."""
+    """Two texts end in a blank and one in a full-width question mark; a tidied text would no longer
+    match real data."""
     ends = {t.text[-2:] for t in TEMPLATES if not t.text.endswith("?")}
     assert ends == {"? ", "o\uff1f"} and sum(t.text.endswith("? ") for t in TEMPLATES) == 2
     assert not any("  " in t.text for t in TEMPLATES)

@@ -9,7 +9,8 @@ def question(words: str, answer: str) -> Question:
 
 
 def test_order_of_first_occurrence_padding_first():
-    vocabulary = Vocabulary.build([question("is there a cello", "yes"), question("is it", "no"), question("a b", "yes")])
+    asked = [question("is there a cello", "yes"), question("is it", "no"), question("a b", "yes")]
+    vocabulary = Vocabulary.build(asked)
     assert vocabulary.words == ["<pad>", "is", "there", "a", "cello", "it", "b"]
     assert vocabulary.answers == ["yes", "no"] and vocabulary.length == 4
 
