@@ -107,7 +107,8 @@ def test_questions_with_candidates_are_read_once_each(folder, tmp_path, monkeypa
     files = [str(root / "json" / f"{name}_qa.json") for name in ("train", "val")]
     monkeypatch.setattr(sys, "argv", ["extract_features.py", str(root / "videos"), str(root / "feats"), "--features",
                                       "clip_vit_b32", "--weights", f"clip_vit_b32={folder}", "--workers", "0",
-                                      "--seconds", "1", "--device", "cpu", "--question-format", "avqa", "--questions", *files])
+                                      "--seconds", "1", "--device", "cpu", "--question-format", "avqa",
+                                      "--questions", *files])
     extract_features.main()
     assert len(QuestionFeatures(root / "feats/clip_words.npz").row) == 8          # one text per question type
     assert np.load(root / "feats/clip_vit_b32/a.npy").shape == (1, 5, 8)

@@ -16,7 +16,7 @@ from torch import nn
 from torchvision.models import resnet18
 
 from dataset.extract.example import ODD, PITCHES, Example, write_odd, write_video
-from dataset.extract.media import SAMPLE_RATE, Clip, MediaError, read_clip
+from dataset.extract.media import SAMPLE_RATE, MediaError, read_clip
 from dataset.extract.pipeline import Settings, extract, find_videos
 from dataset.extract.resnet import maps_network
 from dataset.extract.vggish import VGGish, log_mel
