@@ -39,6 +39,7 @@ class DataSet(ABC):
     train_missing_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
 
     text = None                          # the QuestionFeatures of a data set that has them
+    skip_missing = False                 # whether questions on videos without feature files are left out
     frame_token = False                  # whether token 0 of the grid is the frame as a whole
 
     def __post_init__(self) -> None:
@@ -63,12 +64,16 @@ class DataSet(ABC):
     def questions(self, split: str) -> list[Question]:
         """The questions of `train`, `val` or `test` that are used; read once."""
         if split not in self.known_questions:
-            self.known_questions[split] = self.usable(split, self.read_split(split))
+            annotated = kept = self.read_split(split)
+            if self.skip_missing:
+                kept = [q for q in annotated if all(self.at_hand(q.video_id, m) for m in self.stores)]
+            if not kept:
+                raise DataError(f"no video of {self.annotation_file(split)} has feature files in {self.root}")
+            if len(kept) < len(annotated):
+                print(f"{split}: {len(kept)} of {len(annotated)} questions kept, the others' videos have no feature "
+                      "files")
+            self.known_questions[split] = kept
         return self.known_questions[split]
-
-    def usable(self, split: str, questions: list[Question]) -> list[Question]:
-        """Those of `questions` that are used."""
-        return questions
 
     def vocabulary(self) -> Vocabulary:
         return Vocabulary.build(self.questions("train"))
@@ -200,11 +205,3 @@ class FolderDataSet(DataSet):
         if note:
             print(note, file=sys.stderr)
         return {AUDIO: audio, VISUAL: visual}
-
-    def usable(self, split: str, questions: list[Question]) -> list[Question]:
-        kept = [q for q in questions if not self.skip_missing or all(self.at_hand(q.video_id, m) for m in self.stores)]
-        if not kept:
-            raise DataError(f"no video of {self.annotation_file(split)} has feature files in {self.root}")
-        if len(kept) < len(questions):
-            print(f"{split}: {len(kept)} of {len(questions)} questions kept, the others' videos have no feature files")
-        return kept

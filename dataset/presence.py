@@ -42,14 +42,10 @@ class Scenario:
         rng = np.random.default_rng([self.seed, row])
         if rng.random() >= self.ratio:
             return present
-        lost = segments if self.segments is None else share_of(segments, self.segments)
+        share = 1.0 if self.segments is None else self.segments
+        lost = max(1, int(share * segments + 0.5)) if share > 0 else 0        # halves up, and one segment at least
         present[np.ix_(rng.permutation(segments)[:lost], COLUMNS[self.missing])] = False
         return present
-
-
-def share_of(segments: int, share: float) -> int:
-    """The share of `segments`, halves rounded up; any share above zero is one segment at least."""
-    return max(1, int(share * segments + 0.5)) if share > 0 else 0
 
 
 SCENARIOS = {s.name: s for s in (
