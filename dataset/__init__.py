@@ -11,7 +11,7 @@ from dataset.presence import SCENARIOS, Scenario
 from dataset.vocabulary import Vocabulary
 
 DATASETS = {
-    "synthetic": "dataset.synthetic.Synthetic",
+    "synthetic": "dataset.synthetic.data.Synthetic",
     "music_avqa": "dataset.music_avqa.MusicAVQA",
     "avqa": "dataset.avqa.AVQA",
 }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from dataset.music_avqa import MusicAVQA
-from dataset.questions import QuestionNumber, Record, VideoName, ends_in_punctuation, read_questions
-from dataset.store import DAY, Layout
+from dataset.base import FolderDataSet
+from dataset.questions import QuestionNumber, QuestionRecord, VideoName, ends_in_punctuation, read_questions
+from dataset.store import Stride
 from dataset.types import AVQA_TYPES, DataError, Question
 
 
@@ -23,8 +24,8 @@ def as_text(value: object) -> object:
 Candidate = Annotated[str, BeforeValidator(as_text)]
 
 
-class Annotation(Record):
-    """A record of AVQA; `video_id`, a number in another list of clips, and `question_relation` are not used."""
+class AVQARecord(QuestionRecord):
+    """A record of AVQA; `question_relation` and `video_id`, a clip's number, are not used."""
 
     number_key = "id"
 
@@ -45,8 +46,9 @@ class Annotation(Record):
     def to_question(self, row: int) -> Question:
         choices = tuple(tuple(text.lower().split()) for text in self.multi_choice)
         return Question(
-            row=row, question_id=self.id, video_id=self.video_name, type=self.question_type, template=self.question_text,
-            words=split_question(self.question_text), answer=" ".join(choices[self.answer]), choices=choices,
+            row=row, question_id=self.id, video_id=self.video_name, type=self.question_type, choices=choices,
+            template=self.question_text, words=split_question(self.question_text),
+            answer=" ".join(choices[self.answer]),
         )
 
 
@@ -62,44 +64,33 @@ def is_held_out(video: str, share: float) -> bool:
     return int.from_bytes(digest[:8], "big") < share * 2 ** 64
 
 
-class AVQA(MusicAVQA):
-    """ROOT/ANNOTATIONS/{train,val}_qa.json and ROOT/feats/{vggish,res18_14x14}/VIDEO_NAME.npy, ten rows per video.
+@dataclass(kw_only=True, eq=False)
+class AVQA(FolderDataSet):
+    """ROOT/ANNOTATIONS/{train,val}_qa.json and ROOT/feats/{vggish,res18_14x14}/VIDEO_NAME.npy, ten
+    rows per video.
 
-    The release has no test file. `test` is therefore its validation file, and selection uses other videos: a share
-    `holdout` of those in the training file is `val`, the others are `train`. The other options are those of MusicAVQA.
+    The release has no test file. `test` is therefore its validation file, and selection uses other
+    videos: a share `holdout` of those in the training file is `val`, the others are `train`. The
+    other options are those of FolderDataSet.
     """
 
-    def __init__(
-        self,
-        *,
-        root: str,
-        annotations: str = "json",
-        train_file: str = "train_qa.json",
-        test_file: str = "val_qa.json",
-        audio_folder: str = "feats/vggish",
-        visual_folder: str = "feats/res18_14x14",
-        visual_layout: Layout = "map",
-        question_features: str | None = None,
-        stride: Annotated[int, Field(ge=1, le=DAY)] = 1,
-        holdout: Annotated[float, Field(gt=0, lt=1)] = 0.05,
-        features: Literal["files", "packed"] = "files",
-        packed_folder: str = "feats/packed",
-        skip_missing: bool = False,
-        train_missing_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0,
-    ) -> None:
-        self.holdout = holdout
-        super().__init__(root=root, annotations=annotations, train_file=train_file, val_file=train_file,
-                         test_file=test_file, audio_folder=audio_folder, visual_folder=visual_folder,
-                         visual_layout=visual_layout, question_features=question_features, stride=stride, features=features,
-                         packed_folder=packed_folder, skip_missing=skip_missing, train_missing_ratio=train_missing_ratio)
+    annotations: str = "json"
+    train_file: str = "train_qa.json"
+    test_file: str = "val_qa.json"
+    stride: Stride = 1
+    holdout: Annotated[float, Field(gt=0, lt=1)] = 0.05
+
+    @property
+    def val_file(self) -> str:
+        return self.train_file
 
     def read_split(self, split: str) -> list[Question]:
         """The test file, or the questions of the training file whose videos belong to `split`."""
         path = self.annotation_file(split)
-        questions = read_questions(path, Annotation)
+        questions = read_questions(path, AVQARecord)
         if split == "test":
             return questions
         kept = [q for q in questions if is_held_out(q.video_id, self.holdout) == (split == "val")]
         if not kept:
-            raise DataError(f"dataset.holdout={self.holdout} leaves no video of {path} for {split}; choose another share")
+            raise DataError(f"dataset.holdout={self.holdout} leaves no video of {path} for {split}; choose another")
         return kept

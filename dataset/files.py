@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from dataset.types import DataError
 
 MACHINE = f"{zlib.crc32(socket.gethostname().encode()):08x}"
@@ -22,23 +20,35 @@ LEFT_HERE = re.compile(rf"\..*\.{MACHINE}\.(\d{{1,9}})\.tmp")
 
 
 def temporary_beside(path: Path) -> Path:
-    """A hidden name in the folder of `path`, which tells the machine and the process that write there."""
+    """A hidden name in the folder of `path`, with the machine and the process that write there."""
     return path.with_name(f".{path.name[:50]}.{MACHINE}.{os.getpid()}.tmp")
 
 
 def remove_leftovers(folder: Path) -> None:
     """Delete what processes of this machine that are gone left in `folder` under temporary names.
 
-    For the start of a command: what has the number of this process is from an earlier one with the same number.
+    For the start of a command: what has the number of this process is from an earlier one with the
+    same number.
     """
     for path in folder.glob(".*.tmp"):
         left = LEFT_HERE.fullmatch(path.name)
-        if left and (int(left[1]) == os.getpid() or not psutil.pid_exists(int(left[1]))):
+        if left and (int(left[1]) == os.getpid() or not is_running(int(left[1]))):
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
+def is_running(process: int) -> bool:
+    """Whether there is a process of this number; signal 0 asks and does nothing."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:              # somebody else's
+        pass
+    return True
+
+
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, flush it to disk and rename it onto `path`."""
+    """Let `write` fill a temporary file beside `path`, flush it to disk, rename it to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
     try:
@@ -66,7 +76,7 @@ def is_special(path: Path) -> bool:
     """Whether `path` is a pipe, a socket or a device: reading it may never end."""
     try:
         mode = path.stat().st_mode
-    except OSError:                  # that it is not there is told by whoever opens it
+    except OSError:                  # whoever opens it reports that it is not there
         return False
     return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 

@@ -1,4 +1,4 @@
-"""The question-only floor: what the text of a question, and of its candidates, is worth without the media."""
+"""The question-only floor: what the text of questions and candidates is worth without media."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def question_only_floor(train: list[Question], test: list[Question]) -> list[boo
 def majority_guesses(train: list[Question], test: list[Question]) -> list[str]:
     """The majority answer in training, per question of `test`.
 
-    Asked of the same text with the same values; where training has none, of the template, then of the type, then of
-    all. Ties go to the answer seen first.
+    Asked of the same text with the same values; where training has none, of the template, then of
+    the type, then of all. Ties go to the answer seen first.
     """
     levels = (lambda q: (q.template, q.words), lambda q: q.template, lambda q: q.type, lambda q: None)
     tables = []
@@ -30,7 +30,8 @@ def majority_guesses(train: list[Question], test: list[Question]) -> list[str]:
 
 
 def multiple_choice_guesses(train: list[Question], test: list[Question]) -> list[str]:
-    """The candidate that was right most often for the same text in training, per question of `test`.
+    """The candidate that was right most often for the same text in training, per question of
+    `test`.
 
     Among equals the one with the largest share of times right when offered, then the first.
     """

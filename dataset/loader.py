@@ -6,43 +6,40 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler
 
-from dataset.packed import PackedStore
-from dataset.presence import Recorded, Scenario
-from dataset.question_features import QuestionFeatures
-from dataset.store import FeatureStore
+from dataset.presence import Scenario
 from dataset.types import AUDIO, VISUAL, Batch, DataError, Question
 from dataset.vocabulary import Vocabulary
 
-Store = FeatureStore | PackedStore
+if TYPE_CHECKING:
+    from dataset.base import DataSet
 
+class QuestionSet:
+    """The questions of `split` under `scenario`, to batches; an item is a Batch of one question.
 
-class QuestionSet(Dataset):
-    """Questions to batches; an item is a Batch of one question.
-
-    `negatives="other_video"` adds, per segment, a row drawn from another video of the split, anew every `epoch`.
-    `read` fetches a video's segments and may be cached by the caller. `recorded` says what the data themselves lack;
-    `scenario` takes from the rest. `train`: whether this is the training split. `text`: features of the questions.
+    `negatives="other_video"` adds, per segment, a row drawn from another video of the split, anew
+    every `epoch`. `read` fetches a video's segments and may be cached by the caller. What the data
+    themselves lack is absent; `scenario` takes from the rest.
     """
 
-    def __init__(self, questions: list[Question], audio: Store, visual: Store, vocabulary: Vocabulary,
-                 scenario: Scenario, read: Callable[[str, int], np.ndarray], recorded: Recorded, *,
-                 train: bool, negatives: str = "none", seed: int = 0, epoch: int = 0,
-                 text: QuestionFeatures | None = None) -> None:
-        self.questions, self.audio, self.visual = questions, audio, visual
+    def __init__(self, data: DataSet, split: str, vocabulary: Vocabulary, scenario: Scenario,
+                 read: Callable[[str, int], np.ndarray], *, negatives: str, seed: int, epoch: int) -> None:
+        self.questions, self.train = data.questions(split), split == "train"
+        self.audio, self.visual = data.stores[AUDIO], data.stores[VISUAL]
+        self.recorded, self.text = data.recorded, data.text
         self.vocabulary, self.scenario, self.read = vocabulary, scenario, read
-        self.recorded, self.train, self.text = recorded, train, text
         self.negatives, self.seed, self.epoch = negatives, seed, epoch
-        self.videos = sorted({q.video_id for q in questions})
-        self.video_index = {video: i for i, video in enumerate(self.videos)}
-        self.seen = [video for video in self.videos if not recorded.lacks(video, VISUAL)]
+        videos = sorted({q.video_id for q in self.questions})
+        self.video_index = {video: i for i, video in enumerate(videos)}
+        self.seen = [video for video in videos if not self.recorded.lacks(video, VISUAL)]
         self.seen_index = {video: i for i, video in enumerate(self.seen)}
         if negatives == "other_video" and len(self.seen) < 2:
-            raise DataError("backbone.negatives=other_video needs at least two videos with a picture in the training split")
+            raise DataError("backbone.negatives=other_video needs at least two videos with a picture in the training "
+                            "split")
 
     def __len__(self) -> int:
         return len(self.questions)
@@ -53,28 +50,25 @@ class QuestionSet(Dataset):
     def batch(self, positions: list[int]) -> Batch:
         """The questions at `positions` as one batch."""
         asked = [self.questions[i] for i in positions]
-        presence = np.stack([self.presence(question) for question in asked])        # (B, T, 2)
-        choices = negative = words = whole = None
-        if asked[0].choices:
-            choices = torch.tensor([self.vocabulary.encode_choices(question.choices) for question in asked])
-        if self.negatives == "other_video":
-            negative = torch.from_numpy(np.stack([self.negative(question) for question in asked]))
-        if self.text:
-            words, whole = (torch.from_numpy(np.stack(parts)) for parts in zip(*map(self.text.read, asked), strict=True))
-        return Batch(
+        presence = np.stack([self.presence(q) for q in asked])                      # (B, T, 2)
+        batch = Batch(
             audio=self.stream(asked, presence, AUDIO),
             visual=self.stream(asked, presence, VISUAL),
-            words=torch.tensor([self.vocabulary.encode_words(question.words) for question in asked]),
-            answer=torch.tensor([self.answer(question) for question in asked]),
+            words=torch.tensor([self.vocabulary.encode_words(q.words) for q in asked]),
+            answer=torch.tensor([self.answer(q) for q in asked]),
             presence=torch.from_numpy(presence),
-            question_id=torch.tensor([question.question_id for question in asked]),
-            row=torch.tensor([question.row for question in asked]),
-            video=torch.tensor([self.video_index[question.video_id] for question in asked]),
-            choices=choices,
-            negative_visual=negative,
-            text_words=words,
-            text_question=whole,
+            question_id=torch.tensor([q.question_id for q in asked]),
+            row=torch.tensor([q.row for q in asked]),
+            video=torch.tensor([self.video_index[q.video_id] for q in asked]),
         )
+        if asked[0].choices:
+            batch.choices = torch.tensor([self.vocabulary.encode_choices(q.choices) for q in asked])
+        if self.negatives == "other_video":
+            batch.negative_visual = torch.from_numpy(np.stack([self.negative(q) for q in asked]))
+        if self.text:
+            parts = zip(*map(self.text.read, asked), strict=True)
+            batch.text_words, batch.text_question = (torch.from_numpy(np.stack(part)) for part in parts)
+        return batch
 
     def presence(self, question: Question) -> np.ndarray:
         """(T, 2) bool: what neither the scenario takes nor the data lack."""
@@ -92,7 +86,7 @@ class QuestionSet(Dataset):
         return self.vocabulary.encode_answer(question.answer)
 
     def stream(self, asked: list[Question], presence: np.ndarray, modality: int) -> torch.Tensor:
-        """(B, T, ...) with zeros where absent; a wholly absent modality's file is not even opened."""
+        """(B, T, ...), zeros where absent; the file of a wholly absent modality stays closed."""
         store = (self.audio, self.visual)[modality]
         present = presence[..., modality]                                           # (B, T)
         if present.all():
@@ -104,7 +98,7 @@ class QuestionSet(Dataset):
         return torch.from_numpy(values)
 
     def negative(self, question: Question) -> np.ndarray:
-        """(T, C, H, W): each segment from a uniformly drawn row of a uniformly drawn other video."""
+        """(T, C, H, W): each segment from a random row of a random other video."""
         rng = np.random.default_rng([self.seed, self.epoch, question.row])
         own = self.seen_index.get(question.video_id, len(self.seen))
         others = len(self.seen) - (own < len(self.seen))
@@ -119,39 +113,31 @@ class QuestionSet(Dataset):
         return np.stack(rows)
 
 
-class EpochSampler(Sampler[int]):
+def epoch_order(size: int, shuffle: bool, seed: int, epoch: int, rank: int, world_size: int) -> list[int]:
     """Positions of one process: a function of (seed, epoch) alone, so a resumed epoch is the same.
 
-    Shuffled (training), every process gets equally many, the surplus of less than one round is left out; in order
-    (evaluation), every question is taken by exactly one process.
+    Shuffled (training), every process gets equally many, the surplus of less than one round is left
+    out; in order (evaluation), every question is taken by exactly one process.
     """
-
-    def __init__(self, size: int, shuffle: bool, seed: int, epoch: int, rank: int, world_size: int) -> None:
-        order = np.random.default_rng([seed, epoch]).permutation(size) if shuffle else np.arange(size)
-        if shuffle:
-            order = order[:size - size % world_size]
-        self.order = order[rank::world_size].tolist()
-
-    def __iter__(self):
-        return iter(self.order)
-
-    def __len__(self) -> int:
-        return len(self.order)
+    order = np.random.default_rng([seed, epoch]).permutation(size) if shuffle else np.arange(size)
+    if shuffle:
+        order = order[:size - size % world_size]
+    return order[rank::world_size].tolist()
 
 
 class QuestionLoader:
-    """Batches of `questions` in the order of `sampler`, made ahead of time by `workers` threads.
+    """The batches at `positions` of `questions`, made ahead of time by `workers` threads, or on
+    demand by none.
 
-    Threads and not processes: reading and copying features releases the interpreter lock, while handing a batch from one
-    process to another costs more than making it (measured by scripts/benchmark.py loader). No worker makes them on demand.
+    Threads and not processes: reading and copying features releases the interpreter lock, while
+    handing a batch from one process to another costs more than making it (measured by
+    scripts/benchmark.py loader).
     """
 
     AHEAD = 2                # batches per worker that are made or wait
 
-    def __init__(self, questions: QuestionSet, sampler: EpochSampler, batch_size: int, workers: int) -> None:
-        self.questions, self.workers = questions, workers
-        order = list(sampler)
-        self.batches = [order[i:i + batch_size] for i in range(0, len(order), batch_size)]
+    def __init__(self, questions: QuestionSet, positions: list[list[int]], workers: int) -> None:
+        self.questions, self.batches, self.workers = questions, positions, workers
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -180,5 +166,5 @@ class QuestionLoader:
 def make_loader(questions: QuestionSet, *, batch_size: int, shuffle: bool, seed: int = 0, epoch: int = 0,
                 workers: int = 0, rank: int = 0, world_size: int = 1) -> QuestionLoader:
     """Batches of one epoch for one process."""
-    return QuestionLoader(questions, EpochSampler(len(questions), shuffle, seed, epoch, rank, world_size), batch_size,
-                          workers)
+    order = epoch_order(len(questions), shuffle, seed, epoch, rank, world_size)
+    return QuestionLoader(questions, [order[i:i + batch_size] for i in range(0, len(order), batch_size)], workers)

@@ -13,10 +13,11 @@ from dataset.types import DataError
 
 @contextmanager
 def alone_in(folder: Path, doing: str) -> Iterator[None]:
-    """Hold `folder`, made if need be, for this process; DataError at once where another one holds it.
+    """Hold `folder`, made if need be, for this process; DataError at once where another one holds
+    it.
 
-    `doing` completes "another process is ... FOLDER". The operating system lets go of the lock when the process ends,
-    however it ends, so the lock file itself may stay.
+    `doing` completes "another process is ... FOLDER". The operating system lets go of the lock when
+    the process ends, however it ends, so the lock file itself may stay.
     """
     folder.mkdir(parents=True, exist_ok=True)
     refuse_special(folder / ".lock")
@@ -24,7 +25,7 @@ def alone_in(folder: Path, doing: str) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise DataError(f"another process is {doing} {folder}; wait until it is done, or give another folder") from error
+            raise DataError(f"another process is {doing} {folder}; wait for it, or give another folder") from error
         except OSError as error:         # some network disks have no locks; to refuse them would help nobody
             print(f"note: {folder} cannot be locked ({error.strerror}); let one process at a time write there")
         yield

@@ -1,15 +1,15 @@
-"""All features of one modality in one memory-mapped array, holding the segments used: smaller, and one file to open.
+"""All features of one modality in one memory-mapped array, holding the segments used: smaller, and
+one file to open.
 
-FOLDER/NAME.npy is an array (videos, T, ...) and FOLDER/NAME.json its index: the videos by row, the stride, the shape and
-type, where it came from, and the SHA-256 of every video. Float16 is the default; features after a ReLU lose nothing that
-training notices, and half the disk.
+FOLDER/NAME.npy is an array (videos, T, ...) and FOLDER/NAME.json its index: the videos by row, the
+stride, the shape and type, where it came from, and the SHA-256 of every video. Float16 is the
+default; features after a ReLU lose nothing that training notices, and half the disk.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -34,24 +34,20 @@ class PackedStore:
                             f"{index.layout}, or pack again with --visual-layout {layout}")
         self.stride = index.stride
         if stride != self.stride:
-            raise DataError(f"{self.path} was packed with stride {self.stride}, dataset.stride={stride} is asked for; set "
-                            f"dataset.stride={self.stride} or pack again")
+            raise DataError(f"{self.path} was packed with stride {self.stride}, dataset.stride={stride} is asked for; "
+                            f"set dataset.stride={self.stride} or pack again")
         refuse_special(self.path)
         self.row, self.present, self.source_rows = index.rows, index.present, index.source_rows
         try:
-            array = self.array
+            array = self.array = np.load(self.path, mmap_mode="r", allow_pickle=False)          # (videos, T, ...)
         except Exception as error:      # a damaged header makes numpy raise nearly anything
-            raise DataError(f"packed features {self.path} are missing, cut off or damaged ({error}); pack again") from error
+            raise DataError(f"packed features {self.path} are missing, cut off or damaged ({error}); pack "
+                            "again") from error
         if array.shape != tuple(index.shape) or array.dtype != index.dtype:
             raise DataError(f"packed features {self.path} have shape {list(array.shape)} and type {array.dtype}, their "
-                            f"index says {index.shape} and {index.dtype}; pack again")
+                            f"index has {index.shape} and {index.dtype}; pack again")
         self.segments, self.shape, self.dtype = array.shape[1], array.shape[2:], array.dtype
         self.rows = self.segments
-
-    @cached_property
-    def array(self) -> np.ndarray:
-        """(videos, T, ...), memory-mapped."""
-        return np.load(self.path, mmap_mode="r", allow_pickle=False)
 
     def has(self, video_id: str) -> bool:
         return video_id in self.row
@@ -87,8 +83,8 @@ class PackedStore:
 class Index(BaseModel):
     """What FOLDER/NAME.json must hold.
 
-    `rows` gives each video its row, a video without one could not be read; `present` the number of segments of those
-    that have fewer than T.
+    `rows` gives each video its row, a video without one could not be read; `present` the number of
+    segments of those that have fewer than T.
     """
 
     model_config = ConfigDict(strict=True)
@@ -124,8 +120,8 @@ def read_index(path: Path) -> Index:
     try:
         return Index.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist; make packed features with python scripts/pack_features.py ROOT, or set "
-                        "dataset.features=files") from error
+        raise DataError(f"{path} does not exist; make packed features with python scripts/pack_features.py ROOT, or "
+                        "set dataset.features=files") from error
     except OSError as error:
         raise DataError(f"index {path} cannot be read: {error.strerror}") from error
     except ValidationError as error:

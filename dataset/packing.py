@@ -1,4 +1,4 @@
-"""Feature files into one packed array, resumable; dataset/packed.py says what the array and its index are."""
+"""Feature files into one packed array, resumable; dataset/packed.py describes the array."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
@@ -26,7 +24,7 @@ SYNC_SECONDS = 1.0           # packed rows wait this long for the disk before th
 
 
 class Done(BaseModel):
-    """A line of the journal: a video whose rows are on the disk, their digest, and how many segments are there."""
+    """A line of the journal: a video on the disk, its digest and number of segments."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -35,83 +33,45 @@ class Done(BaseModel):
     segments: PositiveInt
 
 
-@dataclass
 class Packing:
-    """One modality on its way into one array.
+    """One modality on its way into one array, FOLDER/NAME.npy.
 
-    `videos` are those found in the source folder; `failed` gives the reason for each that could not be read. The array is
-    filled under a temporary name with plain writes (mapped pages would count as memory) and each video is read back and
-    compared. A line in a journal says that a video is done, once the disk has it, so a killed run continues where it was
-    up to a second before. The caller holds `folder` alone (dataset/lock.py).
+    `videos` are those in the source folder; `failed` gives the reason for each that could not be
+    read. The array is filled under a temporary name with plain writes (mapped pages would count as
+    memory) and each video is read back and compared. A line in a journal follows once the disk has
+    a video, so a killed run continues where it was up to a second before. The caller holds `folder`
+    alone (dataset/lock.py).
     """
 
-    source: FeatureStore
-    folder: Path
-    name: str
-    dtype: Literal["float16", "float32"] = "float16"
-    failed: dict[str, str] = field(default_factory=dict)
-
-    @cached_property
-    def videos(self) -> list[str]:
-        return self.source.videos
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return len(self.videos), self.source.segments, *self.source.shape
-
-    @property
-    def bytes_per_video(self) -> int:
-        return int(np.prod(self.shape[1:])) * np.dtype(self.dtype).itemsize
-
-    @property
-    def temporary(self) -> Path:
-        return self.folder / f".{self.name}.npy.partial"
-
-    @property
-    def journal(self) -> Path:
-        return self.folder / f".{self.name}.journal"
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        listing = hashlib.sha256("\n".join(self.videos).encode()).hexdigest()
-        return {"format": FORMAT, "shape": list(self.shape), "dtype": self.dtype, "stride": self.source.stride,
-                "source": str(self.source.folder), "source_rows": self.source.rows,
-                "layout": self.source.layout, "listing": listing}
-
-    @cached_property
-    def header(self) -> bytes:
-        """The first bytes of the array's file."""
-        file = io.BytesIO()
-        np.lib.format.write_array_header_2_0(file, {"descr": np.lib.format.dtype_to_descr(np.dtype(self.dtype)),
-                                                    "fortran_order": False, "shape": self.shape})
-        return file.getvalue()
-
-    @property
-    def size(self) -> int:
-        """Bytes of the array's file."""
-        return len(self.header) + len(self.videos) * self.bytes_per_video
+    def __init__(self, source: FeatureStore, folder: Path, name: str,
+                 dtype: Literal["float16", "float32"] = "float16") -> None:
+        self.source, self.folder, self.name, self.dtype = source, folder, name, dtype
+        self.videos, self.failed = source.videos, {}
+        self.shape = len(self.videos), source.segments, *source.shape
+        self.bytes_per_video = int(np.prod(self.shape[1:])) * np.dtype(dtype).itemsize
+        self.temporary, self.journal = folder / f".{name}.npy.partial", folder / f".{name}.journal"
+        self.settings = {"format": FORMAT, "shape": list(self.shape), "dtype": dtype, "stride": source.stride,
+                         "source": str(source.folder), "source_rows": source.rows, "layout": source.layout,
+                         "listing": hashlib.sha256("\n".join(self.videos).encode()).hexdigest()}
+        header = io.BytesIO()
+        np.lib.format.write_array_header_2_0(header, {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
+                                                      "fortran_order": False, "shape": self.shape})
+        self.header = header.getvalue()          # the first bytes of the array's file
+        self.size = len(self.header) + len(self.videos) * self.bytes_per_video
 
     def run(self) -> Iterator[str]:
-        """Pack what is left, yielding each video as it is done; at the end the array and its index get their names."""
+        """Pack what is left, yield each video as it is done, then name the array and its index."""
         self.folder.mkdir(parents=True, exist_ok=True)
         done = self.resume()
-        with open(self.temporary, "r+b") as array, Journal(self.journal, array) as journal:
-            for row, video in enumerate(self.videos):
-                offset = len(self.header) + row * self.bytes_per_video
-                if video in done and not self.holds(array, offset, done[video].sha256):
-                    tqdm.write(f"{self.name}: the rows of {video} are not those the journal tells of; packing them again")
-                    del done[video]
-                if video not in done:
-                    try:
-                        done[video] = self.pack_video(array, offset, video)
-                    except DataError as error:
-                        self.failed[video] = str(error)
-                        continue
-                    journal.add(done[video])
-                yield video
+        with open(self.temporary, "r+b") as array:
+            journal = Journal(self.journal, array)
+            try:
+                yield from self.pack_videos(array, journal, done)
+            finally:
+                journal.write()
         if not done:
             reason = next(iter(self.failed.values()), "no file")
-            raise DataError(f"none of the {len(self.videos)} files in {self.source.folder} can be packed; first: {reason}")
+            raise DataError(f"none of the {len(self.videos)} files in {self.source.folder} can be packed: {reason}")
         rows = {video: row for row, video in enumerate(self.videos) if video in done}
         present = {video: done[video].segments for video in rows if done[video].segments < self.source.segments}
         index = self.folder / f"{self.name}.json"
@@ -121,8 +81,24 @@ class Packing:
         write_json(index, {**self.settings, "rows": rows, "sha256": digests, "present": present})
         self.journal.unlink()
 
+    def pack_videos(self, array: BinaryIO, journal: Journal, done: dict[str, Done]) -> Iterator[str]:
+        """Pack what is not `done` or was lost on the way to the disk."""
+        for row, video in enumerate(self.videos):
+            offset = len(self.header) + row * self.bytes_per_video
+            if video in done and not self.holds(array, offset, done[video].sha256):
+                tqdm.write(f"{self.name}: the rows of {video} are not those of the journal; packing them again")
+                del done[video]
+            if video not in done:
+                try:
+                    done[video] = self.pack_video(array, offset, video)
+                except DataError as error:
+                    self.failed[video] = str(error)
+                    continue
+                journal.add(done[video])
+            yield video
+
     def resume(self) -> dict[str, Done]:
-        """The videos that an interrupted run finished; where nothing useful is left, a new array is begun."""
+        """The videos an interrupted run finished; a new array where nothing useful is left."""
         if self.journal.is_file() and self.temporary.is_file():
             try:
                 return self.left_behind()
@@ -135,10 +111,10 @@ class Packing:
         return {}
 
     def left_behind(self) -> dict[str, Done]:
-        """The videos in the journal of an interrupted run; DataError when it, or the array, cannot be gone on with."""
+        """The videos in the journal of an interrupted run; DataError when it cannot go on."""
         first, *lines = self.journal.read_bytes().split(b"\n")
         if first != json.dumps(self.settings).encode():
-            raise DataError(f"{self.journal} of an interrupted run tells of other features or options, or is damaged")
+            raise DataError(f"{self.journal} of an interrupted run is for other features or options, or is damaged")
         with open(self.temporary, "rb") as file:
             if file.read(len(self.header)) != self.header or file.seek(0, os.SEEK_END) != self.size:
                 raise DataError(f"{self.temporary} of an interrupted run is cut off or damaged")
@@ -173,18 +149,11 @@ class Packing:
 
 
 class Journal:
-    """The journal at `path`, which names a video only once its rows in the open file `array` are on the disk."""
+    """The journal at `path`: it names a video once the disk has its rows of the open `array`."""
 
     def __init__(self, path: Path, array: BinaryIO) -> None:
         self.path, self.array = path, array
-        self.waiting: list[Done] = []
-        self.due = time.monotonic() + SYNC_SECONDS
-
-    def __enter__(self) -> Journal:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.write()
+        self.waiting, self.due = [], time.monotonic() + SYNC_SECONDS
 
     def add(self, line: Done) -> None:
         self.waiting.append(line)
@@ -192,7 +161,7 @@ class Journal:
             self.write()
 
     def write(self) -> None:
-        """Let the disk take the array, then tell; for many videos at once, because the disk takes its time each time."""
+        """Wait until the disk has the array, then name the videos: many at once."""
         self.array.flush()
         os.fsync(self.array.fileno())
         with open(self.path, "a") as file:

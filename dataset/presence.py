@@ -1,4 +1,4 @@
-"""Which entries of a question are there: whole modalities, a share of the questions, or single segments."""
+"""Which entries of a question are there: by modality, by share of questions, by segment."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ COLUMNS = {"none": [], "audio": [AUDIO], "visual": [VISUAL], "both": [AUDIO, VIS
 class Scenario:
     """What an evaluation takes away.
 
-    `ratio`: share of the questions that are hit; with `missing="both"` a question that is hit loses both.
-    `segments`: share of the segments that a hit question loses, None for all. Who is hit depends on the question and
-    `seed` alone: not on the order, the batch or the process. With the same seed a question hit at one ratio is hit at
-    every larger one, so curves over ratios compare like with like.
+    `ratio`: share of the questions that are hit; with `missing="both"` a question that is hit loses
+    both. `segments`: share of the segments that a hit question loses, None for all. Who is hit
+    depends on the question and `seed` alone: not on the order, the batch or the process. With the
+    same seed a question hit at one ratio is hit at every larger one, so curves over ratios compare
+    like with like.
     """
 
     name: str
@@ -41,14 +42,10 @@ class Scenario:
         rng = np.random.default_rng([self.seed, row])
         if rng.random() >= self.ratio:
             return present
-        lost = segments if self.segments is None else share_of(segments, self.segments)
+        share = 1.0 if self.segments is None else self.segments
+        lost = max(1, int(share * segments + 0.5)) if share > 0 else 0        # halves up, and one segment at least
         present[np.ix_(rng.permutation(segments)[:lost], COLUMNS[self.missing])] = False
         return present
-
-
-def share_of(segments: int, share: float) -> int:
-    """The share of `segments`, halves rounded up; any share above zero is one segment at least."""
-    return max(1, int(share * segments + 0.5)) if share > 0 else 0
 
 
 SCENARIOS = {s.name: s for s in (
@@ -63,9 +60,10 @@ SCENARIOS = {s.name: s for s in (
 class Recorded:
     """What the data themselves lack, by video; everything else is there.
 
-    `rows`: of a video its present rows of audio and of visual, counted from the start (feature extraction writes them
-    to presence.json). `train_missing_ratio`: share of the videos that are treated, in training, as if one modality,
-    each equally often, had never been recorded; which ones depends on the name of the video alone.
+    `rows`: of a video its present rows of audio and of visual, counted from the start (feature
+    extraction writes them to presence.json). `train_missing_ratio`: share of the videos that are
+    treated, in training, as if one modality, each equally often, had never been recorded; which
+    ones depends on the name of the video alone.
     """
 
     rows: dict[str, tuple[int, int]]
@@ -88,7 +86,7 @@ class Recorded:
 
 
 def read_recorded(root: Path, train_missing_ratio: float) -> Recorded:
-    """`Recorded` of the feature folder `root`; without a presence.json all that has a file is present."""
+    """`Recorded` of the feature folder `root`; without a presence.json every video is complete."""
     path = root / RECORD
     refuse_special(path)
     if not path.is_file():
@@ -98,6 +96,6 @@ def read_recorded(root: Path, train_missing_ratio: float) -> Recorded:
         if not all(isinstance(n, int) and n >= 0 for counts in rows.values() for n in counts):
             raise ValueError("a count is not a whole number of rows")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f'{path} must hold {{"VIDEO_ID": {{"audio": ROWS, "visual": ROWS}}, ...}} ({error}); extract again, '
-                        "or remove the file if every video is complete") from error
+        raise DataError(f'{path} must hold {{"VIDEO_ID": {{"audio": ROWS, "visual": ROWS}}, ...}} ({error}); extract '
+                        "again, or remove the file if every video is complete") from error
     return Recorded(rows, train_missing_ratio)

@@ -1,4 +1,4 @@
-"""Features of every different question in one .npz, as scripts/extract_features.py --questions writes it."""
+"""Features of every different question, from scripts/extract_features.py --questions."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ LOCAL_HEADER = 30            # bytes of a zip member's own header before its nam
 
 
 class QuestionFeatures:
-    """`texts` (n,), `words` (n, Lt, Ct) and `question` (n, Ct) of the .npz, mapped: a question costs its own row alone.
+    """`texts` (n,), `words` (n, Lt, Ct) and `question` (n, Ct) of the .npz, mapped: a question
+    costs its own row alone.
 
-    Questions of the same text share a row, whatever their video; the text is that of the words joined by blanks.
+    Questions of the same text share a row, whatever their video; the text is that of the words
+    joined by blanks.
     """
 
     def __init__(self, path: Path) -> None:

@@ -1,8 +1,9 @@
 """Annotation files to questions, and the records of MUSIC-AVQA with all their real quirks.
 
-A file is one JSON list. In MUSIC-AVQA `type` and `templ_values` are strings that hold JSON lists, the answer's key is
-`anser`, some templates end in a blank and one in a full-width question mark; the `json` files repeat some question ids
-with contradictory answers, so the row number is what identifies a question.
+A file is one JSON list. In MUSIC-AVQA `type` and `templ_values` are strings that hold JSON lists,
+the answer's key is `anser`, some templates end in a blank and one in a full-width question mark;
+the `json` files repeat some question ids with contradictory answers, so the row number is what
+identifies a question.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def ends_in_punctuation(text: str) -> bool:
     return unicodedata.category(text[-1]).startswith("P")
 
 
-class Record(BaseModel, ABC):
+class QuestionRecord(BaseModel, ABC):
     """The schema of one record of a data set as released; other keys are ignored."""
 
     model_config = ConfigDict(strict=True)
@@ -52,7 +53,7 @@ class Record(BaseModel, ABC):
         """The record in position `row` of its file as a question."""
 
 
-class Annotation(Record):
+class MusicAVQARecord(QuestionRecord):
     """A record of MUSIC-AVQA."""
 
     number_key = "question_id"
@@ -81,7 +82,7 @@ class Annotation(Record):
         return value
 
     @model_validator(mode="after")
-    def values_fill_the_placeholders(self) -> Annotation:
+    def values_fill_the_placeholders(self) -> MusicAVQARecord:
         slots = [word for word in self.question_content.split() if "<" in word]
         wanted = len(PLACEHOLDER.findall(self.question_content))
         if wanted != len(slots) or not all(PLACEHOLDER.search(word) for word in slots):
@@ -99,32 +100,39 @@ class Annotation(Record):
 
 
 def fill(template: str, values: list[str]) -> tuple[str, ...]:
-    """Words of a question: trailing blanks and the last character cut, then the values filled in left to right.
+    """Words of a question: trailing blanks and the last character cut, then the values filled in
+    left to right.
 
-    The punctuation is cut before the values are put in; a placeholder in last place would else lose a letter.
+    The punctuation is cut before the values are put in; a placeholder in last place would else lose
+    a letter.
     """
     words = template.rstrip()[:-1].split()
     remaining = iter(values)
     return tuple(next(remaining) if "<" in word else word for word in words)
 
 
-def read_questions(path: Path, schema: type[Record] = Annotation) -> list[Question]:
-    """All questions of an annotation file of `schema`; DataError names the file, the record, the field and what is wrong."""
+def read_questions(path: Path, schema: type[QuestionRecord] = MusicAVQARecord) -> list[Question]:
+    """All questions of a file; DataError names file, record, field and what is wrong."""
     refuse_special(path)
     try:
         records = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise DataError(f"annotation file {path} does not exist; the README says where the files belong") from error
+        raise DataError(f"annotation file {path} does not exist; docs/data.md says where the files belong") from error
     except OSError as error:
         raise DataError(f"annotation file {path} cannot be read ({error.strerror}); it must be a file") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"annotation file {path} is not JSON in UTF-8 ({error}); download it again") from error
+    return to_questions(records, path, schema)
+
+
+def to_questions(records: object, path: Path, schema: type[QuestionRecord]) -> list[Question]:
+    """The records of the annotation file `path` as questions, each checked by `schema`."""
     if not isinstance(records, list) or not records:
-        raise DataError(f"annotation file {path} must hold a JSON list of questions, with at least one")
+        raise DataError(f"annotation file {path} must hold a list of questions, with at least one")
     return [validated(record, row, path, schema).to_question(row) for row, record in enumerate(records)]
 
 
-def validated(record: object, row: int, path: Path, schema: type[Record]) -> Record:
+def validated(record: object, row: int, path: Path, schema: type[QuestionRecord]) -> QuestionRecord:
     try:
         return schema.model_validate(record)
     except ValidationError as error:

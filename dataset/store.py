@@ -1,4 +1,4 @@
-"""Features on disk, one `.npy` per video and modality, memory-mapped: only the rows used are read."""
+"""Features on disk, one `.npy` per video and modality, of which only the rows used are read."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import os
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from dataset.files import refuse_special
 from dataset.types import DataError
@@ -18,15 +19,17 @@ from dataset.types import DataError
 FLOATS = (np.float16, np.float32)
 DAY = 86_400                             # seconds, the longest clip and the largest stride
 FEW, USUAL, MANY = 4, 10, 20             # segments: a warning below, those of AVST, more than is ever suggested
-Layout = Literal["map", "cls_first"]     # a second of picture: channels x height x width, or tokens x channels, frame first
+Stride = Annotated[int, Field(ge=1, le=DAY)]
+Layout = Literal["map", "cls_first"]     # of a picture: channels x height x width, or tokens x channels, frame first
 
 
 class FeatureStore:
     """One modality. A file holds one row per second; row i * `stride` is segment i.
 
-    `shape` (C,) or (C, H, W) is taken from the first file by name and asked of all others; with `skip_damaged` from the
-    first one that can be read. The number of rows is that of the longest file: what a shorter one lacks is absent. Files
-    of `layout` cls_first hold (seconds, N, C), token 0 of which is the frame; they are given out as maps (C, N, 1).
+    `shape` (C,) or (C, H, W) is taken from the first file by name and asked of all others; with
+    `skip_damaged` from the first one that can be read. The number of rows is that of the longest
+    file: what a shorter one lacks is absent. Files of `layout` cls_first hold (seconds, N, C),
+    token 0 of which is the frame; they are given out as maps (C, N, 1).
     """
 
     def __init__(self, folder: Path, stride: int, dimensions: int, skip_damaged: bool = False,
@@ -48,11 +51,11 @@ class FeatureStore:
         self.file_shape, self.dtype = array.shape[1:], array.dtype
         self.shape = as_maps(array, layout).shape[1:]
         self.rows = self.source_rows = max(self.lengths())
-        self.rows_found: dict[str, int] = {}
+        self.known_rows: dict[str, int] = {}
 
     @property
     def videos(self) -> list[str]:
-        """Those with a file, in order of name; hidden files are somebody's temporary or metadata files."""
+        """Those with a file, in order of name; hidden files are temporary files or metadata."""
         return sorted(name.removesuffix(".npy") for name in self.files
                       if name.endswith(".npy") and name[0] != "." and name.isprintable())
 
@@ -62,13 +65,12 @@ class FeatureStore:
 
     @cached_property
     def files(self) -> dict[str, int]:
-        """Names in the folder and their bytes, listed once: asking for thousands of videos one by one is slow on a
-        network disk."""
+        """Names in the folder and their bytes, listed at once since network disks are slow."""
         with os.scandir(self.folder) as entries:
             return {entry.name: bytes_of(entry) for entry in entries}
 
     def lengths(self) -> Iterator[int]:
-        """Rows of one file of every size: those of a size have as many. What cannot be read is told when it is used."""
+        """Rows of one file of every size: one size, one length. Unreadable ones fail later."""
         for video in {self.files[f"{video}.npy"]: video for video in reversed(self.videos)}.values():
             try:
                 array = self.open(self.folder / f"{video}.npy")
@@ -81,7 +83,7 @@ class FeatureStore:
         return f"{video_id}.npy" in self.files
 
     def open_first(self, path: Path, dimensions: int) -> np.ndarray:
-        """The file that tells the shape, which must have one axis of seconds and `dimensions` others."""
+        """The file that gives the shape: one axis of seconds and `dimensions` others."""
         array = self.open(path)
         tokens = self.layout == "cls_first"
         if array.ndim != (3 if tokens else 1 + dimensions) or not array.size or tokens and array.shape[1] < 2:
@@ -102,23 +104,23 @@ class FeatureStore:
             raise DataError(f"feature file {path} is truncated or not an .npy array of numbers; extract or download it "
                             "again") from error
         if not isinstance(array, np.ndarray) or array.dtype not in FLOATS:
-            found = getattr(array, "dtype", "an archive")
-            raise DataError(f"feature file {path} holds {found}; expected an array of float32 or float16")
+            content = getattr(array, "dtype", "an archive")
+            raise DataError(f"feature file {path} holds {content}; expected an array of float32 or float16")
         return array
 
     def check(self, video_id: str) -> np.ndarray:
-        """The file of a video as a memory map: its shape that of the others, its rows not more than `rows`."""
+        """The file of a video, mapped, with the shape of the others and at most `rows` rows."""
         path = self.folder / f"{video_id}.npy"
         array = self.open(path)
         if array.shape[1:] != self.file_shape or not 0 < len(array) <= self.rows:
             raise DataError(f"feature file {path} has shape {list(array.shape)}; expected "
                             f"{[self.rows, *self.file_shape]} like the others in its folder, or fewer rows")
-        self.rows_found[video_id] = len(array)
+        self.known_rows[video_id] = len(array)
         return array
 
     def rows_of(self, video_id: str) -> int:
         """How many rows there are of a video; its file is opened once for that."""
-        return self.rows_found.get(video_id) or len(self.check(video_id))
+        return self.known_rows.get(video_id) or len(self.check(video_id))
 
     def segments_of(self, video_id: str) -> int:
         """How many of its T segments a video has, from the start; the others are absent."""
@@ -157,15 +159,16 @@ def as_maps(values: np.ndarray, layout: Layout) -> np.ndarray:
 def check_same_clip(audio, visual) -> None:
     """DataError when the longest videos of the two stores do not have equally many rows."""
     if audio.rows != visual.rows:
-        raise DataError(f"{audio.folder} has {audio.rows} rows per video of sound, {visual.folder} has {visual.rows} of "
-                        "picture; both must have one row per second of the same clip")
+        raise DataError(f"{audio.folder} has {audio.rows} rows per video of sound, {visual.folder} has {visual.rows} "
+                        "of picture; both must have one row per second of the same clip")
 
 
 def note_on_segments(rows: int, stride: int, option: str) -> str | None:
-    """Why every `stride`-th of `rows` rows is an odd choice, and what to set `option` to; None where it is not.
+    """Why every `stride`-th of `rows` rows is an odd choice, and what to set `option` to; None
+    where it is not.
 
-    Four segments or more, each of equally many rows, are no odd choice. Suggested is the number of segments nearest to
-    the ten of AVST, those preferred that leave no row over.
+    Four segments or more, each of equally many rows, are no odd choice. Suggested is the number of
+    segments nearest to the ten of AVST, those preferred that leave no row over.
     """
     segments, over = -(-rows // stride), rows % stride
     if segments >= FEW and not over:
@@ -182,5 +185,5 @@ def refuse_non_finite(values: np.ndarray, what: str) -> None:
     """DataError naming `what` when there is NaN or infinity in it."""
     total = torch.from_numpy(values).sum(dtype=torch.float32)     # shows any NaN or infinity, far cheaper than a mask
     if not math.isfinite(total) and not np.isfinite(values).all():
-        raise DataError(f"{what} holds NaN or infinity; extract it again, or leave it out with dataset.skip_missing=true "
-                        "after deleting it")
+        raise DataError(f"{what} holds NaN or infinity; extract it again, or leave it out with "
+                        "dataset.skip_missing=true after deleting it")

@@ -1,7 +1,8 @@
-"""What the data side and the models agree on: modalities, question types, one question, one batch, the shapes.
+"""What the data side and the models agree on: modalities, question types, one question, one batch,
+the shapes.
 
-Axes keep their letters everywhere: B questions, T segments, C channels, H x W grid, N = H*W visual tokens,
-L words, D feature channels, K slots, A answers.
+Axes keep their letters everywhere: B questions, T segments, C channels, H x W grid, N = H*W visual
+tokens, L words, D feature channels, K slots, A answers.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor
 AUDIO, VISUAL = 0, 1                      # columns of every presence mask
 MODALITIES = ("audio", "visual")
 
-# The nine question types of MUSIC-AVQA (CVPR 2022, Table 2), in the order of the published result tables.
+# The nine question types of MUSIC-AVQA (CVPR 2022, Table 2), in the order of the published tables.
 QUESTION_TYPES = (
     "Audio/Counting", "Audio/Comparative",
     "Visual/Counting", "Visual/Location",
@@ -26,12 +27,12 @@ AVQA_TYPES = ("Which", "Come From", "Happening", "Where", "Why", "Before Next", 
 
 
 class DataError(Exception):
-    """Bad input from the user: the message names the file or field, what was expected and what to do."""
+    """Bad input from the user; the message names file or field, what was expected, what to do."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """One annotated question. `words` is the template with its values filled in, final punctuation removed."""
+    """One annotated question. `words`: the values filled in, the final punctuation removed."""
 
     row: int                 # position in the annotation file; unique where question ids repeat
     question_id: int
@@ -70,7 +71,7 @@ class DataSpec:
 
 @dataclass
 class Batch:
-    """B questions with their features. Absent entries hold zeros, and `presence` says which they are."""
+    """B questions with their features. Absent entries hold zeros, as `presence` marks them."""
 
     audio: Tensor            # (B, T, Ca) float32, or float16 where stored so; `to` makes it float32
     visual: Tensor           # (B, T, C, H, W) likewise
@@ -96,7 +97,7 @@ class Batch:
         return moved.map(lambda t: t.float() if t.is_floating_point() else t)
 
     def pin_memory(self) -> Batch:
-        """Called by a DataLoader that pins; without it a batch stays pageable and the copy to the GPU blocks."""
+        """Called by the loader; a batch that is not pinned blocks while it is copied to the GPU."""
         return self.map(Tensor.pin_memory)
 
     def __len__(self) -> int:

@@ -1,7 +1,8 @@
 """What a data set root has, lacks and can run: python scripts/check_dataset.py ROOT [key=value ...]
 
-Reads the annotations and the header of every feature file (with --values every value), prints the question-only floor
-per question type, and ends with what to do next. Exit code 0 when every split can be run, 1 when only some can, 2 when none.
+Reads the annotations and the header of every feature file (with --values every value), prints the
+question-only floor per question type, and ends with what to do next. Exit code 0 when every split
+can be run, 1 when only some can, 2 when none.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ def parse() -> argparse.Namespace:
 
 
 def read_splits(data) -> dict[str, list[Question]]:
-    """The questions of every split that can be read; the others are told."""
-    found = {}
+    """The questions of every split that can be read; prints why the others cannot."""
+    splits = {}
     for split in SPLITS:
         try:
-            found[split] = data.questions(split)
+            splits[split] = data.questions(split)
         except DataError as error:
             print(f"{split}: {error}")
-    return found
+    return splits
 
 
 def check_videos(data, videos: list[str], values: bool) -> dict[str, str]:
@@ -63,17 +64,18 @@ def check_videos(data, videos: list[str], values: bool) -> dict[str, str]:
     return problems
 
 
-def tell_short(data, videos: list[str]) -> None:
+def print_short(data, videos: list[str]) -> None:
     """How many of the good `videos` have files that end before the longest one."""
     for modality, store in data.stores.items():
         lengths = [store.segments_of(v) for v in videos if not data.recorded.lacks(v, modality)]
         short = [n for n in lengths if n < store.segments]
         if short:
-            print(f"{MODALITIES[modality]}: {len(short)} of {len(lengths)} videos have fewer than {store.segments} segments "
-                  f"(down to {min(short)}); what they lack is absent")
+            print(f"{MODALITIES[modality]}: {len(short)} of {len(lengths)} videos have fewer than {store.segments} "
+                  f"segments (down to {min(short)}); what they lack is absent")
 
 
-def tell_split(split: str, questions: list[Question], problems: dict[str, str]) -> bool:
+def print_split(split: str, questions: list[Question], problems: dict[str, str]) -> bool:
+    """Print what can be used of a split; returns whether that is all of it."""
     videos = {q.video_id for q in questions}
     bad = videos & set(problems)
     usable = sum(q.video_id not in problems for q in questions)
@@ -81,8 +83,8 @@ def tell_split(split: str, questions: list[Question], problems: dict[str, str]) 
           + (f"; {len(bad)} videos lack features" if bad else ""))
     twice = contradictions(questions)
     if twice:
-        print(f"  {twice} questions are listed more than once with different answers: at most {len(questions) - twice} of "
-              f"{len(questions)} can be answered right")
+        print(f"  {twice} questions are listed more than once with different answers: at most {len(questions) - twice} "
+              f"of {len(questions)} can be answered right")
     return not bad
 
 
@@ -94,7 +96,7 @@ def contradictions(questions: list[Question]) -> int:
     return sum(len(given) - max(given.count(a) for a in given) for given in answers.values())
 
 
-def tell_floor(train: list[Question], test: list[Question]) -> None:
+def print_floor(train: list[Question], test: list[Question]) -> None:
     result = group([q.type for q in test], question_only_floor(train, test))
     rows = [(name, cell["n"], cell["accuracy"]) for name, cell in result["by_type"].items()]
     print("\nquestion-only floor on test (majority training answer for the text of the question)")
@@ -107,38 +109,38 @@ def main() -> None:
     named = any(o.startswith("dataset=") for o in options.overrides)
     arguments = [*([] if named else ["dataset=music_avqa"]), f"dataset.root={options.root}", *options.overrides]
     data = build_dataset(compose(None, arguments)["dataset"])
-    found = read_splits(data)
-    if "train" in found and "test" in found:
-        tell_floor(found["train"], found["test"])
+    splits = read_splits(data)
+    if "train" in splits and "test" in splits:
+        print_floor(splits["train"], splits["test"])
     print()
     try:
         stores = data.stores
-        if data.question_features:
-            data.question_features.check(q for questions in found.values() for q in questions)
+        if data.text:
+            data.text.check(q for questions in splits.values() for q in questions)
     except DataError as error:
         raise UsageError(f"the annotations can be read, the features cannot: {error}. See docs/data.md") from error
     for modality, store in stores.items():
         print(f"{MODALITIES[modality]}: {store.folder}, {store.rows} rows of shape {list(store.shape)}, "
               f"{store.segments} segments used")
-    if data.question_features:
-        print(f"questions: {data.question_features.path}, {len(data.question_features.row)} texts of "
-              f"{data.question_features.channels} channels")
+    if data.text:
+        print(f"questions: {data.text.path}, {len(data.text.row)} texts of "
+              f"{data.text.channels} channels")
     if data.recorded.rows:
         print(f"{len(data.recorded.rows)} videos lack something themselves (presence.json) and are treated as such")
-    videos = sorted({q.video_id for questions in found.values() for q in questions})
+    videos = sorted({q.video_id for questions in splits.values() for q in questions})
     problems = check_videos(data, videos, options.values)
     for video, problem in list(problems.items())[:10]:
         print(f"  {video}: {problem}")
     if len(problems) > 10:
         print(f"  ... and {len(problems) - 10} more")
-    tell_short(data, [video for video in videos if video not in problems])
-    whole = [split for split, questions in found.items() if tell_split(split, questions, problems)]
+    print_short(data, [video for video in videos if video not in problems])
+    whole = [split for split, questions in splits.items() if print_split(split, questions, problems)]
     if len(whole) == len(SPLITS):
         given = " ".join(arguments)
         print(f"\neverything is there; the backbone alone, then the method from there:\n"
               f"  bash train.sh configs/paper_plain.yaml {given}\n  bash train.sh configs/paper.yaml {given}")
         return
-    if not found or len(problems) == len(videos):
+    if not splits or len(problems) == len(videos):
         raise UsageError("no split can be run; see the lines above and docs/data.md")
     print("\nnext: extract or download what is missing, or add dataset.skip_missing=true to use what is there")
     sys.exit(1)

@@ -1,8 +1,9 @@
 """Raw videos to feature files: python scripts/extract_features.py VIDEOS OUT
 
-VIDEOS is a folder with one file per video, named VIDEO_ID.mp4 (or another container). OUT, normally ROOT/feats of a data
-set, receives OUT/vggish/VIDEO_ID.npy and OUT/res18_14x14/VIDEO_ID.npy, a manifest with digests, and presence.json, which
-says what a video lacks. The same command continues after an interruption and retries the videos that failed.
+VIDEOS is a folder with one file per video, named VIDEO_ID.mp4 (or another container). OUT, normally
+ROOT/feats of a data set, receives OUT/vggish/VIDEO_ID.npy and OUT/res18_14x14/VIDEO_ID.npy, a
+manifest with digests, and presence.json with what a video lacks. The same command continues after
+an interruption and retries the videos that failed.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from engine import runtime
 from engine.errors import UsageError, run_guarded
 
 WORKERS = 256                # far more than any machine has use for
-QUESTION_FORMATS = {"music_avqa": questions.Annotation, "avqa": avqa.Annotation}
+QUESTION_FORMATS = {"music_avqa": questions.MusicAVQARecord, "avqa": avqa.AVQARecord}
 
 
 def parse() -> argparse.Namespace:
@@ -38,8 +39,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--weights", nargs="+", default=[], metavar="NAME=PATH",
                         help="local weights, such as vggish=vggish-10086976.pth; without, they are downloaded once")
     parser.add_argument("--seconds", type=int, default=60, help="length used of a video (default 60; AVQA: 10)")
-    parser.add_argument("--stride", type=int, default=1, help="keep every N-th second (default 1, as the official files; "
-                        "6 is all that AVST reads: then train with dataset.stride=1)")
+    parser.add_argument("--stride", type=int, default=1, help="keep every N-th second (default 1, as the official "
+                        "files; 6 is all that AVST reads: then train with dataset.stride=1)")
     parser.add_argument("--dtype", choices=("float16", "float32"), default="float16",
                         help="float16 (default) takes half the disk; the official files are float32")
     parser.add_argument("--workers", type=int, default=2, help="decoding processes (default 2)")
@@ -47,10 +48,10 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def tell(summary: Summary, total_rows: int) -> None:
+def print_summary(summary: Summary, total_rows: int) -> None:
     print(f"{summary.done} videos extracted, {summary.skipped} were there already")
     if summary.partly:
-        print(f"{len(summary.partly)} lack something and are recorded as absent in presence.json (rows of {total_rows}):")
+        print(f"{len(summary.partly)} lack something, recorded as absent in presence.json (rows of {total_rows}):")
         for name, rows in sorted(summary.partly.items()):
             print(f"  {name}: audio {rows['audio']}, visual {rows['visual']}")
     if summary.failed:
@@ -69,12 +70,13 @@ def main() -> None:
     if options.questions:
         from dataset.extract.clip import ClipWords, save_words
         schema = QUESTION_FORMATS[options.question_format]
-        texts = sorted({" ".join(q.words) for file in options.questions for q in questions.read_questions(file, schema)})
+        asked = [q for file in options.questions for q in questions.read_questions(file, schema)]
+        texts = sorted({" ".join(q.words) for q in asked})
         save_words(options.out / "clip_words.npz", texts, ClipWords(weights.get("clip_vit_b32"), device))
         print(f"{len(texts)} different questions read by CLIP: {options.out / 'clip_words.npz'}")
     settings = Settings(options.seconds, options.stride, options.dtype)
     summary = extract(videos, options.out, extractors, settings, options.workers)
-    tell(summary, len(settings.chosen))
+    print_summary(summary, len(settings.chosen))
     if not summary.done and not summary.skipped:
         raise UsageError(f"none of the {len(videos)} videos in {options.videos} can be used; the reasons stand above")
 

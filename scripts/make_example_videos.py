@@ -1,8 +1,8 @@
 """Render a small data set of real media files: python scripts/make_example_videos.py OUT
 
-OUT/videos holds short MP4 files (H.264, AAC) with drawn instruments and synthesised sound, and with --odd the cases that
-break pipelines (no sound, no picture, cut off, empty, ...); OUT/json_update holds questions on them in the MUSIC-AVQA
-format. docs/data.md goes from here to an answer.
+OUT/videos holds short MP4 files (H.264, AAC) with drawn instruments and synthesised sound, and with
+--odd the cases that break pipelines (no sound, no picture, cut off, empty, ...); OUT/json_update
+holds questions on them in the MUSIC-AVQA format. docs/data.md goes from here to an answer.
 """
 
 from __future__ import annotations

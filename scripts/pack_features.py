@@ -1,7 +1,8 @@
 """Feature files to one memory-mapped array per modality: python scripts/pack_features.py ROOT
 
-Keeps the segments used (every --stride-th row) in float16: MUSIC-AVQA shrinks from 223 GB to 18.6 GB. Every video is read
-back and compared; the same command continues after an interruption. Train with dataset.features=packed.
+Keeps the segments used (every --stride-th row) in float16: MUSIC-AVQA shrinks from 223 GB to 18.6
+GB. Every video is read back and compared; the same command continues after an interruption. Train
+with dataset.features=packed.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ from engine.errors import UsageError, run_guarded
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path)
-    parser.add_argument("--stride", type=int, default=6, help="keep every N-th row (default 6, as AVST: 60 rows are T = 10)")
+    parser.add_argument("--stride", type=int, default=6, help="keep every N-th row (default 6, AVST: T = 10)")
     parser.add_argument("--dtype", choices=("float16", "float32"), default="float16")
     parser.add_argument("--audio-folder", default="feats/vggish", help="below ROOT (default feats/vggish)")
     parser.add_argument("--visual-folder", default="feats/res18_14x14", help="below ROOT (default feats/res18_14x14)")
     parser.add_argument("--visual-layout", choices=get_args(Layout), default="map", help="cls_first for CLIP tokens")
     parser.add_argument("--out", type=Path, help="default ROOT/feats/packed")
-    parser.add_argument("--dry-run", action="store_true", help="say how large and how long, write nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print how large and how long, write nothing")
     parser.add_argument("--verify", action="store_true", help="re-read packed arrays and compare their digests")
     return parser.parse_args()
 
@@ -64,8 +65,8 @@ def write_arrays(packings: list[Packing], out: Path, needed: int) -> None:
     # Blocks and not the size: the file that an interrupted run leaves has its full size and few of its blocks.
     held = sum(p.temporary.stat().st_blocks * 512 for p in packings if p.temporary.is_file())
     if needed - held > free:
-        raise UsageError(f"{out} has {free / 1e9:.2f} GB free, {(needed - held) / 1e9:.2f} GB are needed; free some, give "
-                         "another folder with --out, or use a larger --stride")
+        raise UsageError(f"{out} has {free / 1e9:.2f} GB free, {(needed - held) / 1e9:.2f} GB are needed; free some, "
+                         "give another folder with --out, or use a larger --stride")
     for packing in packings:
         for _ in tqdm(packing.run(), total=len(packing.videos), desc=packing.name, unit="video"):
             pass
@@ -77,7 +78,7 @@ def check_arrays(out: Path) -> None:
     for name in ("audio", "visual"):
         bad = [video for video, good in tqdm(verify(out, name), desc=f"verify {name}", unit="video") if not good]
         if bad:
-            raise UsageError(f"{out / name}.npy is damaged at {len(bad)} videos, first {bad[0]}; delete it and pack again")
+            raise UsageError(f"{out / name}.npy is damaged at {len(bad)} videos, first {bad[0]}; delete it, pack again")
     print(f"{out}: all digests are right")
 
 
@@ -102,7 +103,7 @@ def main() -> None:
         return
     with alone_in(out, "packing into"):
         write_arrays(packings, out, needed)
-    print(f"packed: {out}; train with dataset.features=packed" + (f" dataset.packed_folder={out}" if options.out else ""))
+    print(f"packed: {out}; train with dataset.features=packed" + f" dataset.packed_folder={out}" * bool(options.out))
 
 
 if __name__ == "__main__":

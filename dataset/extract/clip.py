@@ -1,7 +1,9 @@
-"""CLIP features (Radford et al., ICML 2021) for PSTP-Net, through transformers: frames, patches and words in one space.
+"""CLIP features (Radford et al., ICML 2021) for PSTP-Net, through transformers: frames, patches and
+words in one space.
 
-The final normalisation and the projection are applied to all visual tokens and to all text positions, not only to the
-two that CLIP was trained to compare: that is what token-level files need.
+The final normalisation and the projection are applied to all visual tokens and to all text
+positions, not only to the two that CLIP was trained to compare: that is what token-level files
+need.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from transformers import CLIPModel, CLIPTokenizerFast
 from transformers.utils import logging
 
 from dataset.extract.media import FRAME, SAMPLE_RATE, Clip
+from dataset.extract.resnet import normalised
 from dataset.files import refuse_special, write_whole
 from dataset.types import DataError
 
@@ -31,14 +34,14 @@ def load(part: type, source: Path | None):
         raise DataError(f"CLIP cannot be loaded from {source}, there is no such folder; give {CONTENT}")
     for file in source.iterdir() if source else ():
         refuse_special(file)
-    logging.set_verbosity_error()                # its tables of what did not fit say less than the line below
+    logging.set_verbosity_error()                # the line below is clearer than its tables of what did not fit
     try:
         if part is not CLIPModel:
             return part.from_pretrained(source or NAME)
-        network, found = part.from_pretrained(source or NAME, use_safetensors=True, output_loading_info=True)
+        network, report = part.from_pretrained(source or NAME, use_safetensors=True, output_loading_info=True)
     except Exception as error:      # of damaged files transformers and what it builds on raise nearly anything
         raise refusal(source, error) from error
-    lacking = sorted(found["missing_keys"])
+    lacking = sorted(report["missing_keys"])
     if lacking:                                  # transformers would leave them random
         raise DataError(f"CLIP in {source or NAME} lacks {len(lacking)} weights, first '{lacking[0]}'; give {CONTENT}")
     return network
@@ -79,10 +82,8 @@ class ClipFrames:
         return np.concatenate([self.tokens(p).cpu().numpy() for p in parts])
 
     def tokens(self, frames: np.ndarray) -> Tensor:
-        pixels = torch.from_numpy(frames).to(self.device).permute(0, 3, 1, 2).float() / 255
-        pixels = (pixels - pixels.new_tensor(MEAN).view(3, 1, 1)) / pixels.new_tensor(DEVIATION).view(3, 1, 1)
         vision = self.network.vision_model
-        states = vision(pixels).last_hidden_state                                  # (n, 50, width)
+        states = vision(normalised(frames, self.device, MEAN, DEVIATION)).last_hidden_state    # (n, 50, width)
         return self.network.visual_projection(vision.post_layernorm(states))       # (n, 50, 512)
 
 
@@ -98,15 +99,15 @@ class ClipWords:
     def __call__(self, questions: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """-> words (n, 77, 512) and question (n, 512), float32."""
         length = self.network.config.text_config.max_position_embeddings
-        tokens = self.tokenizer(questions, padding="max_length", truncation=True, max_length=length, return_tensors="pt")
-        tokens = tokens.to(self.device)
-        output = self.network.text_model(**tokens)
+        tokens = self.tokenizer(questions, padding="max_length", truncation=True, max_length=length,
+                                return_tensors="pt")
+        output = self.network.text_model(**tokens.to(self.device))
         words = self.network.text_projection(output.last_hidden_state)             # (n, 77, 512)
         return words.cpu().numpy(), self.network.text_projection(output.pooler_output).cpu().numpy()
 
 
 def save_words(path: Path, texts: list[str], encoder: ClipWords, batch_size: int = 64) -> None:
-    """`texts` (n,), `words` (n, 77, 512) and `question` (n, 512), float16, in one .npz; each different text is one row."""
+    """Write `texts` (n,), `words` (n, 77, 512), `question` (n, 512), float16, to one .npz."""
     parts = [encoder(texts[i:i + batch_size]) for i in tqdm(range(0, len(texts), batch_size), desc="questions")]
     words, question = (np.concatenate(values).astype(np.float16) for values in zip(*parts, strict=True))
 

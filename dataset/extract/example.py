@@ -1,10 +1,12 @@
-"""Small real media files: drawn instruments that sound, encoded as H.264 and AAC, and the odd cases of real folders."""
+"""Small real media files: drawn instruments that sound, in H.264 and AAC, and odd cases."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 
 import av
@@ -17,7 +19,7 @@ COLOURS = {"flute": (230, 230, 250), "cello": (140, 80, 30), "trumpet": (240, 20
 
 @dataclass(frozen=True)
 class Example:
-    """How one file is made. `sources`: instruments from left to right; `silent`: seen but not heard."""
+    """How one file is made. `sources`: instruments, left to right; `silent`: seen, not heard."""
 
     sources: tuple[str, ...] = ("cello", "trumpet")
     silent: tuple[str, ...] = ()
@@ -58,41 +60,38 @@ def synthesise(example: Example) -> np.ndarray:
 def write_video(path: Path, example: Example) -> None:
     """Encode `example` to `path` (MP4, H.264 and AAC)."""
     with av.open(str(path), "w") as container:
-        video = audio = None
+        streams = []
         if example.picture:
             video = container.add_stream("libx264", rate=example.fps)
             (video.width, video.height), video.pix_fmt = example.size, "yuv420p"
             video.codec_context.time_base = Fraction(1, example.fps * 10)
+            streams.append((video, frames(example)))
         if example.sound:
             audio = container.add_stream("aac", rate=example.rate)
             audio.codec_context.layout = "mono" if example.channels == 1 else "stereo"
-        if video is not None:
-            add_frames(container, video, example)
-        if audio is not None:
-            add_sound(container, audio, example)
+            streams.append((audio, pieces(example)))
+        for stream, content in streams:
+            for frame in chain(content, (None,)):
+                container.mux(stream.encode(frame))
     if example.cut is not None:
         data = path.read_bytes()
         path.write_bytes(data[:int(len(data) * example.cut)])
 
 
-def add_frames(container, stream, example: Example) -> None:
+def frames(example: Example) -> Iterator[av.VideoFrame]:
     for number in range(round(example.seconds * example.fps)):
-        if example.variable and number // example.fps % 2 and number % 2:
-            continue
-        frame = av.VideoFrame.from_image(draw(example, number / example.fps))
-        frame.pts, frame.time_base = number * 10, stream.codec_context.time_base
-        container.mux(stream.encode(frame))
-    container.mux(stream.encode(None))
+        if not (example.variable and number // example.fps % 2 and number % 2):
+            frame = av.VideoFrame.from_image(draw(example, number / example.fps))
+            frame.pts, frame.time_base = number * 10, Fraction(1, example.fps * 10)
+            yield frame
 
 
-def add_sound(container, stream, example: Example) -> None:
-    wave = synthesise(example)
+def pieces(example: Example) -> Iterator[av.AudioFrame]:
+    wave, layout = synthesise(example), "mono" if example.channels == 1 else "stereo"
     for start in range(0, wave.shape[1], 1024):
-        piece = np.ascontiguousarray(wave[:, start:start + 1024])
-        frame = av.AudioFrame.from_ndarray(piece, format="fltp", layout="mono" if example.channels == 1 else "stereo")
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(wave[:, start:start + 1024]), "fltp", layout)
         frame.sample_rate, frame.pts, frame.time_base = example.rate, start, Fraction(1, example.rate)
-        container.mux(stream.encode(frame))
-    container.mux(stream.encode(None))
+        yield frame
 
 
 # The odd cases a folder of real videos holds.
@@ -119,7 +118,7 @@ def write_odd(folder: Path) -> None:
 
 
 def write_example_dataset(root: Path, videos: int, seconds: float) -> None:
-    """`videos` files under root/videos and questions on them; one in six is test, one in six validation."""
+    """Write `videos` files and questions on them; one in six is test, one in six validation."""
     (root / "videos").mkdir(parents=True, exist_ok=True)
     rng, records = np.random.default_rng(0), {"train": [], "val": [], "test": []}
     for number in range(videos):
@@ -138,8 +137,8 @@ def write_example_dataset(root: Path, videos: int, seconds: float) -> None:
 def questions_on(name: str, sources: tuple[str, ...], silent: tuple[str, ...], rng) -> list[dict[str, str]]:
     """What is heard, what is seen, and what is both, in the wording of MUSIC-AVQA."""
     def item(kind: tuple[str, str], text: str, values: list[str], answer: str) -> dict[str, str]:
-        return {"video_id": name, "type": json.dumps(kind), "question_content": text, "templ_values": json.dumps(values),
-                "anser": answer}
+        return {"video_id": name, "type": json.dumps(kind), "question_content": text,
+                "templ_values": json.dumps(values), "anser": answer}
 
     asked, numbers = str(rng.choice(list(PITCHES))), ("zero", "one", "two", "three")
     heard = [k for k in sources if k not in silent]

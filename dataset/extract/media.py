@@ -1,8 +1,9 @@
-"""A video file to frames and sound, decoded with PyAV (the FFmpeg libraries, in one wheel, no command-line tool).
+"""A video file to frames and sound, decoded with PyAV (the FFmpeg libraries, in one wheel, no
+command-line tool).
 
-Time starts where the container starts. Second i of a clip is *present* in a stream that reaches its middle, i + 0.5:
-that is where its frame is taken and half of its sound is there. What a shorter clip lacks is absent, never repeated:
-a repeated second would be counted as played.
+Time starts where the container starts. Second i of a clip is *present* in a stream that reaches its
+middle, i + 0.5: that is where its frame is taken and half of its sound is there. What a shorter
+clip lacks is absent, never repeated: a repeated second would be counted as played.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ class MediaError(Exception):
 class Clip:
     """The first seconds of a video. A stream that the file lacks has no rows.
 
-    `frames` (n, size, size, 3) uint8, one per present second; `sound` (m, 16000) float32 in [-1, 1], one row per present
-    second, the last one padded with zeros.
+    `frames` (n, size, size, 3) uint8, one per present second; `sound` (m, 16000) float32 in [-1,
+    1], one row per present second, the last one padded with zeros.
     """
 
     frames: np.ndarray
@@ -38,7 +39,8 @@ class Clip:
 
 
 def read_clip(path: Path, seconds: list[int], size: int = FRAME) -> Clip:
-    """Frames and sound of the given `seconds` (ascending); those past the end of a stream are left out.
+    """Frames and sound of the given `seconds` (ascending); those past the end of a stream are left
+    out.
 
     MediaError when the file cannot be opened, holds neither stream, breaks off or is damaged.
     """
@@ -50,10 +52,10 @@ def read_clip(path: Path, seconds: list[int], size: int = FRAME) -> Clip:
                 raise MediaError("neither a video nor an audio stream")
             frames = read_frames(container, seconds, size) if container.streams.video else []
         with av.open(str(path)) as container:
-            sound = read_sound(container, seconds) if container.streams.audio else np.zeros((0, SAMPLE_RATE), np.float32)
+            sound = read_sound(container, seconds) if container.streams.audio else np.zeros((0, SAMPLE_RATE), "f4")
     except MediaError:
         raise
-    except Exception as error:      # one damaged file of thousands must not end an extraction, whatever the decoder raises
+    except Exception as error:      # one damaged file of thousands must not end an extraction
         raise MediaError(f"cannot be decoded ({type(error).__name__}: {' '.join(str(error).split())[:200]})") from error
     if not len(frames) and not len(sound):
         raise MediaError("no second of picture or sound could be decoded")
@@ -65,9 +67,11 @@ def start_of(container) -> float:
 
 
 def read_frames(container, seconds: list[int], size: int) -> list[np.ndarray]:
-    """Per second the frame nearest to its middle, resized without crop or aspect ratio as in the official recipe.
+    """Per second the frame nearest to its middle, resized without crop or aspect ratio as in the
+    official recipe.
 
-    For a constant rate this is frame number round((i + 0.5) * fps). Only chosen frames are converted.
+    For a constant rate this is frame number round((i + 0.5) * fps). Only chosen frames are
+    converted.
     """
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
@@ -99,7 +103,7 @@ def resized(frame, size: int) -> np.ndarray:
 def read_sound(container, seconds: list[int]) -> np.ndarray:
     """(m, 16000): whole seconds at 16 kHz, channels averaged."""
     stream = container.streams.audio[0]
-    # Samples of all channels in one plane: reading planes of eight channels or more is what PyAV cannot do.
+    # All channels in one plane: PyAV cannot read planes of eight channels or more.
     resampler = av.AudioResampler(format="flt", rate=SAMPLE_RATE)
     last = (seconds[-1] + 1) * SAMPLE_RATE
     pieces, length = [], None
@@ -136,7 +140,7 @@ def averaged(frame: av.AudioFrame) -> np.ndarray:
 
 
 def check_end(kind: str, end: float, stream, container) -> None:
-    """A stream that stops well before the end its header gives was cut off: its last rows would be called absent."""
+    """Fail when a stream stops well before its header says: its last rows are not just absent."""
     promised = float(stream.duration * stream.time_base) if stream.duration else 0.0
     if promised - end > max(1.0, 0.05 * promised):
         raise MediaError(f"cut off: {kind} ends after {end:.1f} s of the {promised:.1f} s that its header gives")

@@ -1,22 +1,23 @@
 """A folder of videos to feature files, resumable, with a manifest.
 
-Videos are decoded in worker processes while this one runs the networks. Per video and extractor one file
-OUT/FOLDER/VIDEO.npy is written under a temporary name and renamed; a line in OUT/manifest.jsonl follows only then, so a
-video counts when all its files are whole. Memory holds a few decoded clips, however many videos there are.
+Videos are decoded in worker processes while this one runs the networks. Per video and extractor one
+file OUT/FOLDER/VIDEO.npy is written under a temporary name and renamed; a line in
+OUT/manifest.jsonl follows only then, so a video counts when all its files are whole. Memory holds a
+few decoded clips, however many videos there are.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 from tqdm import tqdm
 
 from dataset.extract.media import FRAME, SAMPLE_RATE, SUFFIXES, Clip
@@ -25,12 +26,15 @@ from dataset.files import refuse_special, remove_leftovers, write_json, write_js
 from dataset.lock import alone_in
 from dataset.memory import refuse_beyond_memory
 from dataset.presence import RECORD
-from dataset.types import DataError
+from dataset.types import MODALITIES, DataError
+
+# Present rows of each modality, from the start.
+Rows = Annotated[dict[Literal[MODALITIES], NonNegativeInt], Field(min_length=2)]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the feature files depend on besides the weights. `seconds` of a clip are used, every `stride`-th of them."""
+    """What feature files depend on besides weights: every `stride`-th of so many `seconds`."""
 
     seconds: int = 60
     stride: int = 1
@@ -41,7 +45,7 @@ class Settings:
         return list(range(0, self.seconds, self.stride))
 
     def memory(self, extractors: list[Callable], workers: int) -> float:
-        """Bytes of the decoded clips that wait or are read, and of the features of one, when all are of full length."""
+        """Bytes of the clips that wait or are read, at full length, and of one's features."""
         rows = -(-self.seconds // self.stride)
         clip = 4 * SAMPLE_RATE * (self.seconds + rows) + 2 * FRAME * FRAME * 3 * rows
         values = sum(float(np.prod(extractor.shape)) for extractor in extractors) * rows
@@ -58,74 +62,84 @@ class Summary:
     failed: dict[str, str] = field(default_factory=dict)
 
 
+class Extracted(BaseModel):
+    """A line of the manifest: a video whose files are whole; their digests by folder, or None."""
+
+    model_config = ConfigDict(strict=True)
+
+    video: str
+    rows: Rows
+    files: dict[str, str | None]
+
+
 def find_videos(folder: Path) -> list[tuple[str, Path]]:
     """Video id (the file name without its suffix) and path of every media file below `folder`."""
     if not folder.is_dir():
         raise DataError(f"video folder {folder} does not exist; give a folder with one file per video")
-    found: dict[str, Path] = {}
+    videos: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() not in SUFFIXES or path.is_dir():
             continue
         if not path.stem.isprintable():
             raise DataError(f"the name of video {ascii(str(path))} is no text that can be printed; rename it")
-        if path.stem in found:
-            raise DataError(f"two videos are called '{path.stem}': {found[path.stem]} and {path}; features are named by "
-                            "video, so rename or remove one")
-        found[path.stem] = path
-    if not found:
+        first = videos.setdefault(path.stem, path)
+        if first != path:
+            raise DataError(f"two videos are called '{path.stem}': {first} and {path}; features are named by video, so "
+                            "rename or remove one")
+    if not videos:
         raise DataError(f"video folder {folder} holds no video; expected files ending in {', '.join(SUFFIXES)}")
-    return list(found.items())
+    return list(videos.items())
 
 
 def extract(videos: list[tuple[str, Path]], out: Path, extractors: list[Callable], settings: Settings,
             workers: int = 0) -> Summary:
-    """Features of all `videos` that have none yet; DataError when another process extracts into `out`."""
-    refuse_beyond_memory(settings.memory(extractors, min(workers, len(videos))), f"a clip of {settings.seconds} seconds",
+    """Features of `videos` that have none; DataError when another process extracts into `out`."""
+    needed = settings.memory(extractors, min(workers, len(videos)))
+    refuse_beyond_memory(needed, f"a clip of {settings.seconds} seconds",
                          "use fewer --seconds, fewer --workers or a larger --stride")
     with alone_in(out, "extracting into"):
         folders = [e.folder for e in extractors]
         for folder in ("", *folders):
             remove_leftovers(out / folder)
-        records = read_manifest(out)
-        check_settings(out, settings, not records)
-        left = [(name, path) for name, path in videos if not is_done(out, name, records.get(name), folders)]
+        extracted = read_manifest(out)
+        check_settings(out, settings, not extracted)
+        left = [(name, path) for name, path in videos if not is_done(out, name, extracted.get(name), folders)]
         summary = Summary(skipped=len(videos) - len(left))
         clips = decoded(left, settings.chosen, workers)
         try:
             with closing(clips), tqdm(clips, total=len(left), desc="videos", unit="video") as bar:
-                extract_clips(bar, out, extractors, settings, records, summary)
+                extract_clips(bar, out, extractors, settings, extracted, summary)
         finally:                         # what is done must not be taken for complete when the rest never comes
-            write_presence(out, records, settings)
-    total = len(settings.chosen)
-    summary.partly = {n: r["rows"] for n, r in records.items() if min(r["rows"].values()) < total}
+            summary.partly = {name: line.rows for name, line in sorted(extracted.items())
+                              if min(line.rows.values()) < len(settings.chosen)}
+            write_json(out / RECORD, summary.partly)         # what the loader reads as absent
     return summary
 
 
 def extract_clips(clips: tqdm, out: Path, extractors: list[Callable], settings: Settings,
-                  records: dict[str, dict[str, Any]], summary: Summary) -> None:
-    """Write the features of each of the `clips`, and note it in `records` and their file."""
+                  extracted: dict[str, Extracted], summary: Summary) -> None:
+    """Write the features of each of the `clips`, and note it in `extracted` and in the manifest."""
     with open(out / "manifest.jsonl", "a") as manifest:
         for name, clip in clips:
-            rows = clip if isinstance(clip, str) else features_of(clip, extractors, settings)
-            if isinstance(rows, str):
-                summary.failed[name] = rows
+            values = clip if isinstance(clip, str) else features_of(clip, extractors, settings)
+            if isinstance(values, str):
+                summary.failed[name] = values
                 clips.set_postfix(failed=len(summary.failed))
                 continue
-            files = {folder: save_rows(out / folder / f"{name}.npy", values) for folder, values in rows.items()}
-            earlier = records[name]["files"] if name in records else {}
-            records[name] = {"video": name, "rows": rows_of(clip), "files": {**earlier, **files}}
-            manifest.write(json.dumps(records[name]) + "\n")
+            files = extracted[name].files if name in extracted else {}
+            files |= {folder: save_rows(out / folder / f"{name}.npy", rows) for folder, rows in values.items()}
+            extracted[name] = Extracted(video=name, rows=rows_of(clip), files=files)
+            manifest.write(json.dumps(extracted[name].model_dump()) + "\n")
             manifest.flush()
             summary.done += 1
 
 
 def rows_of(clip: Clip) -> dict[str, int]:
-    """Present rows of each modality, from the start."""
     return {"audio": len(clip.sound), "visual": len(clip.frames)}
 
 
 def features_of(clip: Clip, extractors: list[Callable], settings: Settings) -> dict[str, np.ndarray | None] | str:
-    """The rows of each extractor by its folder, None for an absent modality; or the reason why there are none."""
+    """The rows of each extractor by folder, None for an absent modality; or why there are none."""
     try:
         return {extractor.folder: padded_rows(clip, extractor, settings) for extractor in extractors}
     except DataError as error:
@@ -139,19 +153,19 @@ def padded_rows(clip: Clip, extractor: Callable, settings: Settings) -> np.ndarr
     present = rows_of(clip)[extractor.modality]
     if not present:
         return None
-    found = extractor(clip)
-    if not np.isfinite(found).all():
+    features = extractor(clip)
+    if not np.isfinite(features).all():
         raise DataError(f"its {extractor.folder} features hold NaN or infinity")
     values = np.zeros((len(settings.chosen), *extractor.shape), dtype=settings.dtype)
     with np.errstate(over="ignore"):
-        values[:present] = found
+        values[:present] = features
     if not np.isfinite(values).all():
         raise DataError(f"its {extractor.folder} features exceed the range of {settings.dtype}; use --dtype float32")
     return values
 
 
 def save_rows(path: Path, values: np.ndarray | None) -> str | None:
-    """Write the rows of one file and return their digest; None, and no file, for an absent modality."""
+    """Write one file, return the digest of its rows; None, and no file, for an absent modality."""
     if values is None:
         return None
 
@@ -164,75 +178,42 @@ def save_rows(path: Path, values: np.ndarray | None) -> str | None:
 
 
 def check_settings(out: Path, settings: Settings, empty: bool) -> None:
-    """One folder holds features of one kind: the settings of the first extraction are kept and asked of all others.
+    """One folder holds features of one kind: the settings of the first extraction are kept and
+    asked of all others.
 
     `empty`: no video is done, so a damaged file can be written again.
     """
-    path = out / "extraction.json"
+    path, here = out / "extraction.json", vars(settings)
     refuse_special(path)
-    here: dict[str, Any] = vars(settings)
-    if path.is_file():
-        try:
-            earlier = json.loads(path.read_bytes())
-        except (ValueError, RecursionError) as error:
-            if not empty:
-                raise DataError(f"{path} is damaged; delete it if the features there were extracted with {here}, else "
-                                "extract into another folder") from error
-        else:
-            if earlier != here:
-                raise DataError(f"{out} holds features extracted with {str(earlier)[:200]}, now asked for are {here}; use "
-                                "the same options or another folder")
-            return
-    write_json(path, here)
+    try:
+        earlier = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError, RecursionError) as error:
+        if not empty and path.is_file():
+            raise DataError(f"{path} is damaged; delete it if the features there were extracted with {here}, else "
+                            "extract into another folder") from error
+        write_json(path, here)
+        return
+    if earlier != here:
+        raise DataError(f"{out} holds features extracted with {str(earlier)[:200]}, now asked for are {here}; use the "
+                        "same options or another folder")
 
 
-class Rows(BaseModel):
-    """Present rows of each modality."""
-
-    model_config = ConfigDict(strict=True)
-
-    audio: NonNegativeInt
-    visual: NonNegativeInt
-
-
-class Record(BaseModel):
-    """A line of the manifest: a video whose files are whole, and their digests by folder, None where there is no file."""
-
-    model_config = ConfigDict(strict=True)
-
-    video: str
-    rows: Rows
-    files: dict[str, str | None]
-
-
-def read_manifest(out: Path) -> dict[str, dict[str, Any]]:
-    """Records by video. Lines that are damaged, or that a kill left unfinished, are cut: their videos are done again."""
+def read_manifest(out: Path) -> dict[str, Extracted]:
+    """The manifest by video. Damaged and unfinished lines are cut: their videos are done again."""
     path = out / "manifest.jsonl"
     refuse_special(path)
-    if not path.is_file():
-        return {}
-    good = list(whole_records(path.read_bytes().splitlines()))
-    write_jsonl(path, good)
-    return {record["video"]: record for record in good}
+    extracted = {}
+    if path.is_file():
+        for line in path.read_bytes().splitlines():
+            with suppress(ValidationError):
+                whole = Extracted.model_validate_json(line)
+                extracted[whole.video] = whole
+        write_jsonl(path, [line.model_dump() for line in extracted.values()])
+    return extracted
 
 
-def whole_records(lines: list[bytes]) -> Iterator[dict[str, Any]]:
-    for line in lines:
-        try:
-            yield Record.model_validate_json(line).model_dump()
-        except ValidationError:
-            continue
-
-
-def is_done(out: Path, video: str, record: dict[str, Any] | None, folders: list[str]) -> bool:
-    """Whether a video has all its files, or needs none in a folder because the modality is absent."""
-    files = record["files"] if record else {}
+def is_done(out: Path, video: str, extracted: Extracted | None, folders: list[str]) -> bool:
+    """Whether a video has all its files, or needs none because the modality is absent."""
+    files = extracted.files if extracted else {}
     return all(folder in files and (files[folder] is None or (out / folder / f"{video}.npy").is_file())
                for folder in folders)
-
-
-def write_presence(out: Path, records: dict[str, dict[str, Any]], settings: Settings) -> None:
-    """The rows present of every video that lacks some: what the loader reads as absent."""
-    total = len(settings.chosen)
-    lacking = {n: r["rows"] for n, r in sorted(records.items()) if min(r["rows"].values()) < total}
-    write_json(out / RECORD, lacking)

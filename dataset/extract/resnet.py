@@ -1,7 +1,8 @@
 """ResNet-18 maps (He et al., CVPR 2016; torchvision, ImageNet weights) by the recipe of MUSIC-AVQA.
 
-224 x 224 without crop, the mean and deviation of the Kinetics models (as the official script has it, not ImageNet's),
-and a last stage of stride 1 instead of 2 with its weights unchanged: (512, 14, 14) per frame, after ReLU.
+224 x 224 without crop, the mean and deviation of the Kinetics models (as the official script has
+it, not ImageNet's), and a last stage of stride 1 instead of 2 with its weights unchanged: (512, 14,
+14) per frame, after ReLU.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ def maps_network(network: ResNet) -> nn.Sequential:
     return nn.Sequential(*list(network.children())[:-2])
 
 
-def normalised(frames: np.ndarray, device: torch.device) -> Tensor:
+def normalised(frames: np.ndarray, device: torch.device, mean=MEAN, deviation=DEVIATION) -> Tensor:
     """(n, 224, 224, 3) uint8 -> (n, 3, 224, 224) float."""
     pixels = torch.from_numpy(frames).to(device).permute(0, 3, 1, 2).float() / 255
-    return (pixels - pixels.new_tensor(MEAN).view(3, 1, 1)) / pixels.new_tensor(DEVIATION).view(3, 1, 1)
+    return (pixels - pixels.new_tensor(mean).view(3, 1, 1)) / pixels.new_tensor(deviation).view(3, 1, 1)
 
 
 class ResNetMaps:

@@ -1,7 +1,9 @@
-"""VGGish (Hershey et al., ICASSP 2017) as MUSIC-AVQA uses it: one 128-d vector per whole second, after the last ReLU.
+"""VGGish (Hershey et al., ICASSP 2017) as MUSIC-AVQA uses it: one 128-d vector per whole second,
+after the last ReLU.
 
-Recipe of the official feature script: 16 kHz mono, STFT of 25 ms periodic Hann windows every 10 ms (FFT 512), 64 HTK
-mel bands from 125 to 7500 Hz, log(mel + 0.01), the first 96 of a second's 98 frames; no PCA and no quantisation.
+Recipe of the official feature script: 16 kHz mono, STFT of 25 ms periodic Hann windows every 10 ms
+(FFT 512), 64 HTK mel bands from 125 to 7500 Hz, log(mel + 0.01), the first 96 of a second's 98
+frames; no PCA and no quantisation.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ def log_mel(sound: Tensor) -> Tensor:
 
 
 class VGGish(nn.Module):
-    """The published network; parameter names are those of the PyTorch port of the weights (`torchvggish`)."""
+    """The published network; parameter names are those of the PyTorch port `torchvggish`."""
 
     def __init__(self) -> None:
         super().__init__()

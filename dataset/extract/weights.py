@@ -14,9 +14,11 @@ from dataset.types import DataError
 
 
 def load_weights(network: nn.Module, path: Path | None, url: str) -> nn.Module:
-    """`path`: a state dict (never unpickled beyond tensors); None downloads `url` once into torch's cache.
+    """`path`: a state dict (never unpickled beyond tensors); None downloads `url` once into torch's
+    cache.
 
-    Every weight of the network must be there with its shape, finite; what the file holds beyond that is ignored.
+    Every weight of the network must be there with its shape, finite; what the file holds beyond
+    that is ignored.
     """
     state = read_state(path, url)
     state = state if isinstance(state, dict) else {}
@@ -24,11 +26,11 @@ def load_weights(network: nn.Module, path: Path | None, url: str) -> nn.Module:
     bad = [k for k, v in wanted.items() if not is_dense(state.get(k), v.shape)]
     if bad:
         raise DataError(f"weights file {path or url} does not fit: {len(bad)} of {len(wanted)} entries are missing, of "
-                        f"another shape or no floats, first '{bad[0]}' (expected {list(wanted[bad[0]].shape)}); expected "
-                        f"those of {url}")
+                        f"another shape or no floats, first '{bad[0]}' (expected {list(wanted[bad[0]].shape)}); "
+                        f"expected those of {url}")
     bad = [k for k in wanted if not bool(state[k].float().isfinite().all())]
     if bad:
-        raise DataError(f"weights file {path or url} is damaged: '{bad[0]}' holds NaN or infinity; download {url} again")
+        raise DataError(f"weights file {path or url} is damaged: '{bad[0]}' holds NaN or infinity; download {url}")
     network.load_state_dict({k: state[k] for k in wanted}, strict=False)
     return network
 

@@ -19,7 +19,8 @@ Video = tuple[str, Path]                 # its name and its file
 def decoded(videos: list[Video], seconds: list[int], workers: int) -> Iterator[tuple[str, Clip | str]]:
     """Each video's name with its clip, or with the reason why there is none, as they get done.
 
-    Every one of the `workers` holds one decoded clip at most until it is taken; without workers this process decodes.
+    Every one of the `workers` holds one decoded clip at most until it is taken; without workers
+    this process decodes.
     """
     if not workers:
         yield from ((name, decode(path, seconds)) for name, path in videos)
@@ -52,7 +53,7 @@ def decode(path: Path, seconds: list[int]) -> Clip | str:
 
 
 class Worker:
-    """A process that decodes one video after the other, and the line to it; a new process follows one that died."""
+    """A process that decodes videos, and the line to it; a new one follows one that died."""
 
     def __init__(self, seconds: list[int]) -> None:
         self.seconds = seconds
@@ -87,7 +88,7 @@ class Worker:
 
 def work(line: Connection, seconds: list[int]) -> None:
     """Decode what the line brings, until the process that gives it ends or kills this one."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)         # Ctrl-C reaches all; the one that gives the work ends the others
+    signal.signal(signal.SIGINT, signal.SIG_IGN)         # Ctrl-C reaches all; the parent ends the others
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=leave_with_parent, daemon=True).start()
     while True:

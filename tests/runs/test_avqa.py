@@ -8,7 +8,8 @@ from commands import SHORT, write_avqa
 from dataset.types import AVQA_TYPES
 
 
-def test_a_run_with_candidates_trains_evaluates_and_reports_the_eight_types(tmp_path, in_process):
+def test_a_run_with_candidates_reports_the_eight_types(tmp_path, in_process):
+    """It trains, evaluates, and is evaluated again with another batch size."""
     data = write_avqa(tmp_path / "data")
     code, out, err = in_process("main_train.py", "dataset=avqa", f"dataset.root={data}", "dataset.holdout=0.2", *SHORT,
                                 "train.epochs=1", f"run.root={tmp_path / 'runs'}", "run.name=r")

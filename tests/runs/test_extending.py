@@ -10,8 +10,7 @@ import pytest
 from commands import ROOT
 
 PAGE = (ROOT / "docs" / "extending.md").read_text()
-TINY = ["train.max_steps=2", "train.epochs=1", "dataset.train_videos=12", "dataset.val_videos=4", "dataset.test_videos=4",
-        "dataset.channels=16", "train.batch_size=8"]
+TINY = ["train.max_steps=2", "train.epochs=1", "train.batch_size=8"]
 
 
 @pytest.fixture(scope="module")
@@ -24,16 +23,18 @@ def extended(tmp_path_factory):
     for name in ("main_train.py", "main_test.py", "pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, copy / name)
     files = re.findall(r"^`([\w/]+\.(?:py|yaml))`\n\n```\w+\n(.*?)```", PAGE, re.MULTILINE | re.DOTALL)
-    assert len(files) == 4
+    assert len(files) == 6
     for path, text in files:
         assert not (copy / path).exists()
         (copy / path).write_text(text)
     lines = re.findall(r"^`([\w/]+\.py)` gets one line:\n\n```python\n(.*?)```", PAGE, re.MULTILINE | re.DOTALL)
-    assert len(lines) == 2
+    assert len(lines) == 3
     for path, line in lines:
         registry = (copy / path).read_text()
-        assert registry.rstrip().endswith("}")
-        (copy / path).write_text(registry.rstrip()[:-1] + line + "}\n")
+        (copy / path).write_text(registry.replace("\n}\n", f"\n{line}}}\n", 1))
+    toy, = re.findall(r"^```python\n(def spreadsheet.*?)```", PAGE, re.MULTILINE | re.DOTALL)
+    with open(copy / "tests/toy_data.py", "a") as file:
+        file.write("\n\n" + toy)
     return copy
 
 
@@ -42,14 +43,18 @@ def run(folder, *command: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True)
 
 
-def test_the_examples_pass_the_laws_and_the_policies(extended):
+def test_the_examples_pass_laws_and_policies(extended):
     done = run(extended, "-m", "pytest", "-x", "tests/contracts", "tests/policy", "-k",
-               "(gated_mean and (rmm_avr or constant)) or (avst and constant) or imports or registered or screen")
+               "(gated_mean and (rmm_avr or constant)) or (avst and constant) or spreadsheet or imports or registered "
+               "or screen")
     assert done.returncode == 0, done.stdout[-3000:]
-    assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 80
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 100
 
 
 def test_the_examples_train_and_are_evaluated(extended):
-    done = run(extended, "main_train.py", "backbone=gated_mean", "method=constant", *TINY)
+    """All three at once: the data set, the backbone and the method of the page."""
+    write = "from pathlib import Path; import toy_data; toy_data.spreadsheet(Path('data/spreadsheet'))"
+    assert run(extended, "-c", f"import sys; sys.path.insert(0, 'tests'); {write}").returncode == 0
+    done = run(extended, "main_train.py", "dataset=spreadsheet", "backbone=gated_mean", "method=constant", *TINY)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert (extended / "runs" / "synthetic-gated_mean-constant-s1" / "results.json").is_file()
+    assert (extended / "runs" / "spreadsheet-gated_mean-constant-s1" / "results.json").is_file()

@@ -8,12 +8,13 @@ from commands import write_avqa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dataset import SCENARIOS, build_dataset, make_loader
-from dataset.avqa import AVQA, Annotation, is_held_out
+from dataset import SCENARIOS, make_loader
+from dataset.avqa import AVQA, AVQARecord, is_held_out
 from dataset.questions import read_questions
 from dataset.types import AVQA_TYPES, DataError
 
-RECORD = {"id": 183, "video_name": "-HG3Omg_89c_000030", "video_id": 341, "question_text": "What happened in the Video?",
+RECORD = {"id": 183, "video_name": "-HG3Omg_89c_000030", "video_id": 341,
+          "question_text": "What happened in the Video?",
           "multi_choice": ["Motorboat", "Yacht consignment", "Sailboat set sail", "Consignment car"], "answer": 1,
           "question_relation": "View", "question_type": "Happening"}
 
@@ -21,7 +22,7 @@ RECORD = {"id": 183, "video_name": "-HG3Omg_89c_000030", "video_id": 341, "quest
 def read(folder: Path, *changes: dict) -> list:
     path = folder / "train_qa.json"
     path.write_text(json.dumps([{**RECORD, **change} for change in changes]), encoding="utf-8")
-    return read_questions(path, Annotation)
+    return read_questions(path, AVQARecord)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,8 @@ def test_a_bad_record_names_file_record_and_field(tmp_path, change, field):
 
 
 ANYTHING = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
-                        lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=3), inner, max_size=2))
+                        lambda inner: st.lists(inner, max_size=5)
+                        | st.dictionaries(st.text(max_size=3), inner, max_size=2))
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -75,14 +77,15 @@ def test_any_damage_gives_a_question_or_one_clear_error(tmp_path_factory, change
     path = tmp_path_factory.mktemp("a") / "train_qa.json"
     path.write_text(json.dumps([{k: v for k, v in {**RECORD, **changes}.items() if k not in lost}]))
     try:
-        question, = read_questions(path, Annotation)
+        question, = read_questions(path, AVQARecord)
     except DataError as error:
         assert "record 0" in str(error)
     else:
         assert question.words and question.answer in question.texts and question.type in AVQA_TYPES
 
 
-def test_the_videos_held_out_are_others_than_those_of_training_and_stay_the_same(data):
+def test_held_out_videos_are_no_training_videos(data):
+    """The videos held out are others than those of training, and stay the same."""
     train, val, test = ({q.video_id for q in data.questions(split)} for split in ("train", "val", "test"))
     assert train and val and not train & val and not (train | val) & test
     assert train | val == {f"-train_qa{v:03d}_000030" for v in range(24)}
@@ -92,14 +95,15 @@ def test_the_videos_held_out_are_others_than_those_of_training_and_stay_the_same
     assert val <= {q.video_id for q in AVQA(root=str(data.root), holdout=0.5).questions("val")}
 
 
-def test_the_share_held_out_is_that_asked_for_and_depends_on_the_name_alone():
+def test_the_share_held_out_depends_on_the_name():
+    """And it is the share asked for."""
     names = [f"video{i}_000030" for i in range(20_000)]
     held = [is_held_out(name, 0.05) for name in names]
     assert 0.045 < sum(held) / len(held) < 0.055
     assert [i for i in range(60) if held[i]] == [43]         # by sha256sum; no release of Python may change it
 
 
-def test_a_share_that_leaves_nothing_is_told(data):
+def test_a_share_that_leaves_nothing_is_refused(data):
     with pytest.raises(DataError, match="dataset.holdout=1e-09 leaves no video of .*train_qa.json for val"):
         AVQA(root=str(data.root), holdout=1e-9).questions("val")
 
@@ -114,7 +118,3 @@ def test_a_batch_holds_the_candidates_and_which_is_right(data):
     for i, q in enumerate(data.questions("val")[:8]):
         assert q.texts[batch.answer[i]] == q.answer
         assert batch.choices[i].tolist() == [vocabulary.encode_words(words) for words in q.choices]
-
-
-def test_it_is_built_by_its_name(data):
-    assert isinstance(build_dataset({"name": "avqa", "root": str(data.root)}), AVQA)

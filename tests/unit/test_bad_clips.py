@@ -4,13 +4,12 @@ import multiprocessing
 import os
 import signal
 import time
-from types import SimpleNamespace
 
 import numpy as np
-import psutil
 import pytest
 from scipy.io import wavfile
 
+from dataset import memory
 from dataset.extract import workers
 from dataset.extract.media import SAMPLE_RATE, Clip, MediaError, read_clip
 from dataset.extract.pipeline import Settings, extract
@@ -89,7 +88,8 @@ def test_whatever_a_network_raises_costs_its_clip_alone(tmp_path):
     assert (again.done, again.skipped) == (1, 1)
 
 
-def test_a_worker_that_dies_is_told_with_its_clip_and_the_others_go_on(tmp_path, monkeypatch):
+def test_a_worker_that_dies_costs_its_clip_alone(tmp_path, monkeypatch):
+    """The summary names the clip and how the worker ended; the others go on."""
     def read(path, seconds):
         if path.stem in ("3", "4"):
             os.kill(os.getpid(), signal.SIGKILL)
@@ -118,7 +118,7 @@ def test_an_extraction_that_stops_takes_its_workers_along(tmp_path, monkeypatch)
 
 
 def test_a_killed_extraction_leaves_no_worker(tmp_path, monkeypatch):
-    """Each process holds an end of a pipe; it closes when the last of them is gone, which must be before they finish."""
+    """Each process holds an end of a pipe; it closes with the last of them, before they finish."""
     def read(path, seconds):
         (tmp_path / f"begun{path.stem}").touch()
         os.write(ours, b"x")
@@ -173,11 +173,12 @@ def test_damaged_lines_of_a_manifest_are_made_again(tmp_path, line):
 
 
 def free(monkeypatch, gigabytes):
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=gigabytes * 1e9))
+    monkeypatch.setattr(memory, "free_memory", lambda: gigabytes * 1e9)
 
 
-def test_clips_beyond_the_memory_are_refused_before_anything_is_made(tmp_path, monkeypatch):
-    """A day of maps of (512, 14, 14), every second: 86,400 x 100,352 values of 4 and 2 bytes are 52 GB, and more."""
+def test_clips_beyond_the_memory_are_refused(tmp_path, monkeypatch):
+    """A day of maps of (512, 14, 14), every second: 86,400 x 100,352 values of 4 and 2 bytes are 52
+    GB, and more."""
     class Maps(Level):
         shape = (512, 14, 14)
 
@@ -215,7 +216,8 @@ def test_damaged_settings_are_one_line_once_features_are_there(tmp_path, content
     (out / "extraction.json").write_bytes(b"{")           # nothing is lost yet: made again
     extract([write_sound(tmp_path / "a.avi", TONE)], out, [Level()], Settings(seconds=2))
     (out / "extraction.json").write_bytes(content)
-    with pytest.raises(DataError, match="extraction.json is damaged; delete it if|holds features extracted with") as error:
+    message = "extraction.json is damaged; delete it if|holds features extracted with"
+    with pytest.raises(DataError, match=message) as error:
         extract([write_sound(tmp_path / "a.avi", TONE)], out, [Level()], Settings(seconds=2))
     assert len(str(error.value)) < 500 + len(str(out)) * 2
 

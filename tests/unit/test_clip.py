@@ -1,4 +1,5 @@
-"""CLIP features on a tiny network saved on the spot: token-level features agree with the library's own two outputs."""
+"""CLIP features on a tiny network saved on the spot: token-level features agree with the library's
+own two outputs."""
 
 import json
 import shutil
@@ -105,8 +106,9 @@ def test_questions_with_candidates_are_read_once_each(folder, tmp_path, monkeypa
     write_video(root / "videos" / "a.mp4", Example(seconds=1))
     files = [str(root / "json" / f"{name}_qa.json") for name in ("train", "val")]
     monkeypatch.setattr(sys, "argv", ["extract_features.py", str(root / "videos"), str(root / "feats"), "--features",
-                                      "clip_vit_b32", "--weights", f"clip_vit_b32={folder}", "--workers", "0", "--seconds",
-                                      "1", "--device", "cpu", "--question-format", "avqa", "--questions", *files])
+                                      "clip_vit_b32", "--weights", f"clip_vit_b32={folder}", "--workers", "0",
+                                      "--seconds", "1", "--device", "cpu", "--question-format", "avqa",
+                                      "--questions", *files])
     extract_features.main()
     assert len(QuestionFeatures(root / "feats/clip_words.npz").row) == 8          # one text per question type
     assert np.load(root / "feats/clip_vit_b32/a.npy").shape == (1, 5, 8)
@@ -122,10 +124,10 @@ def test_an_answer_reads_tokens_and_question_as_training_did(folder, tmp_path):
     (_, visual), presence = answer.features_of(clip, config, spec, weights, device)
     assert visual.shape == (1, 3, 8, 5, 1) and presence[0, :, 1].tolist() == [True, True, False]
     np.testing.assert_allclose(visual[0, :2, :, :, 0].transpose(1, 2), ClipFrames(folder, device)(clip), atol=1e-5)
-    found = answer.text_features("is a lute ?", spec, weights, device)
+    values = answer.text_features("is a lute ?", spec, weights, device)
     words, question = ClipWords(folder, device)(["is a lute"])
-    np.testing.assert_array_equal(found["text_words"], words)
-    np.testing.assert_array_equal(found["text_question"], question)
+    np.testing.assert_array_equal(values["text_words"], words)
+    np.testing.assert_array_equal(values["text_question"], question)
     assert answer.text_features("is a lute", replace(spec, text_channels=0), weights, device) == {}
     with pytest.raises(UsageError, match="expects question features of 9 channels, this CLIP gives 8"):
         answer.text_features("is a lute", replace(spec, text_channels=9), weights, device)

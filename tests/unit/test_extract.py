@@ -1,4 +1,5 @@
-"""Raw media to features: decoding against what was drawn and played, the log-mel front end, resume, damaged files."""
+"""Raw media to features: decoding against what was drawn and played, the log-mel front end, resume,
+damaged files."""
 
 import copy
 import io
@@ -15,7 +16,7 @@ from torch import nn
 from torchvision.models import resnet18
 
 from dataset.extract.example import ODD, PITCHES, Example, write_odd, write_video
-from dataset.extract.media import SAMPLE_RATE, Clip, MediaError, read_clip
+from dataset.extract.media import SAMPLE_RATE, MediaError, read_clip
 from dataset.extract.pipeline import Settings, extract, find_videos
 from dataset.extract.resnet import maps_network
 from dataset.extract.vggish import VGGish, log_mel
@@ -75,7 +76,8 @@ def test_every_odd_file_gives_its_seconds_or_its_reason(odd, name):
 
 
 def test_frames_are_taken_in_the_middle_of_their_second(tmp_path):
-    """A file whose brightness is its time: frame round((i + 0.5) * fps), at a whole and at an odd rate."""
+    """A file whose brightness is its time: frame round((i + 0.5) * fps), at a whole and at an odd
+    rate."""
     import av
     for fps in (10, 7):
         path = tmp_path / f"{fps}.mp4"
@@ -117,7 +119,8 @@ def test_sound_that_starts_late_stays_late(tmp_path):
 
 
 def test_log_mel_is_the_recipe_by_librosa():
-    """Power of librosa's STFT, and triangles on librosa's HTK mel scale; VGGish's frames start where they are read."""
+    """Power of librosa's STFT, and triangles on librosa's HTK mel scale; VGGish's frames start
+    where they are read."""
     rng = np.random.default_rng(0)
     time = np.arange(SAMPLE_RATE) / SAMPLE_RATE
     sound = (0.5 * np.sin(2 * np.pi * 440 * time) + 0.1 * rng.standard_normal(SAMPLE_RATE)).astype(np.float32)
@@ -132,7 +135,7 @@ def test_log_mel_is_the_recipe_by_librosa():
     np.testing.assert_allclose(mine.numpy(), expected, atol=1e-4)
 
 
-def test_vggish_has_the_names_and_shapes_of_the_published_weights(tmp_path):
+def test_vggish_has_the_published_names_and_shapes(tmp_path):
     shapes = {"features.0": (64, 1, 3, 3), "features.3": (128, 64, 3, 3), "features.6": (256, 128, 3, 3),
               "features.8": (256, 256, 3, 3), "features.11": (512, 256, 3, 3), "features.13": (512, 512, 3, 3),
               "embeddings.0": (4096, 12288), "embeddings.2": (4096, 4096), "embeddings.4": (128, 4096)}
@@ -200,7 +203,8 @@ def test_damaged_weights_are_an_error_or_finite_weights(tmp_path_factory, data, 
         assert all(bool(v.isfinite().all()) for v in network.state_dict().values())
 
 
-def test_the_map_has_a_last_stage_of_stride_1_and_all_else_as_published():
+def test_only_the_stride_of_the_last_stage_is_changed():
+    """The map has a last stage of stride 1, and all else as published."""
     torch.manual_seed(0)
     published = resnet18()
     network, image = maps_network(copy.deepcopy(published)).eval(), torch.randn(1, 3, 224, 224)
@@ -218,7 +222,7 @@ def test_the_map_has_a_last_stage_of_stride_1_and_all_else_as_published():
     assert expected.shape == (1, 512, 14, 14)
 
 
-def test_extraction_records_what_is_absent_and_why_a_video_failed(odd, tmp_path):
+def test_extraction_records_what_is_absent_and_failures(odd, tmp_path):
     summary = extract(find_videos(odd), tmp_path, [Loudness(), Colour()], Settings(seconds=10, dtype="float32"))
     assert set(summary.failed) == set(BROKEN) and all("decoded" in r or "cut off" in r for r in summary.failed.values())
     assert json.loads((tmp_path / "presence.json").read_text()) == {
@@ -231,7 +235,8 @@ def test_extraction_records_what_is_absent_and_why_a_video_failed(odd, tmp_path)
     assert recorded.lacks("no_audio", 0) and not recorded.lacks("no_audio", 1) and not recorded.lacks("fps_5", 0)
 
 
-def test_a_killed_extraction_continues_and_a_torn_line_counts_for_nothing(odd, tmp_path):
+def test_a_killed_extraction_continues(odd, tmp_path):
+    """And a torn line of the manifest counts for nothing."""
     videos = find_videos(odd)[:4]
     whole = tmp_path / "whole"
     extract(videos, whole, [Loudness(), Colour()], Settings(seconds=10))
@@ -268,7 +273,8 @@ def test_workers_give_the_same_files(odd, tmp_path):
         np.testing.assert_array_equal(np.load(file), np.load(tmp_path / "2" / file.relative_to(tmp_path / "0")))
 
 
-def test_folders_without_videos_or_with_two_of_a_name_are_refused(tmp_path):
+def test_odd_video_folders_are_refused(tmp_path):
+    """No folder, no video, two videos of a name, a name that cannot be printed."""
     with pytest.raises(DataError, match="does not exist"):
         find_videos(tmp_path / "none")
     with pytest.raises(DataError, match="holds no video"):
@@ -304,5 +310,5 @@ def test_damaged_media_gives_a_reason_or_a_clip(small_video, tmp_path_factory, d
     except MediaError as error:
         assert str(error)
     else:
-        assert isinstance(clip, Clip) and clip.frames.shape[1:] == (224, 224, 3) and clip.sound.shape[1:] == (SAMPLE_RATE,)
+        assert clip.frames.shape[1:] == (224, 224, 3) and clip.sound.shape[1:] == (SAMPLE_RATE,)
         assert len(clip.frames) <= 2 and len(clip.sound) <= 2 and bool(np.isfinite(clip.sound).all())

@@ -46,13 +46,15 @@ def killed_while_writing(path):
     assert not path.exists() and len(list(path.parent.glob(f".{path.name[:50]}.*.tmp"))) == 1
 
 
-def test_only_what_dead_processes_of_this_machine_left_is_removed(tmp_path):
+def test_only_leftovers_of_dead_processes_go(tmp_path):
+    """Of dead processes of this machine; all other files stay."""
     killed_while_writing(tmp_path / "results.json")
     killed_while_writing(tmp_path / ("long" * 60))
     dead = [int(p.name.split(".")[-2]) for p in tmp_path.iterdir()]
     folder = tmp_path / f".benchmark.{MACHINE}.{dead[0]}.tmp"
     (folder / "feats").mkdir(parents=True)
-    kept = [f".a.{MACHINE}.{os.getppid()}.tmp", f".a.00000000.{dead[0]}.tmp", ".a.tmp", f"a.{MACHINE}.{dead[0]}.tmp", "a"]
+    kept = [f".a.{MACHINE}.{os.getppid()}.tmp", f".a.00000000.{dead[0]}.tmp", ".a.tmp", f"a.{MACHINE}.{dead[0]}.tmp",
+            "a"]
     for name in kept:
         (tmp_path / name).touch()
     remove_leftovers(tmp_path)
@@ -63,7 +65,8 @@ def test_the_next_packing_extraction_and_generation_tidy_up(tmp_path, monkeypatc
     root = write_dataset(tmp_path / "data")
     (tmp_path / "a.mp4").touch()
     extracted, packed = tmp_path / "out", root / "feats/packed"
-    for path in (packed / "audio.json", extracted / "presence.json", extracted / "level/a.npy", tmp_path / "synthetic/x"):
+    for path in (packed / "audio.json", extracted / "presence.json", extracted / "level/a.npy",
+                 tmp_path / "synthetic/x"):
         killed_while_writing(path)
     (left,) = (tmp_path / "synthetic").iterdir()
     left.rename(tmp_path / left.name.replace("x", "synthetic"))

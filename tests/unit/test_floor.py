@@ -25,7 +25,8 @@ def offered(words: str, answer: str, *choices: str) -> Question:
     return Question(0, 0, "v", "Which", words, tuple(words.split()), answer, tuple(tuple(c.split()) for c in choices))
 
 
-def test_a_candidate_is_guessed_by_its_text_and_how_often_it_was_right():
+def test_a_candidate_is_guessed_by_text_and_frequency():
+    """First how often it was right for this text, then how often when offered."""
     train = [offered("what sounds", "dog", "dog", "cat"), offered("what sounds", "dog", "cat", "dog"),
              offered("what sounds", "cat", "dog", "cat"), offered("what moves", "big car", "dog", "big car"),
              offered("what moves", "big car", "big car", "bus")]

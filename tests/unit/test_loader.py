@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset import SCENARIOS, Scenario, make_loader
-from dataset.loader import EpochSampler
+from dataset.loader import epoch_order
 from dataset.music_avqa import MusicAVQA
 
 
@@ -22,7 +22,7 @@ def data(tmp_path_factory):
 @given(st.integers(1, 60), st.integers(1, 5), st.integers(0, 9), st.integers(0, 9))
 def test_processes_share_the_questions(size, world, seed, epoch):
     def parts(shuffle):
-        return [list(EpochSampler(size, shuffle, seed, epoch, rank, world)) for rank in range(world)]
+        return [epoch_order(size, shuffle, seed, epoch, rank, world) for rank in range(world)]
     assert sorted(sum(parts(False), [])) == list(range(size))
     shuffled = parts(True)
     assert len({len(p) for p in shuffled}) == 1 and len(set(sum(shuffled, []))) == size - size % world
@@ -30,7 +30,7 @@ def test_processes_share_the_questions(size, world, seed, epoch):
 
 
 def test_epochs_are_shuffled_differently():
-    assert list(EpochSampler(50, True, 1, 0, 0, 1)) != list(EpochSampler(50, True, 1, 1, 0, 1))
+    assert epoch_order(50, True, 1, 0, 0, 1) != epoch_order(50, True, 1, 1, 0, 1)
 
 
 def test_values_come_from_the_right_file_and_rows(data):
@@ -62,7 +62,7 @@ def test_absent_segments_hold_zeros_and_the_others_their_values(data):
     assert torch.equal(item.visual[0][present], whole.visual[0][present])
 
 
-def test_negatives_are_rows_of_other_videos_and_change_with_the_epoch(data):
+def test_negatives_are_of_other_videos_and_of_the_epoch(data):
     questions = data.question_set("train", data.vocabulary(), negatives="other_video", seed=3)
     rows = {file.stem: np.load(file) for file in (data.root / "feats/res18_14x14").glob("train*.npy")}
     for i in range(len(questions)):
@@ -94,7 +94,8 @@ def test_a_loader_that_is_left_early_stops_its_threads(data):
     assert not any(t.name.startswith("loader") for t in threading.enumerate())
 
 
-def test_half_precision_travels_as_it_is_stored_and_is_computed_on_in_single(tmp_path):
+def test_half_precision_travels_as_it_is_stored(tmp_path):
+    """And `Batch.to` makes it single precision."""
     root = write_dataset(tmp_path / "data")
     for file in (root / "feats").rglob("*.npy"):
         np.save(file, np.load(file).astype(np.float16))
@@ -104,5 +105,6 @@ def test_half_precision_travels_as_it_is_stored_and_is_computed_on_in_single(tmp
                                       shuffle=False)))
         moved = batch.to("cpu")
         assert batch.audio.dtype == batch.visual.dtype == torch.float16
-        assert moved.audio.dtype == moved.visual.dtype == torch.float32 and torch.equal(moved.visual, batch.visual.float())
+        assert moved.audio.dtype == moved.visual.dtype == torch.float32
+        assert torch.equal(moved.visual, batch.visual.float())
         assert moved.words.dtype == torch.int64 and moved.presence.dtype == torch.bool

@@ -1,14 +1,15 @@
-"""The oracle against exact enumeration of every scene that fits what is left, and what it takes for granted."""
+"""The oracle against exact enumeration of every scene that fits what is left, and what it takes for
+granted."""
 
 from itertools import combinations, product
 
 import numpy as np
 import pytest
 
-from dataset.oracle import best_answer, choice_weights, oracle_correct
-from dataset.synthetic import codes, visual_features
-from dataset.templates import ANSWERS, ASKABLE
-from dataset.world import COLUMNS, KINDS, ONSETS, ROWS, Scenes, given_heard, given_seen, sample
+from dataset.synthetic.data import codes, visual_features
+from dataset.synthetic.oracle import best_answer, choice_weights, oracle_correct
+from dataset.synthetic.templates import ANSWERS, ASKABLE
+from dataset.synthetic.world import COLUMNS, KINDS, ONSETS, ROWS, Scenes, given_heard, given_seen, sample
 
 POOL = sample(3000, np.random.default_rng(3))
 COUNT, IN_VIEW, PLAYING, SOUNDING, AGREE = (0.3, 0.4, 0.3), 0.88, 0.7, (0.10, 0.95), 0.85     # as documented
@@ -17,7 +18,7 @@ CLEAR = 0.04                                     # a lead that sampling does not
 
 def stack(rows: list[dict], one: Scenes) -> Scenes:
     """Scenes like `one` except for the fields that the rows {field: {kind or None: value}} name."""
-    scenes = one.repeat(len(rows))
+    scenes = one[np.zeros(len(rows), int)]
     for i, row in enumerate(rows):
         for name, changes in row.items():
             for kind, value in changes.items():
@@ -26,7 +27,8 @@ def stack(rows: list[dict], one: Scenes) -> Scenes:
 
 
 def subsets(noticed: np.ndarray, unnoticed_rate: float):
-    """Every set of kinds that holds the noticed ones, with prior times the chance that the rest went unnoticed."""
+    """Every set of kinds that holds the noticed ones, with prior times the chance that the rest
+    went unnoticed."""
     known = set(np.flatnonzero(noticed).tolist())
     for n in range(max(len(known), 1), len(COUNT) + 1):
         every = list(combinations(range(len(KINDS)), n))
@@ -36,7 +38,8 @@ def subsets(noticed: np.ndarray, unnoticed_rate: float):
 
 
 def enumerate_heard(one: Scenes) -> tuple[Scenes, np.ndarray]:
-    """Scenes that sound like `one`: who else is there, who is in view in which column, indoor; with weights."""
+    """Scenes that sound like `one`: who else is there, who is in view in which column, indoor; with
+    weights."""
     silent = PLAYING * (1 - SOUNDING[1]) + (1 - PLAYING) * (1 - SOUNDING[0])
     rows, weights = [], []
     for members, weight in subsets(one.heard[0], silent):
@@ -56,7 +59,8 @@ def enumerate_heard(one: Scenes) -> tuple[Scenes, np.ndarray]:
 
 
 def sound_states(one: Scenes, k: int) -> list[tuple[dict[str, int], float]]:
-    """What source `k` may sound like, given what is seen of it; of an unseen source, from the prior."""
+    """What source `k` may sound like, given what is seen of it; of an unseen source, from the
+    prior."""
     seen, playing = bool(one.seen[0, k]), bool(one.playing[0, k])
     rate = SOUNDING[playing] if seen else PLAYING * SOUNDING[1] + (1 - PLAYING) * SOUNDING[0]
     states = [({"sounding": 0}, 1 - rate)]
@@ -67,7 +71,8 @@ def sound_states(one: Scenes, k: int) -> list[tuple[dict[str, int], float]]:
 
 
 def enumerate_seen(one: Scenes) -> tuple[Scenes, np.ndarray]:
-    """Scenes that look like `one`: who else is there, who sounds, from when on; with weights. Levels are left out."""
+    """Scenes that look like `one`: who else is there, who sounds, from when on; with weights.
+    Levels are left out."""
     rows, weights = [], []
     for members, weight in subsets(one.seen[0], 1 - IN_VIEW):
         for states in product(*(sound_states(one, k) for k in members)):
@@ -94,7 +99,7 @@ CASES = {
 
 @pytest.mark.parametrize("noticed", [1, 2])
 @pytest.mark.parametrize("scenario", CASES)
-def test_the_oracle_says_what_enumeration_finds_likeliest(scenario, noticed):
+def test_the_oracle_gives_what_enumeration_finds_likeliest(scenario, noticed):
     posterior, enumerated, covered, number = CASES[scenario]
     one = POOL[[int(np.flatnonzero(number(POOL) == noticed)[0])]]
     scenes, prior = enumerated(one)
@@ -114,7 +119,8 @@ def test_the_oracle_says_what_enumeration_finds_likeliest(scenario, noticed):
 
 
 def test_what_is_seen_and_heard_settles_every_answer():
-    """Complete input is worth 100: what neither stream shows is changed at random, and no weight or answer moves."""
+    """Complete input is worth 100: what neither stream shows is changed at random, and no weight or
+    answer moves."""
     other = sample(len(POOL), np.random.default_rng(4))
     changed = POOL[:]
     hidden = dict.fromkeys(("in_view", "sounding"), ~POOL.exists)
@@ -139,8 +145,8 @@ def test_oracle_is_repeatable_and_complete_input_is_always_right():
 
 
 def test_what_is_seen_can_be_read_off_the_features():
-    """The oracle conditions on clean observations: least squares on the known codes recovers the picture of a cell
-    even where two sources share it."""
+    """The oracle conditions on clean observations: least squares on the known codes recovers the
+    picture of a cell even where two sources share it."""
     scenes = sample(300, np.random.default_rng(0))
     C, K, N = 96, len(KINDS), ROWS * len(COLUMNS)
     maps = visual_features(scenes, {"noise": 0.3, "channels": C}, np.random.default_rng(1))
@@ -151,10 +157,10 @@ def test_what_is_seen_can_be_read_off_the_features():
         column = cell % len(COLUMNS)
         basis = np.concatenate([placed[:, column], codes("playing", K, C), codes("motion", K, C), codes("tempo", K, C),
                                 codes("indoor", C)[None]])
-        found = np.linalg.lstsq(basis.T, late[:, :, cell].T, rcond=None)[0].T
+        solved = np.linalg.lstsq(basis.T, late[:, :, cell].T, rcond=None)[0].T
         here = scenes.seen & (scenes.column == column) & (scenes.row == cell // len(COLUMNS))
-        wrong += ((found[:, :K] > 0.5) != here).sum()
-        wrong += (np.abs(found[:, 2 * K:3 * K] - scenes.motion)[here & scenes.playing] > 0.5).sum()
-        wrong += ((found[:, -1] > 0.5) != scenes.indoor).sum()
+        wrong += ((solved[:, :K] > 0.5) != here).sum()
+        wrong += (np.abs(solved[:, 2 * K:3 * K] - scenes.motion)[here & scenes.playing] > 0.5).sum()
+        wrong += ((solved[:, -1] > 0.5) != scenes.indoor).sum()
         total += here.size + len(scenes)
     assert wrong / total < 0.001

@@ -1,4 +1,5 @@
-"""The packed store: the same batches as from files, resume after a kill, damage, and the command."""
+"""The packed store: the same batches as from files, resume after a kill, damage, and the
+command."""
 
 import hashlib
 import json
@@ -122,7 +123,7 @@ def test_rows_that_the_disk_lost_are_packed_again(root, capsys):
     lost = len(killed.header) + 3 * killed.bytes_per_video
     change(killed.temporary, lambda c: c[:lost] + bytes(killed.bytes_per_video) + c[lost + killed.bytes_per_video:])
     list(packing(root, "audio").run())
-    assert "the rows of test0003 are not those the journal tells of" in capsys.readouterr().out
+    assert "the rows of test0003 are not those of the journal" in capsys.readouterr().out
     assert (root / "feats/packed/audio.npy").read_bytes() == whole
 
 
@@ -134,9 +135,9 @@ def test_the_journal_names_only_rows_the_disk_has(root, monkeypatch, seconds):
     monkeypatch.setattr(os, "fsync", lambda number: on_disk.update(
         {os.readlink(f"/proc/self/fd/{number}"): half.temporary.read_bytes()}))
     for packed, _ in enumerate(half.run(), start=1):
-        told = [json.loads(line) for line in half.journal.read_text().splitlines()[1:]]
-        assert len(told) == (packed if seconds == 0 else 0)
-        for row, line in enumerate(told):
+        lines = [json.loads(line) for line in half.journal.read_text().splitlines()[1:]]
+        assert len(lines) == (packed if seconds == 0 else 0)
+        for row, line in enumerate(lines):
             at = len(half.header) + row * half.bytes_per_video
             data = on_disk[str(half.temporary)][at:at + half.bytes_per_video]
             assert hashlib.sha256(data).hexdigest() == line["sha256"]
@@ -211,7 +212,7 @@ def test_what_cannot_be_read_is_left_out_with_its_reason(root):
     (lambda f: (f / "audio.json").unlink(), "pack_features.py"),
     (lambda f: (f / "audio.json").write_text("{"), "damaged"),
     (lambda f: (f / "audio.json").write_text("[]"), "damaged"),
-    (lambda f: np.save(f / "audio.npy", np.zeros((24, 3, 9), np.float16)), "index says"),
+    (lambda f: np.save(f / "audio.npy", np.zeros((24, 3, 9), np.float16)), "index has"),
 ])
 def test_a_damaged_store_is_one_clear_error(root, damage, message):
     pack(root)
@@ -228,11 +229,13 @@ def test_another_stride_is_refused(root):
 
 @pytest.mark.parametrize("field, change", [
     ("rows", {"test0000": 24}), ("rows", {"test0000": -1}), ("rows", {"test0000": 1}), ("rows", {"test0000": 1.5}),
-    ("rows", {"other": 0}), ("sha256", {"other": "0"}), ("sha256", None), ("rows", None), ("stride", 3), ("stride", True),
+    ("rows", {"other": 0}), ("sha256", {"other": "0"}), ("sha256", None), ("rows", None), ("stride", 3),
+    ("stride", True),
     ("shape", [24, 3, 5, 1.0]), ("present", {"other": 1}), ("present", {"test0000": 3}), ("present", {"test0000": 0}),
     ("dtype", "int16"), ("source_rows", 9), ("format", 2),
 ])
-def test_an_index_that_does_not_fit_is_one_clear_error_and_never_other_rows(root, field, change):
+def test_an_index_that_does_not_fit_is_one_clear_error(root, field, change):
+    """And never the rows of another video."""
     pack(root)
     path = root / "feats/packed/audio.json"
     index = json.loads(path.read_text())
@@ -256,7 +259,8 @@ def test_sound_and_picture_of_different_lengths_are_refused(root):
 
 @given(index=st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5),
                           lambda v: st.lists(v, max_size=3) | st.dictionaries(
-                              st.sampled_from(["format", "rows", "shape", "dtype", "stride"]), v, max_size=5), max_leaves=8))
+                              st.sampled_from(["format", "rows", "shape", "dtype", "stride"]), v, max_size=5),
+                          max_leaves=8))
 def test_any_index_is_an_error_or_a_store(tmp_path_factory, index):
     folder = tmp_path_factory.getbasetemp()
     (folder / "fuzz.json").write_text(json.dumps(index))
@@ -302,7 +306,8 @@ def test_a_damaged_first_file_costs_that_video_alone(root):
     assert done.returncode == 2 and "Traceback" not in done.stderr
 
 
-def test_a_disk_too_small_is_refused_although_a_killed_run_left_a_file_of_full_size(root, monkeypatch, capsys):
+def test_a_disk_too_small_is_refused(root, monkeypatch, capsys):
+    """Although a killed run left a file of full size and few blocks."""
     for path in (root / "feats/res18_14x14").glob("*.npy"):
         np.save(path, np.ones((6, 4096, 2, 2), np.float32))
     killed = packing(root, "visual")
@@ -328,7 +333,8 @@ def test_killed_between_the_two_renames_there_is_no_store(root, monkeypatch):
 def test_tokens_are_packed_as_maps_and_the_index_knows(root):
     for path in (root / "feats/res18_14x14").glob("*.npy"):
         np.save(path, np.load(path).reshape(6, 16, 4).swapaxes(1, 2))
-    done = command("scripts/pack_features.py", root, "--stride", "2", "--dtype", "float32", "--visual-layout", "cls_first")
+    done = command("scripts/pack_features.py", root, "--stride", "2", "--dtype", "float32", "--visual-layout",
+                   "cls_first")
     assert done.returncode == 0, done.stderr
     options = {"visual_layout": "cls_first"}
     (files, data), (packed, other) = first_batch(root, **options), first_batch(root, features="packed", **options)

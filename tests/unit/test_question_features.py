@@ -1,4 +1,4 @@
-"""Question features: one row per text, mapped and not loaded, damage told in one line."""
+"""Question features: one row per text, mapped and not loaded, damage is one line."""
 
 import mmap
 from dataclasses import replace
@@ -83,7 +83,7 @@ def test_nan_and_unknown_questions_are_named(tmp_path, asked):
         features.check([asked[0], replace(asked[0], words=("Who", "plays"))])
 
 
-def test_a_split_with_an_unread_question_is_refused_before_training(tmp_path):
+def test_a_split_with_an_unread_question_is_refused(tmp_path):
     root = write_dataset(tmp_path / "data")
     np.savez(root / "feats/text.npz", **arrays())
     data = MusicAVQA(root=str(root), stride=2, question_features="feats/text.npz")

@@ -1,4 +1,4 @@
-"""Only what is used is read, at the real shapes; damage is told in one line."""
+"""Only what is used is read, at the real shapes; damage is one line."""
 
 import json
 
@@ -13,7 +13,8 @@ from dataset.store import FeatureStore, note_on_segments
 from dataset.types import DataError
 
 
-def test_reads_every_sixth_row_of_a_real_sized_file_and_nothing_else(tmp_path):
+def test_only_every_sixth_row_of_a_file_is_read(tmp_path):
+    """At the real shapes."""
     values = np.random.default_rng(0).random((60, 512, 14, 14), dtype=np.float32)
     np.save(tmp_path / "a.npy", values)
     store = FeatureStore(tmp_path, stride=6, dimensions=3)
@@ -90,7 +91,8 @@ def test_files_of_another_layout_are_named(tmp_path, shape, layout, message):
         FeatureStore(tmp_path, 1, 3, layout=layout)
 
 
-def test_the_longest_file_tells_the_rows_and_shorter_ones_end_in_zeros(tmp_path):
+def test_shorter_files_end_in_zeros(tmp_path):
+    """The longest file has the number of rows."""
     for name, rows in (("a", 3), ("b", 7), ("c", 1), ("d", 7), ("e", 6)):
         np.save(tmp_path / f"{name}.npy", np.arange(1, 1 + rows * 2, dtype=np.float32).reshape(rows, 2))
     (tmp_path / "f.npy").write_bytes(b"damaged")
@@ -108,12 +110,13 @@ def test_the_longest_file_tells_the_rows_and_shorter_ones_end_in_zeros(tmp_path)
 
 
 def test_shorter_files_give_what_presence_json_would(tmp_path):
-    """The same batches as from whole files whose last rows a presence.json calls absent, negatives included."""
+    """The same batches as from whole files whose last rows a presence.json calls absent, negatives
+    included."""
     rows = {"train0001": (1, 6), "train0002": (5, 3), "train0007": (6, 1)}
-    roots = [write_dataset(tmp_path / name) for name in ("cut", "told")]
+    roots = [write_dataset(tmp_path / name) for name in ("cut", "recorded")]
     shorten(roots[0], rows)
-    told = {video: {"audio": audio, "visual": visual} for video, (audio, visual) in rows.items()}
-    (roots[1] / "feats/presence.json").write_text(json.dumps(told))
+    lacking = {video: {"audio": audio, "visual": visual} for video, (audio, visual) in rows.items()}
+    (roots[1] / "feats/presence.json").write_text(json.dumps(lacking))
     cut, whole = (MusicAVQA(root=str(root), stride=2) for root in roots)
     sets = [data.question_set("train", whole.vocabulary(), negatives="other_video") for data in (cut, whole)]
     absent = 0
@@ -125,7 +128,7 @@ def test_shorter_files_give_what_presence_json_would(tmp_path):
     assert absent == 3 * (2 + 1 + 2)          # three questions on each video; of 1, 5, 3, 6, 1 rows 2, 0, 1, 0, 2 lack
 
 
-@pytest.mark.parametrize("rows, stride, said", [
+@pytest.mark.parametrize("rows, stride, problem", [
     (6, 6, "uses 1 as segments, fewer than 4; dataset.stride=1 uses 6"),
     (60, 20, "uses 3 as segments, fewer than 4; dataset.stride=6 uses 10"),
     (7, 3, "uses 3 as segments, fewer than 4, the last one of 1 rows and the others of 3; dataset.stride=1 uses 7"),
@@ -133,13 +136,13 @@ def test_shorter_files_give_what_presence_json_would(tmp_path):
     (3, 1, "uses 3 as segments, fewer than 4"), (3, 6, "uses 1 as segments, fewer than 4; dataset.stride=1 uses 3"),
     (60, 6, None), (10, 1, None), (4, 1, None), (60, 15, None),
 ])
-def test_a_stride_that_wastes_rows_is_told_with_a_better_one(rows, stride, said):
+def test_a_stride_that_wastes_rows_brings_a_better_one(rows, stride, problem):
     note = note_on_segments(rows, stride, "dataset.stride=")
-    assert note == (said and f"warning: of {rows} rows per video dataset.stride={stride} {said}")
+    assert note == (problem and f"warning: of {rows} rows per video dataset.stride={stride} {problem}")
 
 
 @given(st.integers(1, 400), st.integers(1, 500))
-def test_the_stride_that_is_suggested_is_never_told_off_for_few_segments(rows, stride):
+def test_a_suggested_stride_leaves_enough_segments(rows, stride):
     note = note_on_segments(rows, stride, "=")
     if note and ";" in note:
         better = int(note.rpartition("=")[2].split()[0])

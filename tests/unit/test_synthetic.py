@@ -1,15 +1,13 @@
-"""The embedded benchmark on disk: complete, repeatable, disjoint, readable by the ordinary data path."""
-
-from types import SimpleNamespace
+"""The embedded benchmark on disk: complete, repeatable, disjoint, readable by the ordinary data
+path."""
 
 import numpy as np
-import psutil
 import pytest
 
-from dataset import SCENARIOS, build_dataset, question_only_floor
-from dataset.synthetic import audio_features, codes, make_split
+from dataset import SCENARIOS, build_dataset, memory, question_only_floor
+from dataset.synthetic.data import audio_features, codes, make_split
+from dataset.synthetic.world import KINDS, sample
 from dataset.types import DataError
-from dataset.world import KINDS, sample
 from engine.config import compose
 from engine.errors import UsageError
 
@@ -25,7 +23,8 @@ def data(tmp_path_factory):
     return build(tmp_path_factory.mktemp("synthetic") / "data")
 
 
-def test_the_same_seed_gives_the_same_files_and_another_seed_others(data, tmp_path):
+def test_the_same_seed_gives_the_same_files(data, tmp_path):
+    """And another seed others."""
     again, other = build(tmp_path / "again"), build(tmp_path / "other", data_seed=1)
     assert data.questions("test") == again.questions("test") != other.questions("test")
     for modality in (0, 1):
@@ -46,7 +45,7 @@ def test_other_settings_are_not_mixed_with_what_is_there(data):
     build(data.root)
 
 
-def test_a_generation_that_was_cut_off_is_not_taken_for_a_whole_one(tmp_path):
+def test_a_generation_cut_off_is_not_taken_for_whole(tmp_path):
     (tmp_path / "data" / "feats").mkdir(parents=True)
     with pytest.raises(DataError, match="not empty"):
         build(tmp_path / "data")
@@ -62,9 +61,10 @@ def test_oracle_stands_above_the_floor_and_below_complete(data):
 
 
 def test_scenes_beyond_the_memory_are_refused_before_any_is_made(tmp_path, monkeypatch):
-    """A million scenes of 6 segments, 4,096 channels and 6 cells in float64 are 1,180 GB for the maps alone."""
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1e12))
-    with pytest.raises(DataError, match="a split of 1000000 scenes with 4096 channels needs about .* GB of memory, 1,000.0"):
+    """A million scenes of 6 segments, 4,096 channels and 6 cells in float64 are 1,180 GB for the
+    maps alone."""
+    monkeypatch.setattr(memory, "free_memory", lambda: 1e12)
+    with pytest.raises(DataError, match="1000000 scenes with 4096 channels needs about .* GB of memory, 1,000.0"):
         build(tmp_path / "data", train_videos=1_000_000, channels=4096)
     assert not list(tmp_path.iterdir())
 
@@ -100,14 +100,15 @@ def test_questions_of_a_split_are_those_of_the_oracle(data):
 
 
 def test_what_sounds_can_be_read_off_the_features():
-    """The oracle conditions on clean observations; least squares on the known codes recovers loudness and rhythm."""
+    """The oracle conditions on clean observations; least squares on the known codes recovers
+    loudness and rhythm."""
     scenes = sample(300, np.random.default_rng(0))
     features = audio_features(scenes, {"noise": 0.3}, np.random.default_rng(1))[:, 3:].mean(axis=1)    # all have begun
     basis = np.concatenate([codes(n, len(KINDS), 128) for n in ("sound", "loudness", "rhythm")]
                            + [codes("voice", 128)[None], codes("reverb", 128)[None]])
-    found = np.linalg.lstsq(basis.T, features.T, rcond=None)[0].T                  # (S, 3K + 2)
-    heard, loudness, rhythm = (found[:, i * len(KINDS):(i + 1) * len(KINDS)] for i in range(3))
+    solved = np.linalg.lstsq(basis.T, features.T, rcond=None)[0].T                  # (S, 3K + 2)
+    heard, loudness, rhythm = (solved[:, i * len(KINDS):(i + 1) * len(KINDS)] for i in range(3))
     assert ((heard > 0.5) == scenes.heard).mean() > 0.999
     assert (np.abs(loudness - scenes.loudness)[scenes.heard] < 0.5).mean() > 0.999
     assert (np.abs(rhythm - scenes.rhythm)[scenes.heard] < 0.5).mean() > 0.999
-    assert ((found[:, -2] > 0.5) == scenes.voice).mean() > 0.999
+    assert ((solved[:, -2] > 0.5) == scenes.voice).mean() > 0.999

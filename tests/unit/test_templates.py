@@ -1,4 +1,5 @@
-"""The template table against the real annotations, and the answers against laws that hold whatever the scene."""
+"""The template table against the real annotations, and the answers against laws that hold whatever
+the scene."""
 
 import json
 from collections import defaultdict
@@ -10,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset.questions import PLACEHOLDER
-from dataset.templates import ANSWERS, ASKABLE, COLUMNS, FILLS, NUMBERS, TEMPLATES
+from dataset.synthetic.templates import ANSWERS, ASKABLE, COLUMNS, FILLS, NUMBERS, TEMPLATES
+from dataset.synthetic.world import KINDS, sample
 from dataset.types import QUESTION_TYPES
-from dataset.world import KINDS, sample
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "music_avqa"
 FILES = ("avqa-train_fake.json", "avqa-val.json")
@@ -20,7 +21,8 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def family(answer: str) -> str:
-    """Numbers and instruments stand for each other: scenes here hold fewer sources, and at times none that is noticed."""
+    """Numbers and instruments stand for each other: scenes here hold fewer sources, at times
+    none."""
     return "number" if answer in NUMBERS else "kind" if answer in KINDS else answer
 
 
@@ -28,7 +30,8 @@ def by_text(text: str):
     return next(t for t in ASKABLE if t.text == text)
 
 
-def test_each_choice_fills_every_placeholder_with_a_value_of_its_kind():
+def test_each_choice_fills_every_placeholder():
+    """With a value of the placeholder's kind."""
     assert len({t.text for t in TEMPLATES}) == len(TEMPLATES) == 33
     assert {t.type for t in TEMPLATES} == set(QUESTION_TYPES)
     for template in ASKABLE:
@@ -38,13 +41,14 @@ def test_each_choice_fills_every_placeholder_with_a_value_of_its_kind():
 
 
 def test_the_odd_endings_of_the_release_are_kept():
-    """Two texts end in a blank and one in a full-width question mark; a tidied text would no longer match real data."""
+    """Two texts end in a blank and one in a full-width question mark; a tidied text would no longer
+    match real data."""
     ends = {t.text[-2:] for t in TEMPLATES if not t.text.endswith("?")}
     assert ends == {"? ", "o\uff1f"} and sum(t.text.endswith("? ") for t in TEMPLATES) == 2
     assert not any("  " in t.text for t in TEMPLATES)
 
 
-def test_only_the_template_that_needs_two_of_a_kind_cannot_be_asked():
+def test_only_two_of_a_kind_cannot_be_asked():
     assert [t.text for t in TEMPLATES if t.ask is None] == ["Which <Object> makes the sound <FL>?"]
 
 

@@ -1,14 +1,15 @@
-"""The posteriors behind the oracle, against rejection sampling from the prior and against enumeration."""
+"""The posteriors behind the oracle, against rejection sampling from the prior and against
+enumeration."""
 
 from itertools import combinations
 
 import numpy as np
 import pytest
 
-from dataset import world
-from dataset.oracle import best_answer, choice_weights
-from dataset.templates import ANSWERS, ASKABLE, TEMPLATES
-from dataset.world import COUNT, IN_VIEW, KINDS, SOUNDING, Scenes, given_heard, given_seen, sample
+from dataset.synthetic import world
+from dataset.synthetic.oracle import best_answer, choice_weights
+from dataset.synthetic.templates import ANSWERS, ASKABLE, TEMPLATES
+from dataset.synthetic.world import COUNT, IN_VIEW, KINDS, SOUNDING, Scenes, given_heard, given_seen, sample
 
 PRIOR = sample(400_000, np.random.default_rng(7))
 
@@ -32,7 +33,8 @@ def same_sound(scenes: Scenes, one: Scenes) -> np.ndarray:
 
 
 def common_scene(posterior) -> Scenes:
-    """A scene with one noticed source, whose observation the prior repeats often enough to count."""
+    """A scene with one noticed source, whose observation the prior repeats often enough to
+    count."""
     noticed = PRIOR.seen if posterior is given_seen else PRIOR.heard
     plain = noticed.sum(1) == 1
     if posterior is given_seen:
@@ -41,7 +43,7 @@ def common_scene(posterior) -> Scenes:
 
 
 @pytest.mark.parametrize("posterior,same", [(given_seen, same_picture), (given_heard, same_sound)])
-def test_posterior_answers_equal_those_of_the_prior_under_rejection(posterior, same):
+def test_posteriors_equal_the_prior_under_rejection(posterior, same):
     one = common_scene(posterior)
     accepted = PRIOR[np.flatnonzero(same(PRIOR, one))]
     drawn = posterior(one, 20_000, np.random.default_rng(1))
@@ -70,8 +72,8 @@ def test_unnoticed_sources_against_enumeration_of_all_subsets():
                 expected[subset] = COUNT[n - 1] / len(subsets) * IN_VIEW ** 2 * (1 - IN_VIEW) ** (n - 2)
     drawn = world.add_unknown(known, 1 - IN_VIEW, 100_000, np.random.default_rng(0))
     for subset, weight in expected.items():
-        found = (drawn == np.isin(np.arange(len(KINDS)), subset)).all(1).mean()
-        assert abs(found - weight / sum(expected.values())) < 0.006, subset
+        share = (drawn == np.isin(np.arange(len(KINDS)), subset)).all(1).mean()
+        assert abs(share - weight / sum(expected.values())) < 0.006, subset
 
 
 def test_the_prior_has_the_stated_rates():
@@ -84,7 +86,8 @@ def test_the_prior_has_the_stated_rates():
 
 
 def test_oracle_without_a_sound_says_what_is_likeliest():
-    """Voice-overs are heard in 40 of 100 scenes and seen in none: the best answer to a silent film is no."""
+    """Voice-overs are heard in 40 of 100 scenes and seen in none: the best answer to a silent film
+    is no."""
     template = next(t for t in ASKABLE if t.text == "Is there a voiceover?")
     drawn = given_seen(PRIOR[[0]], 2000, np.random.default_rng(0))
     assert ANSWERS[best_answer(template, 0, drawn)] == "no"

@@ -1,17 +1,20 @@
-"""The world of the embedded benchmark: musical scenes whose sound and picture are correlated but not equal.
+"""The world of the embedded benchmark: musical scenes whose sound and picture are correlated but
+not equal.
 
-A scene holds one to three of six kinds of instruments, each at most once. A source may be out of view, may sound
-without being seen to play, and may play without sounding; what is heard of it (loudness, rhythm, onset) usually, not
-always, equals what is seen (motion, tempo, onset of the motion). The picture also shows whether the place is indoor,
-which the sound's reverberation mostly betrays; a voice-over is heard only.
+A scene holds one to three of six kinds of instruments, each at most once. A source may be out of
+view, may sound without being seen to play, and may play without sounding; what is heard of it
+(loudness, rhythm, onset) usually, not always, equals what is seen (motion, tempo, onset of the
+motion). The picture also shows whether the place is indoor, which the sound's reverberation mostly
+betrays; a voice-over is heard only.
 
-Sources are independent given which kinds are there, so the scenes that fit what is seen, or what is heard, can be
-drawn exactly; the oracle rests on that.
+Sources are independent given which kinds are there, so the scenes that fit what is seen, or what is
+heard, can be drawn exactly; the oracle rests on that.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from math import comb
 
 import numpy as np
 
@@ -34,7 +37,7 @@ def column_probability() -> np.ndarray:
 
 @dataclass
 class Scenes:
-    """S scenes; per kind arrays are (S, K), per scene arrays (S,). Where a kind is absent its values mean nothing."""
+    """S scenes, arrays (S, K) per kind or (S,). Values of an absent kind mean nothing."""
 
     exists: np.ndarray       # bool
     in_view: np.ndarray      # bool
@@ -61,6 +64,10 @@ class Scenes:
         return self.exists & self.sounding
 
     @property
+    def seen_and_heard(self) -> np.ndarray:
+        return self.seen & self.heard
+
+    @property
     def moving(self) -> np.ndarray:
         return self.seen & self.playing
 
@@ -69,10 +76,6 @@ class Scenes:
 
     def __getitem__(self, index) -> Scenes:
         return Scenes(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
-
-    def repeat(self, times: int) -> Scenes:
-        """The scenes `times` over, as copies."""
-        return self[np.tile(np.arange(len(self)), times)]
 
 
 SEEN_PAIRS = (("motion", "loudness", LEVELS), ("tempo", "rhythm", LEVELS), ("seen_onset", "onset", ONSETS))
@@ -103,37 +106,32 @@ def complete_scenes(exists: np.ndarray, rng: np.random.Generator) -> Scenes:
 
 
 def agree(other: np.ndarray, linked: np.ndarray, levels: int, rng: np.random.Generator) -> np.ndarray:
-    """A level equal to `other` with probability 0.85 where `linked`, else uniform. The rule is its own inverse:
-    with uniform levels on both sides, either side is drawn from the other in the same way."""
+    """A level equal to `other` with probability 0.85 where `linked`, else uniform. The rule is its
+    own inverse: with uniform levels on both sides, either side is drawn from the other in the same
+    way."""
     same = linked & (rng.random(other.shape) < AGREE)
     return np.where(same, other, rng.integers(levels, size=other.shape))
 
 
 def add_unknown(known: np.ndarray, unknown_rate: float, size: int, rng: np.random.Generator) -> np.ndarray:
-    """(size, K) existence given the kinds `known` (K,) to be there, each other source unnoticed with `unknown_rate`.
+    """(size, K) existence given the kinds `known` (K,) to be there, each other source unnoticed
+    with `unknown_rate`.
 
-    P(n) times the chance that a random n-subset holds the known ones times the rate per unnoticed source.
+    P(n) times the chance that a random n-subset holds the k known ones, C(K-k, n-k) / C(K, n),
+    times the rate per unnoticed source.
     """
     kinds, k = len(known), int(known.sum())
     weights = np.zeros(len(COUNT) + 1)
     for n in range(max(k, 1), len(COUNT) + 1):
-        weights[n] = COUNT[n - 1] * subset_chance(kinds, k, n) * unknown_rate ** (n - k)
+        weights[n] = COUNT[n - 1] * comb(kinds - k, n - k) / comb(kinds, n) * unknown_rate ** (n - k)
     extra = rng.choice(len(weights), size, p=weights / weights.sum()) - k
     order = rng.random((size, kinds))
     order[:, known] = 2.0
     return known | (order.argsort(axis=1).argsort(axis=1) < extra[:, None])
 
 
-def subset_chance(kinds: int, known: int, n: int) -> float:
-    """The chance that a uniform n-subset of `kinds` holds `known` given ones: C(K-k, n-k) / C(K, n)."""
-    chance = 1.0
-    for i in range(known):
-        chance *= (n - i) / (kinds - i)
-    return chance
-
-
 def given_seen(scene: Scenes, size: int, rng: np.random.Generator) -> Scenes:
-    """`size` scenes from the posterior of what the picture of `scene` (one scene) shows."""
+    """`size` scenes from the posterior of what is seen of `scene` (one scene)."""
     seen = scene.seen[0]
     drawn = complete_scenes(add_unknown(seen, 1 - IN_VIEW, size, rng), rng)
     drawn.in_view[:] = seen                                  # what is not seen is out of view, or not there
@@ -149,7 +147,7 @@ def given_seen(scene: Scenes, size: int, rng: np.random.Generator) -> Scenes:
 
 
 def given_heard(scene: Scenes, size: int, rng: np.random.Generator) -> Scenes:
-    """`size` scenes from the posterior of what the sound of `scene` (one scene) tells."""
+    """`size` scenes from the posterior of what is heard of `scene` (one scene)."""
     heard = scene.heard[0]
     silent_rate = PLAYING * (1 - SOUNDING[1]) + (1 - PLAYING) * (1 - SOUNDING[0])
     drawn = complete_scenes(add_unknown(heard, silent_rate, size, rng), rng)

@@ -1,9 +1,11 @@
-"""The embedded benchmark: scenes of `dataset/world.py` as features and questions, in the layout of MUSIC-AVQA.
+"""The embedded benchmark on disk: scenes of `world.py` as features and questions, in the layout of
+MUSIC-AVQA.
 
-Made in seconds from a seed, with disjoint scenes in train, val and test. Feature maps [T, C, 2, 3] hold, at each seen
-source's cell, a prototype of its kind in its column (a real map carries position through its padding; AVST pools it
-away unless a token itself tells) and, from the onset of its motion on, codes of motion and tempo. Sound [T, 128] holds
-from each onset on the kind with its loudness and rhythm, the voice-over and the reverberation. Gaussian noise on both.
+Made in seconds from a seed, with disjoint scenes in train, val and test. Feature maps [T, C, 2, 3]
+hold, at each seen source's cell, a prototype of its kind in its column (a real map carries position
+through its padding; AVST pools it away unless a token itself shows it) and, from the onset of its
+motion on, codes of motion and tempo. Sound [T, 128] holds from each onset on the kind with its
+loudness and rhythm, the voice-over and the reverberation. Gaussian noise on both.
 """
 
 from __future__ import annotations
@@ -11,64 +13,76 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 
-from dataset import world
+from dataset.base import DataSet
 from dataset.files import refuse_special, remove_leftovers, temporary_beside, write_text
 from dataset.memory import refuse_beyond_memory
-from dataset.music_avqa import MusicAVQA
-from dataset.oracle import oracle_correct
 from dataset.presence import Scenario
-from dataset.templates import ANSWERS, ASKABLE
-from dataset.types import DataError
-from dataset.world import COLUMNS, KINDS, ROWS, SEGMENTS, Scenes
+from dataset.questions import read_questions
+from dataset.store import FeatureStore
+from dataset.synthetic import world
+from dataset.synthetic.oracle import choice_weights, oracle_correct
+from dataset.synthetic.templates import ANSWERS, ASKABLE
+from dataset.synthetic.world import COLUMNS, KINDS, ROWS, SEGMENTS, Scenes
+from dataset.types import AUDIO, VISUAL, DataError, Question
 
 VERSION = 1                  # raise when the files of the same settings change
 AUDIO_CHANNELS = 128
 SPLITS = ("train", "val", "test")
+ANNOTATIONS, FEATURES = "json_update", {AUDIO: "feats/vggish", VISUAL: "feats/res18_14x14"}
+Size = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
-class Synthetic(MusicAVQA):
+@dataclass(kw_only=True, eq=False)
+class Synthetic(DataSet):
     """The embedded benchmark at `root`, generated when it is not there.
 
-    `train_videos` and so on: scenes per split; `questions_per_video`: drawn per scene, repeats left out. `channels`: of
-    the visual map. `noise`: standard deviation. `data_seed`: of the scenes; the training seed does not touch them.
-    `train_missing_ratio`: see MusicAVQA.
+    `train_videos` and so on: scenes per split; `questions_per_video`: drawn per scene, repeats left
+    out. `channels`: of the visual map. `noise`: standard deviation. `data_seed`: of the scenes; the
+    training seed does not touch them.
     """
 
-    def __init__(
-        self,
-        *,
-        root: str = "data/synthetic",
-        train_videos: Annotated[int, Field(ge=1, le=1_000_000)] = 3600,
-        val_videos: Annotated[int, Field(ge=1, le=1_000_000)] = 400,
-        test_videos: Annotated[int, Field(ge=1, le=1_000_000)] = 500,
-        questions_per_video: Annotated[int, Field(ge=1, le=1000)] = 8,
-        channels: Annotated[int, Field(ge=8, le=100_000)] = 96,
-        noise: Annotated[float, Field(ge=0, le=1e6)] = 0.3,
-        data_seed: Annotated[int, Field(ge=0)] = 0,
-        train_missing_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0,
-    ) -> None:
-        self.settings = {
-            "version": VERSION, "train_videos": train_videos, "val_videos": val_videos, "test_videos": test_videos,
-            "questions_per_video": questions_per_video, "channels": channels, "noise": noise, "data_seed": data_seed,
-        }
-        prepare(Path(root), self.settings)
-        super().__init__(root=root, stride=1, train_missing_ratio=train_missing_ratio)
+    root: str = "data/synthetic"
+    train_videos: Size = 3600
+    val_videos: Size = 400
+    test_videos: Size = 500
+    questions_per_video: Annotated[int, Field(ge=1, le=1000)] = 8
+    channels: Annotated[int, Field(ge=8, le=100_000)] = 96
+    noise: Annotated[float, Field(ge=0, le=1e6)] = 0.3
+    data_seed: Annotated[int, Field(ge=0)] = 0
+
+    def __post_init__(self) -> None:
+        names = ("train_videos", "val_videos", "test_videos", "questions_per_video", "channels", "noise", "data_seed")
+        self.settings = {"version": VERSION} | {name: getattr(self, name) for name in names}
+        prepare(Path(self.root), self.settings)
+        super().__post_init__()
+
+    def annotation_file(self, split: str) -> Path:
+        return self.root / ANNOTATIONS / f"avqa-{split}.json"
+
+    def read_split(self, split: str) -> list[Question]:
+        return read_questions(self.annotation_file(split))
+
+    @cached_property
+    def stores(self) -> dict[int, FeatureStore]:
+        return {modality: FeatureStore(self.root / folder, stride=1, dimensions=1 if modality == AUDIO else 3)
+                for modality, folder in FEATURES.items()}
 
     def oracle(self, split: str, scenario: Scenario) -> dict[int, bool] | None:
-        """Per row, whether the Bayes oracle is right; kept in a file, made in half a minute. None for partial absence."""
+        """Per row, whether the Bayes oracle is right, kept in a file; None for partial absence."""
         if scenario.ratio < 1 or scenario.segments is not None:
             return None
         path = self.root / f"oracle-{split}-{scenario.name}.json"
         correct = read_oracle(path)
         if correct is None or len(correct) != len(self.questions(split)):
-            scenes, asked = make_split(split, self.settings)
-            correct = oracle_correct(scenes, asked, scenario.name)
+            correct = oracle_correct(*make_split(split, self.settings), scenario.name)
             write_text(path, json.dumps(correct))
         return dict(enumerate(correct))
 
@@ -85,7 +99,8 @@ def read_oracle(path: Path) -> list[bool] | None:
 def prepare(root: Path, settings: dict[str, Any]) -> None:
     """Generate into a temporary folder and rename it, so that a benchmark is whole or not there.
 
-    Several processes may do so at once (torchrun, a sweep): each writes its own folder, one rename wins.
+    Several processes may do so at once (torchrun, a sweep): each writes its own folder, one rename
+    wins.
     """
     if is_current(root, settings):
         return
@@ -117,24 +132,21 @@ def is_current(root: Path, settings: dict[str, Any]) -> bool:
     if not manifest.is_file():
         return False
     try:
-        found = json.loads(manifest.read_bytes())
+        settings_there = json.loads(manifest.read_bytes())
     except (ValueError, RecursionError) as error:
         raise DataError(f"{manifest} is damaged; delete {root}, it is generated again, or choose another folder with "
                         "dataset.root=DIR") from error
-    if found == settings:
+    if settings_there == settings:
         return True
     raise DataError(f"{root} holds an embedded benchmark of other settings; delete it, or choose another folder with "
                     "dataset.root=DIR")
 
 
 def make_split(split: str, settings: dict[str, Any]) -> tuple[Scenes, list[dict[str, Any]]]:
-    """The scenes of a split and its questions; `scene`, `template` (of ASKABLE) and `choice` are positions."""
+    """Scenes and questions of a split; `scene`, `template` (of ASKABLE), `choice` are positions."""
     rng = np.random.default_rng([settings["data_seed"], SPLITS.index(split)])
     scenes = world.sample(settings[f"{split}_videos"], rng)
-    tables = []
-    for template in ASKABLE:
-        asked = [template.ask(scenes, *values) for values in template.choices]
-        tables.append((np.stack([w for w, _ in asked]), np.stack([a for _, a in asked])))
+    tables = [choice_weights(template, scenes) for template in ASKABLE]
     questions = []
     for scene in range(len(scenes)):
         drawn = set()
@@ -153,18 +165,17 @@ def make_split(split: str, settings: dict[str, Any]) -> tuple[Scenes, list[dict[
 def write_split(root: Path, split: str, settings: dict[str, Any]) -> None:
     """Annotations and features of one split."""
     scenes, questions = make_split(split, settings)
-    folders = [root / "feats" / name for name in ("vggish", "res18_14x14")]
-    for folder in (*folders, root / "json_update"):
-        folder.mkdir(parents=True, exist_ok=True)
+    for folder in (*FEATURES.values(), ANNOTATIONS):
+        (root / folder).mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng([settings["data_seed"], 10 + SPLITS.index(split)])
     names = [f"{split}{i:06d}" for i in range(len(scenes))]
     streams = audio_features(scenes, settings, rng), visual_features(scenes, settings, rng)
-    for folder, values in zip(folders, streams, strict=True):
+    for folder, values in zip(FEATURES.values(), streams, strict=True):
         for name, video in zip(names, values, strict=True):
-            np.save(folder / f"{name}.npy", video)
+            np.save(root / folder / f"{name}.npy", video)
     first = SPLITS.index(split) * 1_000_000          # question ids are unique over the splits
     records = [to_record(q, names[q["scene"]], first + i) for i, q in enumerate(questions)]
-    (root / "json_update" / f"avqa-{split}.json").write_text(json.dumps(records))
+    (root / ANNOTATIONS / f"avqa-{split}.json").write_text(json.dumps(records))
 
 
 def to_record(question: dict[str, Any], video: str, number: int) -> dict[str, Any]:

@@ -1,18 +1,19 @@
-"""The Bayes oracle of the embedded benchmark: the best answer to a question from what is left of a scene.
+"""The Bayes oracle of the embedded benchmark: the best answer to a question from what is left of a
+scene.
 
-From clean observations: the prototypes of the features are far apart against their noise, so what a stream shows of
-its scene can be read off it. For each question, scenes are drawn exactly from the posterior given what is seen, what
-is heard, or neither; each is weighed by the probability that it would have led to this very question (that "where is
-K" is asked reveals that K is in view); the answer with the most weight is the oracle's, and it is compared with the
-answer annotated.
+From clean observations: the prototypes of the features are far apart against their noise, so what a
+stream shows of its scene can be read off it. For each question, scenes are drawn exactly from the
+posterior given what is seen, what is heard, or neither; each is weighed by the probability that it
+would have led to this very question (that "where is K" is asked reveals that K is in view); the
+answer with the most weight is the oracle's, and it is compared with the answer annotated.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from dataset.templates import ANSWERS, ASKABLE, Template
-from dataset.world import Scenes, given_heard, given_seen, sample
+from dataset.synthetic.templates import ANSWERS, ASKABLE, Template
+from dataset.synthetic.world import Scenes, given_heard, given_seen, sample
 
 DRAWS = 1500
 
@@ -20,7 +21,7 @@ DRAWS = 1500
 def choice_weights(template: Template, scenes: Scenes) -> tuple[np.ndarray, np.ndarray]:
     """Weights and answers of every choice of values, (choices, S) each."""
     asked = [template.ask(scenes, *values) for values in template.choices]
-    return np.stack([weight for weight, _ in asked]), np.stack([answer for _, answer in asked])
+    return np.stack([weight for weight, _ in asked], dtype=float), np.stack([answer for _, answer in asked])
 
 
 def best_answer(template: Template, choice: int, scenes: Scenes) -> int:
@@ -32,9 +33,11 @@ def best_answer(template: Template, choice: int, scenes: Scenes) -> int:
 
 
 def oracle_correct(scenes: Scenes, questions: list[dict], scenario: str, seed: int = 0) -> list[bool]:
-    """Whether the oracle is right, per question {"scene", "template", "choice", "answer"}, under a scenario's name.
+    """Whether the oracle is right, per question {"scene", "template", "choice", "answer"}, under a
+    scenario's name.
 
-    `questions` refer to `scenes` by position and to ASKABLE by position. Complete input determines every answer.
+    `questions` refer to `scenes` by position and to ASKABLE by position. Complete input determines
+    every answer.
     """
     if scenario == "complete":
         return [True] * len(questions)

@@ -1,0 +1,1 @@
+"""The embedded benchmark: a world of known rules, its questions, its files and its Bayes oracle."""
