@@ -35,11 +35,11 @@ from tabulate import tabulate
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from dataset import build_dataset  # noqa: E402
-from dataset.packing import Packing  # noqa: E402
-from dataset.store import FeatureStore  # noqa: E402
-from engine.config import compose  # noqa: E402
-from engine.errors import UsageError, run_guarded  # noqa: E402
+from dataset import build_dataset
+from dataset.packing import Packing
+from dataset.store import FeatureStore
+from engine.config import compose
+from engine.errors import UsageError, run_guarded
 
 HANG = 60                    # seconds that no case may take
 MEMORY = 12 * 2 ** 30        # bytes of address space: what asks for more must end in one line, not in the killer's

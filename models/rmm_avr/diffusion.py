@@ -81,6 +81,7 @@ class FeatureDiffusion(GaussianDiffusion1D):
         }
         for name, value in values.items():
             getattr(self, name).copy_(value)
+        self.table = self.reverse_table()
 
     def training_error(self, clean: Tensor) -> tuple[Tensor, Tensor]:
         """Squared error of the prediction (Eq. 7) at one random step per sequence, averaged over the channels.
@@ -126,9 +127,9 @@ class FeatureDiffusion(GaussianDiffusion1D):
         denoiser's outputs carry gradient in the last `gradient_steps` steps (DRaFT-K, Clark et al., ICLR 2024) and are
         constants in those before; None: in all.
         """
-        table, carrying = self.reverse_table(), torch.is_grad_enabled()
+        carrying = torch.is_grad_enabled()
         for step in reversed(range(steps)):
-            a, b, c, d, s = table[step]
+            a, b, c, d, s = self.table[step]
             with torch.set_grad_enabled(carrying and (gradient_steps is None or step < gradient_steps)):
                 prediction = self.model(x, torch.full(x.shape[:1], step, device=x.device))
             clean = a * x + b * prediction

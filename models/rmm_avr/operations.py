@@ -1,4 +1,5 @@
-"""The three operations of `fast.py`, each with a backward pass of its own. Rows are ordered by position, then by sequence.
+"""The two operations of `fast.py` with a backward pass of their own. Rows are ordered by position, then
+by sequence.
 
 L positions, S sequences, C channels, K taps of a kernel.
 """
@@ -53,40 +54,40 @@ def affine(u: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return (parts * weight if bias is None else torch.addcmul(bias, parts, weight)).view_as(u)
 
 
-class Convolve(Function):
-    """A convolution along the positions with zeros outside: x (L*S, C), weight (C, K * C'), K odd -> (L*S, C').
+class ShortConvolution(Function):
+    """A convolution along few positions with zeros outside: x (L*S, C), weight (C, K, C'), K odd -> (L*S, C').
 
     A tap reads rows that lie a multiple of S away: forward, one product per tap on whole slabs; backward, the gradient's
     shifted slabs side by side, and one product for each side.
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, kernel: int, sequences: int) -> Tensor:
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, sequences: int) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.sizes = kernel, sequences, bias is not None
-        taps = weight.chunk(kernel, dim=1)                                         # K x (C, C')
-        middle = taps[kernel // 2]
+        ctx.sequences, ctx.has_bias = sequences, bias is not None
+        kernel = weight.shape[1]
+        middle = weight[:, kernel // 2]                                            # (C, C')
         y = x @ middle if bias is None else torch.addmm(bias, x, middle)
         for k, to, of in slabs(len(x), kernel, sequences):
-            y[to].addmm_(x[of], taps[k])
+            y[to].addmm_(x[of], weight[:, k])
         return y
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        kernel, sequences, has_bias = ctx.sizes
-        side = beside(grad, kernel, sequences)                                     # (L*S, K * C')
-        return side @ weight.t(), x.t() @ side, grad.sum(dim=0) if has_bias else None, None, None
+        side = beside(grad, weight.shape[1], ctx.sequences)                        # (L*S, K * C')
+        to_bias = grad.sum(dim=0) if ctx.has_bias else None
+        return side @ weight.flatten(1).t(), (x.t() @ side).view_as(weight), to_bias, None
 
 
 def slabs(size: int, kernel: int, sequences: int) -> list[tuple[int, slice, slice]]:
     """Every tap but the middle one that meets a position: its index, the rows it writes to, the rows it reads."""
-    found = []
+    taps = []
     for k in range(kernel):
         shift = (k - kernel // 2) * sequences
         if shift and abs(shift) < size:
-            found.append((k, slice(max(0, -shift), size - max(0, shift)), slice(max(0, shift), size + min(0, shift))))
-    return found
+            taps.append((k, slice(max(0, -shift), size - max(0, shift)), slice(max(0, shift), size + min(0, shift))))
+    return taps
 
 
 def beside(grad: Tensor, kernel: int, sequences: int) -> Tensor:
@@ -104,26 +105,3 @@ def beside(grad: Tensor, kernel: int, sequences: int) -> Tensor:
     for k, to, of in slabs(size, kernel, sequences):
         side[of, k] = grad[to]
     return side.view(size, -1)
-
-
-class Read(Function):
-    """A convolution from many channels to few: x (L*S, C), weight (C, K * w) -> (L*S, w).
-
-    One product with all taps side by side, then shifted sums of its small result. `x` often needs no gradient.
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, kernel: int, sequences: int) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.sizes = kernel, sequences
-        taps = (x @ weight).unflatten(1, (kernel, -1))                             # (L*S, K, w)
-        y = taps[:, kernel // 2].contiguous()
-        for k, to, of in slabs(len(x), kernel, sequences):
-            y[to] += taps[of, k]
-        return y
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        side = beside(grad, *ctx.sizes)                                            # (L*S, K * w)
-        return side @ weight.t() if ctx.needs_input_grad[0] else None, x.t() @ side, None, None

@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from dataset import SCENARIOS, make_loader
 from dataset.types import AUDIO, MODALITIES, VISUAL
-from engine.released_noise import RELEASED_NOISE, NoisedEvaluator
 from engine.metrics import Record, percentage
+from engine.released_noise import RELEASED_NOISE, NoisedEvaluator
 from engine.restore import Restored
 from models.avqa import blank_batch
 from models.features import Features, blank_features
