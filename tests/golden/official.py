@@ -36,7 +36,8 @@ QUESTIONS, SLOTS, STEPS = 2, 5, 3
 MISSING = {"audio": (0.3, 0.0), "visual": (0.0, 0.7)}          # and the noise on (audio, visual) of the official evaluation
 TRAINED = {                                                   # entries whose gradients are compared, by official name
     "fc_a1.weight", "question_encoder.word2vec.weight", "fc_gl.weight", "fc4.weight", "attn_v.in_proj_weight",
-    "fc_ans.weight", "memory_network.audio_memory", "memory_network.visual_memory", "kr.weight", "kr2.weight",
+    "fc_ans.weight", "memory_network.audio_memory", "memory_network.visual_memory",
+    "memory_network.question_memory", "kr.weight", "kr2.weight",
     "unet.init_conv.weight", "unet.mid_attn.to_qkv.weight", "unet.final_conv.weight",
 }
 
