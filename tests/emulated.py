@@ -1,4 +1,5 @@
-"""A device that does not exist: its tensors compute on the CPU, report another device and refuse tensors of the CPU.
+"""A device that does not exist: its tensors compute on the CPU, report another device and refuse
+tensors of the CPU.
 
 What code makes on the wrong device fails here as it would on a GPU, on any machine.
 """
@@ -50,7 +51,9 @@ class Dispatch(TorchDispatchMode):
 
 
 def compute(func, args, kwargs):
-    """`func` on the CPU, its results back on the device of the arguments, or on that which was asked for."""
+    """`func` on the CPU, its results back on the device of the arguments, or on that which was
+    asked for.
+    """
     tensors = [value for value in tree_iter((args, kwargs)) if isinstance(value, torch.Tensor)]
     on_device = any(isinstance(value, DeviceTensor) for value in tensors)
     strangers = [value for value in tensors if not isinstance(value, DeviceTensor) and value.dim() > 0]

@@ -1,4 +1,6 @@
-"""Every registered backbone with every method at toy size, and the states of absence that the laws look at."""
+"""Every registered backbone with every method at toy size, and the states of absence that the laws
+look at.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from engine.config import compose
 from models import BACKBONES, METHODS, build_model
 from models.avqa import AVQAModel
 
-# Options of a component that change enough of what is computed to make it another one, with every partner that differs.
+# Options of a component that change enough of what is computed to make it another one, with every
+# partner that differs.
 VARIANTS = ("modality_alignment preset=agreement", "modality_alignment preset=agreement values=visual norm=batch",
             "pstp_net variant=released")
 PLUS = ("rmm_avr method.label_smoothing=0.1 method.views=segments rmm.addressing=product_of_experts rmm.scale=length "

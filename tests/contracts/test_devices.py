@@ -1,11 +1,9 @@
-"""Training step, evaluation and resume of every pair off the CPU: on an emulated device, and on a GPU where there is one."""
-
-import subprocess
-import sys
+"""Training step, evaluation and resume of every pair off the CPU: on an emulated device, and on a
+GPU where there is one.
+"""
 
 import pytest
 import torch
-from commands import ROOT, own_data, small  # noqa: F401
 from contracts.pairs import CASES, PARAMS, answer, build, poison, with_absence
 from emulated import DEVICE, WrongDevice, emulation
 from toy import random_batch, unweighted
@@ -46,7 +44,9 @@ class Training:
 
 
 def trained(pair, device) -> tuple[torch.Tensor, dict]:
-    """Logits where some questions lack something, and the weights, after two steps with a resume in between."""
+    """Logits where some questions lack something, and the weights, after two steps with a resume in
+    between.
+    """
     first = Training(pair, device)
     first.step(random_batch(5))
     second = Training(pair, device, first.saved())
@@ -92,20 +92,3 @@ def test_law_l1_on_a_gpu(pair):
         batch = with_absence(case)
         blank, poisoned = (answer(model, to(poison(batch, value), "cuda")) for value in (0.0, float("nan")))
         assert torch.equal(blank, poisoned), case
-
-
-@cuda
-def test_torchrun_trains_on_a_gpu_and_resumes(small):
-    """One process per GPU; the same command continues."""
-    processes = min(torch.cuda.device_count(), 2)
-    options = ["runtime.bf16=true" if option == "runtime.device=cpu" else option for option in small]
-
-    def train(epochs: int):
-        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-        done = subprocess.run([*launch, "main_train.py", *options, f"train.epochs={epochs}"], cwd=ROOT, timeout=300,
-                              capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    assert "epoch 1:" in train(1)
-    assert "after epoch 1" in train(2)

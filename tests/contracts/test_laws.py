@@ -1,7 +1,8 @@
-"""Laws L1-L8 of the seam over every registered backbone and method, at toy size, in every case of absence.
+"""Laws L1-L8 of the seam over every registered backbone and method, at toy size, in every case of
+absence.
 
-All laws look at the same model of a pair; every test starts from its initial weights. The message of a failure names
-the case.
+All laws look at the same model of a pair; every test starts from its initial weights. The message
+of a failure names the case.
 """
 
 from dataclasses import replace

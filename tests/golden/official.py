@@ -1,12 +1,14 @@
-"""Numbers of the official network on weights, inputs and noise made by rule, and the same numbers of this project's.
+"""Numbers of the official network on weights, inputs and noise made by rule, and the same numbers
+of this project's.
 
-official.json was written by running the official code (VisualAIKHU/Missing-AVQA, commit a198605) on a CPU; CHECKOUT is
-a clone of it:
+official.json was written by running the official code (VisualAIKHU/Missing-AVQA, commit a198605) on
+a CPU; CHECKOUT is a clone of it:
 
   python tests/golden/official.py CHECKOUT
 
-Stands aside: its ResNet-18 and the eight layers without use, which take no part. Dropout is off. Every value comes from
-`pseudo_random`, so that no weight needs to be stored; the names and shapes of the official weights are in the file.
+Stands aside: its ResNet-18 and the eight layers without use, which take no part. Dropout is off.
+Every value comes from `pseudo_random`, so that no weight needs to be stored; the names and shapes
+of the official weights are in the file.
 """
 
 from __future__ import annotations
@@ -43,14 +45,16 @@ TRAINED = {                                                   # entries whose gr
 
 
 def pseudo_random(name: str, *shape: int) -> Tensor:
-    """Values of mean 0 and variance 1 that depend on the name and the position alone: the decimals of a large sine."""
+    """Values of mean 0 and variance 1 that depend on the name and the position alone: the decimals
+    of a large sine.
+    """
     position = torch.arange(1, math.prod(shape) + 1, dtype=torch.float64)
     large = torch.sin(position * 12.9898 + zlib.crc32(name.encode()) % 9973) * 43758.5453
     return ((large - large.floor() - 0.5) * math.sqrt(12)).reshape(shape).float()
 
 
 def weight(name: str, shape: list[int]) -> Tensor:
-    """A weight matrix keeps the scale of what it reads, a bias is small, and what multiplies a normalised value is near 1."""
+    """A matrix keeps the scale of what it reads, a bias is small, the gain of a norm is near 1."""
     values = pseudo_random(name, *shape)
     if name.startswith("memory_network.") or "word2vec" in name or "mem_kv" in name:
         return values
@@ -117,7 +121,9 @@ def official_network(checkout: Path) -> nn.Module:
 
 
 def official_training(net: nn.Module) -> dict:
-    """Logits of the three views, loss terms and gradients of one training pass; the total as the official loop adds it."""
+    """Logits of the three views, loss terms and gradients of one training pass; the total as the
+    official loop adds it.
+    """
     given = batch()
     reverse = [f"reverse {step}" for step in range(STEPS - 1, 0, -1)]
     with drawing(["training", *reverse, *reverse], drawn_steps()):

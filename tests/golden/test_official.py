@@ -1,4 +1,6 @@
-"""AVST and the method `released` give the numbers of the official network on the same weights, inputs and noise."""
+"""AVST and the method `released` give the numbers of the official network on the same weights,
+inputs and noise.
+"""
 
 import json
 from dataclasses import replace
@@ -30,7 +32,9 @@ def model():
 
 
 def drawing(names: list[str]):
-    """`torch.randn_like` gives the noise that the official code was given; of the sequences, `names` in their order."""
+    """`torch.randn_like` gives the noise that the official code was given; of the sequences,
+    `names` in their order.
+    """
     def randn_like(values):
         if values.dim() == 4:                                          # (B, T, N, D), added to the real picture
             return pseudo_random("noise real visual", *values.shape[:2], 512, *SPEC.grid).flatten(3).transpose(2, 3)
@@ -67,8 +71,10 @@ def test_a_training_pass_is_the_official_one(model):
 
 
 @pytest.mark.parametrize("missing", MISSING)
-def test_an_evaluation_by_the_official_protocol_is_the_official_one(model, missing):
-    """The modality called missing is the real one plus noise; every random draw comes from the global generator."""
+def test_an_evaluation_is_the_official_one(model, missing):
+    """The modality called missing is the real one plus noise; every random draw comes from the
+    global generator.
+    """
     given = replace(batch(), question_id=None)
     state = given.presence.clone()
     state[..., AUDIO if missing == "audio" else VISUAL] = False

@@ -1,0 +1,88 @@
+"""Options earn their place: each is set otherwise than its default somewhere, and its default is
+written the same way everywhere.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from golden.defaults import STORED, current
+
+from engine.config import REGISTRIES, compose, load_yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / "configs"
+OVERRIDE = re.compile(r"(?<![\w.-])((?:\w+\.)*\w+)=([^\s`,;|)\]\"'}]+)")
+SHORT = ("rmm", "avr")                   # sections of a method that may be addressed without it
+# Options that no table, ablation, preset, recipe or documented command sets. This list may only
+# become shorter.
+UNUSED: set[str] = set()
+
+
+def flat(layer: dict, prefix: str = "") -> dict:
+    """`{"a": {"b": 1}}` as `{"a.b": 1}`."""
+    pairs = {}
+    for key, value in layer.items():
+        pairs |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return pairs
+
+
+def long(key: str) -> str:
+    return f"method.{key}" if key.split(".")[0] in SHORT else key
+
+
+def of_text(text: str) -> list[dict]:
+    """The overrides of every line."""
+    lines = [dict(OVERRIDE.findall(line)) for line in text.splitlines()]
+    return [{long(f"{key}.name" if key in REGISTRIES else key): yaml.safe_load(value) for key, value in line.items()}
+            for line in lines if line]
+
+
+def uses() -> list[dict]:
+    """What every preset, ablation, recipe, row of a table and documented command sets."""
+    files = [*CONFIGS.glob("*.yaml"), *CONFIGS.glob("ablation/*.yaml"), *CONFIGS.glob("recipe/*.yaml")]
+    layers = []
+    for path in files:
+        layer = load_yaml(path)
+        layer |= {kind: {**(layer.get(kind) or {}), "name": name} for kind, name in layer.pop("for", {}).items()}
+        if path.name != "default.yaml":
+            layers.append({long(key): value for key, value in flat(layer).items()})
+    texts = [*CONFIGS.rglob("*.yaml"), *ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("main_*.py"),
+             *(ROOT / "scripts").rglob("*.py")]
+    return layers + [use for path in texts for use in of_text(path.read_text())]
+
+
+def options() -> dict[tuple[str, str], object]:
+    """(component, key) -> default, of every registered component and of the common sections."""
+    defaults = {("", key): value for key, value in flat(compose(None, [])).items() if key.split(".")[0] not in REGISTRIES}
+    for kind, registry in REGISTRIES.items():
+        for name in registry:
+            section = {kind: compose(None, [f"{kind}={name}"])[kind]}
+            defaults |= {(f"{kind}={name}", key): value for key, value in flat(section).items() if key != f"{kind}.name"}
+    return defaults
+
+
+def test_every_option_is_set_otherwise_somewhere():
+    """By a use that names no other component. What none sets should be a constant with a note where
+    it comes from.
+    """
+    everything, unused = uses(), set()
+    for (component, key), default in options().items():
+        kind, _, name = component.partition("=")
+        fitting = (use for use in everything if key in use and (not kind or use.get(f"{kind}.name", name) == name))
+        if all(use[key] == default for use in fitting):
+            unused.add(f"{component} {key}".strip())
+    assert unused == UNUSED, f"new: {sorted(unused - UNUSED)}; delete from the list: {sorted(UNUSED - unused)}"
+
+
+@pytest.mark.parametrize("kind,name", [(kind, name) for kind, registry in REGISTRIES.items() for name in registry])
+def test_yaml_constructor_and_recorded_defaults_are_equal(kind, name):
+    constructor = flat(current()[f"{kind}.{name}"])
+    recorded = flat(json.loads(STORED.read_text())["defaults"].get(f"{kind}.{name}", {}))
+    assert recorded in (constructor, {}), "python tests/golden/defaults.py"
+    layer = load_yaml(CONFIGS / kind / f"{name}.yaml")
+    written = flat(layer[kind]) | {key: value for section in SHORT if kind == "method"
+                                   for key, value in flat({section: layer.get(section, {})}).items()}
+    assert {key: value for key, value in written.items() if key in constructor and value != constructor[key]} == {}
