@@ -13,7 +13,6 @@ from models.rmm_avr.diffusion import SCHEDULES, FeatureDiffusion, best_linear_gu
 from models.rmm_avr.fast import FastDenoiser, FastDiffusion
 
 
-
 class Stub(nn.Module):
     """A denoiser that can be written down: f(x, t) = weight * x + t / 10."""
 
