@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 
 from dataset.types import Batch, DataSpec
+from models.avqa import AVQAModel
 from models.features import Features, FeatureShape
+from models.objective import total_loss
 
 SPEC = DataSpec(segments=4, audio_channels=6, visual_channels=16, grid=(2, 3), words=5, vocabulary=11, answers=7)
 SHAPE = FeatureShape(segments=4, grid=(2, 3), channels=16)
@@ -38,3 +40,15 @@ def random_features(size: int, seed: int = 0, shape: FeatureShape = SHAPE) -> Fe
         question_id=torch.arange(100, 100 + size),
         presence=torch.ones(size, shape.segments, 2, dtype=torch.bool),
     )
+
+
+def completed(model: AVQAModel, features: Features) -> Features:
+    """The features with every absent entry filled by the method."""
+    return model.method.complete(features, features.presence)
+
+
+def unweighted(model: AVQAModel, batch: Batch) -> torch.Tensor:
+    """The sum of all loss terms of a training pass, each with weight 1; KeyError for one without a
+    weight.
+    """
+    return total_loss(model(batch).terms, dict.fromkeys(model.loss_weights, 1.0))

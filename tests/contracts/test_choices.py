@@ -1,4 +1,6 @@
-"""Multiple choice with every backbone: permuting the candidates permutes the scores, and training reaches the head."""
+"""Multiple choice with every backbone: permuting the candidates permutes the scores, and training
+reaches the head.
+"""
 
 from dataclasses import replace
 

@@ -1,6 +1,7 @@
 """The losses of the first training steps of every backbone and every method, on random features.
 
-A change that is not meant to change what is learnt leaves them alone. After one that is meant to, write curves.json again:
+A change that is not meant to change what is learnt leaves them alone. After one that is meant to,
+write curves.json again:
 
   python tests/golden/curves.py
 """
@@ -24,7 +25,8 @@ from models.objective import total_loss
 
 STEPS = 4
 PAIRS = [("avst", method) for method in METHODS] + [(backbone, "plain") for backbone in BACKBONES if backbone != "avst"]
-# A bounded reverse process: the printed one multiplies rounding by 160, and another processor would give another curve.
+# A bounded reverse process: the printed one multiplies rounding by 160, and another processor would
+# give another curve.
 OPTIONS = {"rmm_avr": ["avr.steps=3", "avr.start=noised", "avr.start_step=1", "avr.clip=3.0", "avr.width=8"]}
 
 

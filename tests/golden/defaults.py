@@ -1,7 +1,9 @@
-"""The defaults of all options, as they were when runs were last given their digests (scripts/tables/plan.py).
+"""The defaults of all options, as they were when runs were last given their digests
+(scripts/tables/plan.py).
 
-A digest leaves out options at their default, so a default that changes would make earlier runs pass for today's. Write
-defaults.json again after adding an option, or after changing a default and raising VERSION:
+A digest leaves out options at their default, so a default that changes would make earlier runs pass
+for today's. Write defaults.json again after adding an option, or after changing a default and
+raising VERSION:
 
   python tests/golden/defaults.py
 """
@@ -25,7 +27,9 @@ from scripts.tables.plan import VERSION
 
 
 def of_model(model: Any) -> dict[str, Any]:
-    """Option -> default, sections as nested mappings; options without a default are always counted and left out."""
+    """Option -> default, sections as nested mappings; options without a default are always counted
+    and left out.
+    """
     found = {}
     for key, option in model.model_fields.items():
         if hasattr(option.annotation, "model_fields"):

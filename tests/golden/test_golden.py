@@ -11,7 +11,9 @@ from scripts.tables.plan import VERSION
 
 
 def test_no_default_has_changed_under_the_digests_of_runs():
-    """An option of a new component may lack in the file; those of the stored ones may not, or nothing would guard them."""
+    """An option of a new component may lack in the file; those of the stored ones may not, or
+    nothing would guard them.
+    """
     stored, now = json.loads(STORED.read_text()), current()
     assert stored["version"] == VERSION, "python tests/golden/defaults.py writes the file again"
     assert changed(stored["defaults"], now) == [], "raise VERSION, then python tests/golden/defaults.py"

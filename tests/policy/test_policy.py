@@ -1,4 +1,6 @@
-"""Rules of the code base as tests: import direction, registries and YAML, commands and files the README names."""
+"""Rules of the code base as tests: import direction, registries and YAML, commands and files the
+README names.
+"""
 
 import ast
 import re
@@ -22,6 +24,16 @@ ALLOWED = {
     "main_test": {"engine", "models", "dataset"},
 }
 OURS = {"dataset", "models", "engine", "scripts", "main_train", "main_test"}
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+# Not mended yet; these lists may only become shorter.
+LONG_FILES = {"models/backbones/pstp_net.py", "tests/unit/test_packed.py", "tests/unit/test_report_plan.py"}
+LONG_NAMES = set("""
+    policy/recipes runs/avqa runs/bad_input runs/benchmark_pairs runs/diagnose runs/recorded
+    runs/schedules runs/train_and_test unit/audit unit/avqa_data unit/bad_clips unit/convert
+    unit/data_errors unit/diagnosis unit/extract unit/files unit/floor unit/loader unit/packed
+    unit/question_features unit/questions unit/report_plan unit/report_statistics unit/report_tables
+    unit/report_timing unit/store unit/synthetic unit/templates unit/vocabulary unit/world
+""".split())
 REGISTRIES = {"dataset": DATASETS, "backbone": BACKBONES, "method": METHODS}
 
 
@@ -49,7 +61,8 @@ def test_imports_go_one_way(path):
 
 
 @pytest.mark.parametrize("kind", REGISTRIES)
-def test_every_registered_name_has_a_class_and_a_yaml_that_composes(kind):
+def test_every_name_has_a_class_and_a_yaml(kind):
+    """Every registered name has a class and a yaml that composes."""
     for name, path in REGISTRIES[kind].items():
         assert resolve(path).__doc__
         assert compose(None, [f"{kind}={name}"])[kind]["name"] == name
@@ -65,7 +78,8 @@ def test_every_run_configuration_composes_and_names_its_command(path):
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "ablation").glob("*.yaml")), ids=lambda p: p.name)
-def test_an_ablation_changes_its_own_options_of_whatever_it_is_laid_over(path):
+def test_an_ablation_changes_its_own_options_alone(path):
+    """An ablation changes its own options of whatever it is laid over."""
     layer = load_yaml(path)
     own = set(layer) - {"run", "method"} | set(layer.get("method", {}))
     for base, data in (("embedded", "synthetic"), ("paper", "music_avqa")):
@@ -84,13 +98,15 @@ def test_files_and_commands_of_the_readme_exist():
     assert [name for name in named if not (ROOT / name).is_file()] == []
 
 
-def test_functions_fit_on_a_screen_and_files_have_one_job():
+def test_no_file_has_more_than_330_lines():
+    long = {str(path.relative_to(ROOT)) for path in [*SOURCES, *TESTS] if len(path.read_text().splitlines()) > 330}
+    assert long == LONG_FILES, f"split: {long - LONG_FILES}; delete from the list: {LONG_FILES - long}"
+
+
+def test_functions_fit_on_a_screen():
     long = []
     for path in SOURCES:
-        text = path.read_text()
-        if len(text.splitlines()) > 400:
-            long.append(str(path))
-        for node in ast.walk(ast.parse(text)):
+        for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno > 60:
                 long.append(f"{path}:{node.name}")
     assert long == []
@@ -99,3 +115,13 @@ def test_functions_fit_on_a_screen_and_files_have_one_job():
 def test_tracked_text_names_no_machine_path():
     for path in SOURCES:
         assert not re.search(r"[\"'](/home/|/root/|/work/|/tmp/)", path.read_text()), path
+
+
+def test_names_of_tests_are_short():
+    """At most 60 characters; the sentence stands in the docstring."""
+    long = {}
+    for path in TESTS:
+        names = re.findall(r"^def (test_\w{56,})", path.read_text(), re.M)
+        if names:
+            long[str(path.relative_to(ROOT / "tests").with_suffix("")).replace("/test_", "/")] = names
+    assert long.keys() == LONG_NAMES, f"new: {long.keys() - LONG_NAMES}; delete: {LONG_NAMES - long.keys()}"

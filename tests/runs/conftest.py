@@ -1,3 +1,5 @@
-"""Fixtures of the run tests; the helpers themselves live in tests/commands.py, which tests import by name."""
+"""Fixtures of the run tests; the helpers themselves live in tests/commands.py, which tests import
+by name.
+"""
 
 from commands import in_process, own_data, small

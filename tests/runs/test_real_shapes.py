@@ -1,4 +1,6 @@
-"""The real annotations with features of the real shapes, and the embedded benchmark, through the real entry points."""
+"""The real annotations with features of the real shapes, and the embedded benchmark, through the
+real entry points.
+"""
 
 import json
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""ActionMAE: its loss by hand, what it may see and replace, and that it learns to predict what is predictable."""
+"""ActionMAE: its loss by hand, what it may see and replace, and that it learns to predict what is
+predictable.
+"""
 
 import pytest
 import torch
@@ -26,7 +28,8 @@ def missing(modality: int, size: int) -> torch.Tensor:
     return presence
 
 
-# audio (1, 4) and visual, the mean of (3, 0) and (5, -2), which is (4, -1); every prediction is (1, 0).
+# audio (1, 4) and visual, the mean of (3, 0) and (5, -2), which is (4, -1); every prediction is (1,
+# 0).
 # as they are: (0 + 16 + 9 + 1) / 4. standardised: (-1, 1) and (1, -1): (4 + 1 + 0 + 1) / 4.
 @pytest.mark.parametrize("norm_target,expected", [(False, 6.5), (True, 1.5)])
 def test_the_loss_against_numbers_worked_by_hand(norm_target, expected):
@@ -64,7 +67,8 @@ def test_nothing_removed_is_no_loss(norm_target):
 
 
 @pytest.mark.parametrize("modality", [AUDIO, VISUAL])
-def test_a_prediction_depends_on_what_is_kept_and_not_on_what_is_removed(modality):
+def test_a_prediction_depends_only_on_what_is_kept(modality):
+    """A prediction depends on what is kept and not on what is removed."""
     mae, presence = method().eval(), missing(modality, 3)
     base = tokens(random_features(3))
     expected = mae.predict(base, presence)
@@ -104,8 +108,10 @@ def test_heads_that_do_not_divide_the_channels_are_named():
         method(heads=3)
 
 
-def test_a_predictable_modality_is_reconstructed_better_than_its_mean():
-    """Visual is a fixed linear function of the audio of its segment; audio itself is new in every segment."""
+def test_reconstruction_beats_the_mean():
+    """Visual is a fixed linear function of the audio of its segment; audio itself is new in every
+    segment.
+    """
     mae, mixing = method(), torch.randn(SHAPE.channels, SHAPE.channels) / SHAPE.channels ** 0.5
     optimiser = torch.optim.Adam(mae.parameters(), lr=3e-3)
     for step in range(300):

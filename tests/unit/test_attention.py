@@ -24,7 +24,8 @@ def test_masked_entries_are_as_if_they_were_not_there():
     assert not weights[..., ~mask[0]].any()
 
 
-def test_extra_tokens_are_read_as_keys_and_values_whatever_the_mask():
+def test_extra_tokens_are_read_whatever_the_mask():
+    """Extra tokens are read as keys and values whatever the mask."""
     attention, query, tokens = module(), torch.randn(2, 3, 8), torch.randn(2, 4, 8)
     extra = torch.randn(2, 2, 8), torch.randn(2, 2, 8)
     mask = torch.tensor([[True] * 4, [False] * 4])
@@ -36,7 +37,8 @@ def test_extra_tokens_are_read_as_keys_and_values_whatever_the_mask():
     assert not weights[1].any()
 
 
-def test_a_stream_without_any_entry_gives_zeros_and_finite_gradients():
+def test_a_stream_without_entries_gives_zeros():
+    """A stream without any entry gives zeros and finite gradients."""
     attention, tokens = module(), torch.randn(2, 4, 8, requires_grad=True)
     mask = torch.tensor([[True] * 4, [False] * 4])
     found, _ = attend(attention, torch.randn(2, 1, 8), tokens, mask)

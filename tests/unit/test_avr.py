@@ -1,21 +1,16 @@
-"""AVR: the diffusion of Eq. 5-7 against plain loops, the standardisation, the layouts, and the denoiser's own pass."""
+"""AVR: the diffusion of Eq. 5-7 against plain loops, the standardisation and the layouts."""
 
 import math
 
 import pytest
 import torch
-from denoising_diffusion_pytorch import Unet1D
 from torch import nn
+from unit.toy_avr import LAYOUTS, WHOLE, make, pair
 
 from models.errors import OptionError
-from models.features import FeatureShape
 from models.layers.standardise import Standardiser
-from models.rmm_avr.avr import AVR
-from models.rmm_avr.diffusion import SCHEDULES, Denoiser, FeatureDiffusion, best_linear_guess
+from models.rmm_avr.diffusion import SCHEDULES, FeatureDiffusion, best_linear_guess
 from models.rmm_avr.fast import FastDenoiser, FastDiffusion
-
-SHAPE = FeatureShape(segments=3, grid=(2, 2), channels=8)
-LAYOUTS = ("tokens", "time")
 
 
 class Stub(nn.Module):
@@ -42,21 +37,6 @@ class Known(nn.Module):
         return self.clean + 0 * x
 
 
-def pair(batch=2, seed=0):
-    g = torch.Generator().manual_seed(seed)
-    audio = torch.randn(batch, SHAPE.segments, 8, generator=g) * 3 + 1
-    visual = torch.randn(batch, SHAPE.segments, 4, 8, generator=g) * 2 - 1
-    return audio, visual
-
-
-WHOLE = torch.ones(2, 3, dtype=torch.bool)
-
-
-def make(**options):
-    torch.manual_seed(0)
-    return AVR(SHAPE, width=8, **{"steps": 4, **options})
-
-
 def process(objective="noise", sampler="ancestral", schedule="sigmoid", stub=None):
     return FeatureDiffusion(stub or Stub(), 5, SCHEDULES[schedule](4), objective, sampler)
 
@@ -70,7 +50,9 @@ def betas_by_hand(steps):
 
 
 def posterior_by_hand(betas, t):
-    """alpha-bar_t and the posterior's factors of x_0 and x_t and its deviation (Ho et al., 2020, Eq. 7)."""
+    """alpha-bar_t and the posterior's factors of x_0 and x_t and its deviation (Ho et al., 2020,
+    Eq. 7).
+    """
     bar = math.prod(1 - b for b in betas[:t + 1])
     before = math.prod(1 - b for b in betas[:t])
     c0 = math.sqrt(before) * betas[t] / (1 - bar)
@@ -180,7 +162,9 @@ def test_the_best_linear_guess_is_that_of_least_squares(objective):
 
 
 def test_the_input_skip_takes_the_bound_from_the_loss():
-    """Features on a line in 40 channels: noise off it is known exactly, but a width of 8 can tell at most a fifth."""
+    """Features on a line in 40 channels: noise off it is known exactly, but a width of 8 can tell
+    at most a fifth.
+    """
     errors = {}
     for skip in (True, False):
         torch.manual_seed(0)
@@ -196,27 +180,6 @@ def test_the_input_skip_takes_the_bound_from_the_loss():
             optimiser.step()
         errors[skip] = float(loss.detach())
     assert errors[True] < 0.7 and errors[False] > 1 - 8 / 40
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("objective", ["noise", "v"])
-def test_gradient_steps_cut_the_network_of_earlier_steps(layout, objective):
-    """The fast loop against the plain one (a clip at infinity), and zero steps against the linear path alone."""
-    results = []
-    for clip in (None, math.inf):
-        avr = make(layout=layout, clip=clip, gradient_steps=2, objective=objective)
-        audio, visual = (value.requires_grad_() for value in pair())
-        refined = avr.refine(audio, visual, torch.tensor([3, 4]))
-        sum((r * r.detach().sin()).sum() for r in refined).backward()
-        results.append([*refined, audio.grad, visual.grad, *(p.grad for p in avr.parameters())])
-    for narrow, plain in zip(*results, strict=True):
-        torch.testing.assert_close(narrow, plain, rtol=1e-3, atol=1e-3 * float(plain.detach().abs().max()))
-    avr = make(layout=layout, gradient_steps=0, sampler="ddim", input_skip=False)
-    x = torch.ones(1, avr.layout.length, avr.layout.channels)
-    x.requires_grad_()
-    avr.diffusion.reverse(x, 4, None, None, 0).sum().backward()
-    gain = float(avr.diffusion.alphas_cumprod[-1]) ** -0.5
-    torch.testing.assert_close(x.grad, torch.full_like(x, gain), rtol=1e-4, atol=1e-4)
 
 
 def test_statistics_are_exact_first_then_running_and_restored():
@@ -333,64 +296,3 @@ def test_the_reverse_process_starts_where_it_is_told():
     assert all(bool((make(schedule=s).diffusion.betas < 1).all()) for s in SCHEDULES)
     early, late = make(start_step=0), make()
     assert not torch.allclose(early.refine(*pair(), None)[0], late.refine(*pair(), None)[0])
-
-
-@pytest.mark.parametrize("multipliers", [(1,), (1, 2), (1, 2, 4)])
-@pytest.mark.parametrize("make_denoiser", [Denoiser, FastDenoiser])
-@pytest.mark.parametrize("length", [12, 48])                           # shorter and longer than a head is wide
-def test_denoiser_is_the_library_network(multipliers, make_denoiser, length):
-    torch.manual_seed(0)
-    ours, library = make_denoiser(16, 24, multipliers, None), Unet1D(16, channels=24, dim_mults=multipliers)
-    library.load_state_dict(ours.state_dict())
-    x, step, grad = torch.randn(3, length, 24, requires_grad=True), torch.tensor([0, 4, 9]), torch.randn(3, length, 24)
-    y = ours(x, step)
-    y.backward(grad)
-    twin = x.detach().clone().requires_grad_()
-    expected = library(twin.transpose(1, 2), step).transpose(1, 2)
-    expected.backward(grad)
-    torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(x.grad, twin.grad, rtol=1e-4, atol=1e-4)
-    for (name, mine), theirs in zip(ours.named_parameters(), library.parameters(), strict=True):
-        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-3, atol=1e-4, msg=name)
-
-
-@pytest.mark.parametrize("large", [False, True])
-def test_computing_again_changes_nothing(large, monkeypatch):
-    results = []
-    for threshold in (1e18, 0 if large else 1e18):
-        monkeypatch.setattr("models.rmm_avr.fast.KEPT_BYTES", threshold)
-        avr, values = make(), [value.requires_grad_() for value in pair()]
-        sum(r.square().sum() for r in avr.refine(*values, torch.tensor([3, 4]))).backward()
-        results.append([*(v.grad for v in values), *(p.grad for p in avr.parameters())])
-    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_bfloat16_autocast_stays_close_and_keeps_dtypes(layout):
-    avr = make(layout=layout, objective="x0")
-    audio, visual = pair()
-    exact = avr.refine(audio, visual, torch.tensor([1, 2]))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = avr.loss(audio, visual, WHOLE)
-        rough = make(layout=layout, objective="x0").refine(audio, visual.bfloat16(), torch.tensor([1, 2]))
-    loss.backward()
-    assert rough[0].dtype == torch.float32 and rough[1].dtype == torch.bfloat16 and loss.dtype == torch.float32
-    assert avr.audio_scale.mean.dtype == torch.float32
-    assert all(p.grad.dtype == torch.float32 for p in avr.parameters())
-    torch.testing.assert_close(rough[0], exact[0], atol=0.1, rtol=0.1)
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("sampler", ["ancestral", "ddim"])
-@pytest.mark.parametrize("objective", ["noise", "x0", "v"])
-def test_reverse_in_few_channels_is_the_reverse_process(layout, sampler, objective):
-    """The clip at infinity takes the plain loop: the same values, and the same gradient of everything."""
-    results = []
-    for clip in (None, math.inf):
-        avr = make(layout=layout, sampler=sampler, objective=objective, clip=clip)
-        audio, visual = (value.requires_grad_() for value in pair())
-        refined = avr.refine(audio, visual, torch.tensor([3, 4]))
-        sum((r * r.detach().sin()).sum() for r in refined).backward()
-        results.append([*refined, audio.grad, visual.grad, *(p.grad for p in avr.parameters())])
-    for narrow, plain in zip(*results, strict=True):
-        torch.testing.assert_close(narrow, plain, rtol=1e-3, atol=1e-3 * float(plain.detach().abs().max()))

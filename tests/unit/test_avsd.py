@@ -1,4 +1,5 @@
-"""AVSD: the factor graph against loops over its definition, and what padding, masks and order do."""
+"""AVSD: the factor graph against loops over its definition, and what padding, masks and order do.
+"""
 
 import pytest
 import torch
@@ -17,7 +18,9 @@ def backbone(**options) -> AVSD:
 
 
 def graph() -> tuple[FactorGraphAttention, Utility, Utility, Utility, torch.Tensor]:
-    """Random weights and elements of one question; some of each utility cannot be read, and one frame not at all."""
+    """Random weights and elements of one question; some of each utility cannot be read, and one
+    frame not at all.
+    """
     torch.manual_seed(0)
     attention = FactorGraphAttention(WIDTH, FRAMES, 0.0).eval()
     for mix in (attention.mix_words, attention.mix_audio, attention.mix_frame):
@@ -29,7 +32,9 @@ def graph() -> tuple[FactorGraphAttention, Utility, Utility, Utility, torch.Tens
 
 
 def by_definition(attention, words, frame, audio, prior) -> dict[str, torch.Tensor]:
-    """One utility after the other, one element after the other, as the paper defines the potentials."""
+    """One utility after the other, one element after the other, as the paper defines the
+    potentials.
+    """
     utilities = {"words": (words.elements[0, 0], words.mask[0, 0]), "audio": (audio.elements[0, 0], audio.mask[0, 0])}
     utilities |= {f"frame{i}": (frame.elements[0, i], frame.mask[0, i]) for i in range(FRAMES)}
 
@@ -81,7 +86,9 @@ def test_the_factor_graph_is_its_definition():
 
 @pytest.mark.parametrize("frames", [4, 12])
 def test_the_mix_starts_as_a_conv1d_of_all_potentials(frames):
-    """torch's own start of a Conv1d from as many potentials as are mixed, the zero prior among them."""
+    """torch's own start of a Conv1d from as many potentials as are mixed, the zero prior among
+    them.
+    """
     torch.manual_seed(0)
     own, theirs = [], []
     for _ in range(200):
@@ -95,7 +102,8 @@ def test_the_mix_starts_as_a_conv1d_of_all_potentials(frames):
     assert own.abs().max() <= (4 + frames) ** -0.5 < own.abs().max() * 1.01
 
 
-def test_extra_tokens_are_weighed_with_the_elements_but_change_no_potential():
+def test_extra_tokens_change_no_potential():
+    """Extra tokens are weighed with the elements but change no potential."""
     attention, words, frame, audio, prior = graph()
     keys, values = torch.randn(1, 2, WIDTH), torch.randn(1, 2, WIDTH)
     before, after = attention(words, frame, audio, prior), attention(words, frame, audio, prior, (keys, values))
@@ -140,7 +148,8 @@ def test_frames_are_means_of_runs_and_of_two_by_two_positions():
     torch.testing.assert_close(frame.elements[0, 0, 0], model.narrow_frame(maps[0, [0, 2]].mean(dim=(0, 1))))
 
 
-def test_masked_sound_is_as_if_cut_out_and_masked_frames_are_not_seen():
+def test_what_is_masked_is_as_if_cut_out():
+    """Masked sound is as if cut out and masked frames are not seen."""
     model, batch = backbone(), random_batch(2)
     features = model.encode(batch)
     presence = batch.presence.clone()

@@ -23,7 +23,8 @@ def test_spatial_grounding_equals_a_loop_over_tokens():
             torch.testing.assert_close(result[b, t], expected, atol=1e-5, rtol=1e-5)
 
 
-def test_spatial_grounding_of_a_blank_map_is_finite_with_finite_gradients():
+def test_grounding_of_a_blank_map_is_finite():
+    """Spatial grounding of a blank map is finite with finite gradients."""
     grounding = SpatialGrounding(8, temperature=1.0)
     audio, visual = torch.zeros(1, 2, 8, requires_grad=True), torch.zeros(1, 2, 5, 8, requires_grad=True)
     grounding(audio, visual).sum().backward()
@@ -54,7 +55,8 @@ def test_a_blank_map_is_no_negative():
     assert valid.tolist() == [True, False, True] and 1 not in other[valid].tolist()
 
 
-def test_match_loss_is_cross_entropy_over_positive_and_negative_segments():
+def test_match_loss_is_cross_entropy_over_both_kinds_of_segments():
+    """Match loss is cross entropy over positive and negative segments."""
     torch.manual_seed(0)
     model, batch = AVST(SPEC).train(), random_batch(3)
     features = model.encode(batch)

@@ -22,7 +22,8 @@ def by_definition(anchor, partner, video, usable, temperature) -> list[float]:
     return losses
 
 
-def test_it_is_the_definition_without_negatives_of_the_same_video():
+def test_it_is_the_definition_over_other_videos():
+    """It is the definition without negatives of the same video."""
     torch.manual_seed(0)
     anchor, partner = torch.randn(6, 3), torch.randn(6, 3)
     video, usable = torch.tensor([1, 1, 2, 3, 3, 4]), torch.tensor([True, True, True, False, True, True])
@@ -40,7 +41,8 @@ def test_without_negatives_there_is_no_loss_and_no_gradient(usable):
     assert not loss.any() and torch.equal(anchor.grad, torch.zeros(3, 4))
 
 
-def test_indistinguishable_pairs_cost_the_logarithm_of_their_number():
+def test_equal_pairs_cost_the_logarithm_of_their_number():
+    """Indistinguishable pairs cost the logarithm of their number."""
     same = torch.ones(5, 2)
     loss = info_nce(same, same, torch.arange(5), torch.ones(5, dtype=torch.bool), 0.07)
     torch.testing.assert_close(loss, torch.full((5,), math.log(5)))

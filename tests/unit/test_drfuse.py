@@ -1,4 +1,6 @@
-"""DrFuse: its formulas against hand-worked numbers, brute force and limits, and who takes part in an answer."""
+"""DrFuse: its formulas against hand-worked numbers, brute force and limits, and who takes part in
+an answer.
+"""
 
 import math
 from dataclasses import replace
@@ -55,7 +57,8 @@ def logits(model: AVQAModel, batch) -> torch.Tensor:
 
 
 def read(model: AVQAModel, batch):
-    """The two halves of an answer in evaluation: what the backbone fused, and the bundle it fused."""
+    """The two halves of an answer in evaluation: what the backbone fused, and the bundle it fused.
+    """
     features = model.eval().method.complete(model.backbone.encode(batch), batch.presence)
     return model.backbone.fuse(features), features
 
@@ -105,7 +108,8 @@ def test_ranking_against_loops():
     assert not ranking_loss(1 - costs, costs).any()                    # in order, so nothing to say
 
 
-def test_the_ranking_moves_attention_and_leaves_predictions_alone():
+def test_the_ranking_moves_attention_alone():
+    """The ranking moves attention and leaves predictions alone."""
     model, batch = build(), random_batch(5)
     parts_of = {"attention": model.method.attention, "auxiliary": model.method.read_source}
     model.train()(batch).terms["ranking_complete"].backward()
@@ -113,7 +117,8 @@ def test_the_ranking_moves_attention_and_leaves_predictions_alone():
     assert all(p.grad is None or not p.grad.any() for p in parts_of["auxiliary"].parameters())
 
 
-def test_attention_against_loops_over_questions_answers_and_sources():
+def test_attention_against_loops():
+    """Attention against loops over questions answers and sources."""
     torch.manual_seed(0)
     H, K = 4, 5
     attention, sources = ClassAttention(H, K), torch.randn(3, 3, H)
@@ -132,7 +137,8 @@ def test_attention_against_loops_over_questions_answers_and_sources():
     assert torch.isfinite(attention.project.weight.grad).all()
 
 
-def test_the_shared_representation_of_a_question_with_one_modality_is_that_ones():
+def test_the_shared_representation_of_one_modality_is_its_own():
+    """The shared representation of a question with one modality is that ones."""
     model, batch = build(), lacking()
     parts = model.method.disentangle(*summaries(*read(model, batch)))
     torch.testing.assert_close(parts.pooled[0], logit_pool(parts.shared[0, AUDIO], parts.shared[0, VISUAL]))
@@ -172,7 +178,8 @@ def test_each_answer_is_read_off_its_own_representation():
             torch.testing.assert_close(found[b, k], expected)
 
 
-def test_a_single_attention_reads_all_answers_and_is_the_rule_of_a_multiple_choice():
+def test_a_single_attention_reads_all_answers():
+    """A single attention reads all answers and is the rule of a multiple choice."""
     assert build().method.per_answer and not build(attention="single").method.per_answer
     assert not build(spec=CHOICE_SPEC).method.per_answer
     assert build(attention="single").method.attention.project.out_features == 3 * 8
@@ -199,7 +206,8 @@ def test_heads_read_many_vectors_of_a_question_as_one_by_one():
             torch.testing.assert_close(together[:, i], head(vectors[:, i], batch, encode))
 
 
-def test_losses_against_their_definitions_and_zero_where_undefined():
+def test_losses_against_their_definitions():
+    """Losses against their definitions and zero where undefined."""
     model, batch = build(dropout=0.0), lacking(5)
     batch.answer[4] = -1                                               # an answer outside the training vocabulary
     fused, features = read(model, batch)
@@ -227,7 +235,8 @@ def test_losses_against_their_definitions_and_zero_where_undefined():
 
 
 @pytest.mark.parametrize("term", ["orthogonal", "jsd"])
-def test_training_on_one_disentangling_loss_alone_does_what_it_says(term):
+def test_training_on_one_disentangling_loss_alone(term):
+    """Training on one disentangling loss alone does what it says."""
     model, batch = build(dropout=0.0), random_batch(8)
 
     @torch.no_grad()
@@ -249,7 +258,8 @@ def test_training_on_one_disentangling_loss_alone_does_what_it_says(term):
         assert distance < 0.2 * before[1]
 
 
-def test_it_takes_the_place_of_the_combination_of_a_backbone_with_summaries_only():
+def test_it_replaces_the_combination_behind_summaries_only():
+    """It takes the place of the combination of a backbone with summaries only."""
     for backbone, replaced in ((AVST, True), (NoSummaries, False)):
         model = build(backbone)
         frozen = {k for k, p in model.named_parameters() if not p.requires_grad}
@@ -260,7 +270,8 @@ def test_it_takes_the_place_of_the_combination_of_a_backbone_with_summaries_only
         assert torch.equal(logits(model, random_batch(2)), before) == replaced
 
 
-def test_without_summaries_the_means_of_what_is_there_take_their_place():
+def test_means_take_the_place_of_summaries():
+    """Without summaries the means of what is there take their place."""
     model, batch = build(NoSummaries), lacking()
     batch.presence[0, 2:, AUDIO] = False
     fused, features = read(model, batch)

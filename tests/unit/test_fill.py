@@ -9,7 +9,9 @@ from models.layers.fill import Fill
 
 
 def test_a_modality_counts_as_seen_only_when_it_was():
-    """Sound comes with the second batch: its mean is that of this batch, not a hundredth of the way there from zero."""
+    """Sound comes with the second batch: its mean is that of this batch, not a hundredth of the way
+    there from zero.
+    """
     fill, features = Fill(SHAPE, "mean"), random_features(3)
     silent = features.presence.clone()
     silent[..., AUDIO] = False

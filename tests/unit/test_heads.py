@@ -1,4 +1,5 @@
-"""The head over candidates: its formula, and the laws it adds to every pair of backbone and method."""
+"""The head over candidates: its formula, and the laws it adds to every pair of backbone and method.
+"""
 
 from dataclasses import replace
 
@@ -75,7 +76,8 @@ def test_permuting_the_batch_permutes_the_logits(backbone, method):
 
 
 @of_every_pair
-def test_every_view_is_scored_and_gradients_reach_every_parameter(backbone, method):
+def test_every_view_is_scored_and_trains_all(backbone, method):
+    """Every view is scored and gradients reach every parameter."""
     model, batch = make(backbone, method).train(), random_batch(5, spec=CHOICE_SPEC)
     output = model(batch)
     assert all(view.shape == (5, 3) for view in output.logits.values())

@@ -27,7 +27,9 @@ def test_a_block_adds_the_learned_amount_of_the_other_modality():
 
 
 def test_both_streams_of_a_block_are_made_of_its_inputs():
-    """With one block, what sound contributes to the picture is the projected sound, not the associated one."""
+    """With one block, what sound contributes to the picture is the projected sound, not the
+    associated one.
+    """
     model, batch = backbone(blocks=1, text_objects="none").eval(), random_batch(2)
     features = model.encode(batch)
     seen = model.fuse(features).summaries[1]
@@ -38,7 +40,9 @@ def test_both_streams_of_a_block_are_made_of_its_inputs():
 
 
 def trained_losses(aligned: bool, mix: float) -> dict[str, float]:
-    """Both losses after 60 steps on pairs of one scene, or on pairs drawn anew from unrelated scenes."""
+    """Both losses after 60 steps on pairs of one scene, or on pairs drawn anew from unrelated
+    scenes.
+    """
     generator = torch.Generator().manual_seed(0)
     scene = torch.randn(64, 1, SPEC.audio_channels, generator=generator).expand(-1, SPEC.segments, -1)
     maps = torch.cat([scene] * 3, dim=-1)[..., :SPEC.visual_channels, None, None].expand(-1, -1, -1, *SPEC.grid)
@@ -56,14 +60,17 @@ def trained_losses(aligned: bool, mix: float) -> dict[str, float]:
     return {name: float(value.detach().mean()) for name, value in losses.items()}
 
 
-def test_the_contrast_falls_on_aligned_pairs_and_stays_on_unrelated_ones():
+def test_the_contrast_falls_on_aligned_pairs_only():
+    """The contrast falls on aligned pairs and stays on unrelated ones."""
     aligned, unrelated = trained_losses(True, mix=0.0), trained_losses(False, mix=0.0)
     assert aligned["contrast"] < 0.5 < math.log(16) - 0.5 < unrelated["contrast"]
     assert aligned["distil"] < unrelated["distil"]
 
 
 def test_mixing_lets_the_contrast_fall_on_unrelated_pairs_too():
-    """The shortcut that the fidelity list names: each stream has read the other before they are contrasted."""
+    """The shortcut that the fidelity list names: each stream has read the other before they are
+    contrasted.
+    """
     assert trained_losses(False, mix=0.1)["contrast"] < 1.0
 
 

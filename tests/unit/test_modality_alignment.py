@@ -1,4 +1,6 @@
-"""Simple Modality Alignment: both presets, their alignment terms by hand, and what a mask takes away."""
+"""Simple Modality Alignment: both presets, their alignment terms by hand, and what a mask takes
+away.
+"""
 
 import math
 
@@ -44,7 +46,8 @@ def test_the_terms_of_the_slides_and_of_the_release():
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_the_terms_fall_when_they_are_trained_and_count_whole_questions_only(name):
+def test_trained_terms_fall_and_count_whole_questions(name):
+    """The terms fall when they are trained and count whole questions only."""
     model, batch = backbone(**{**OPTIONS[name], "dropout": 0.0}).train(), random_batch(6)
     optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
     totals = []
@@ -91,7 +94,8 @@ def test_what_is_masked_is_as_if_cut_out(name):
     torch.testing.assert_close(masked, model.fuse(cut).vector)
 
 
-def test_in_the_slides_a_position_with_one_modality_keeps_the_other():
+def test_in_the_slides_one_modality_is_kept():
+    """In the slides a position with one modality keeps the other."""
     model, batch = backbone().eval(), random_batch(2)
     features = model.encode(batch)
     presence = batch.presence.clone()

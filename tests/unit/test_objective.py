@@ -37,7 +37,9 @@ def test_answer_loss_by_hand_and_without_unknown_answers():
 
 
 def test_label_smoothing_by_hand():
-    """A fifth of the weight is spread evenly over both answers; the question without a known answer counts nowhere."""
+    """A fifth of the weight is spread evenly over both answers; the question without a known answer
+    counts nowhere.
+    """
     logits = torch.tensor([[0.0, math.log(3.0)], [5.0, 1.0]])
     expected = -(0.9 * math.log(3 / 4) + 0.1 * math.log(1 / 4))
     assert float(answer_loss(logits, torch.tensor([1, -1]), 0.2)) == pytest.approx(expected, rel=1e-6)
@@ -45,7 +47,8 @@ def test_label_smoothing_by_hand():
 
 @pytest.mark.parametrize("method", [["method=modality_dropout"], ["method=actionmae"],
                                     ["method=rmm_avr", "avr.enabled=false"]], ids=lambda options: options[0])
-def test_a_methods_label_smoothing_reaches_the_loss_of_every_view(method):
+def test_label_smoothing_reaches_the_loss_of_every_view(method):
+    """A methods label smoothing reaches the loss of every view."""
     config = compose(None, ["dataset=music_avqa", *method, "method.label_smoothing=0.2"])
     model, batch = build_model(SPEC, config["backbone"], config["method"]).train(), random_batch(4)
     output = model(batch)

@@ -62,7 +62,8 @@ def test_without_time_what_is_masked_is_as_if_cut_out():
     torch.testing.assert_close(masked, model.fuse(cut).vector, atol=1e-4, rtol=1e-4)
 
 
-def test_masked_values_reach_nothing_and_an_absent_stream_still_has_its_learned_token():
+def test_masked_values_reach_nothing():
+    """Masked values reach nothing and an absent stream still has its learned token."""
     model, batch = backbone(), random_batch(2)
     features = model.encode(batch)
     presence = batch.presence.clone()
@@ -86,8 +87,10 @@ def test_padding_changes_nothing():
     torch.testing.assert_close(model.fuse(model.encode(batch)).vector, model.fuse(model.encode(shorter)).vector)
 
 
-def test_the_published_sizes_have_the_published_number_of_weights():
-    """9 + 5 + 5 layers of one attention and 5 cross layers of three branches with two, at width 768: 276 million."""
+def test_the_published_number_of_weights():
+    """9 + 5 + 5 layers of one attention and 5 cross layers of three branches with two, at width
+    768: 276 million.
+    """
     attention, perceptron, norm = 4 * (768 * 768 + 768), 2 * 768 * 3072 + 3072 + 768, 2 * 768
     layer = attention + perceptron + 2 * norm
     spec = DataSpec(segments=10, audio_channels=128, visual_channels=768, grid=(7, 7), words=14, vocabulary=93, answers=42)

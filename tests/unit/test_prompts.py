@@ -1,4 +1,6 @@
-"""Missing-aware prompts: which case reads which prompts, what is trained, and that prompts are all that is added."""
+"""Missing-aware prompts: which case reads which prompts, what is trained, and that prompts are all
+that is added.
+"""
 
 import pytest
 import torch
@@ -54,7 +56,8 @@ def test_each_stream_reads_the_prompts_of_what_is_missing():
 @pytest.mark.parametrize("level", ["input", "attention"])
 @pytest.mark.parametrize("stream", [AUDIO, VISUAL])
 @pytest.mark.parametrize("case", VIEWS.values())
-def test_the_prompts_of_one_case_change_the_logits_of_that_case_only(level, stream, case):
+def test_the_prompts_of_a_case_change_its_logits_only(level, stream, case):
+    """The prompts of one case change the logits of that case only."""
     model = trained(level)
     batch = with_presence(with_presence(random_batch(3), 1, audio=slice(4)), 2, visual=slice(4))
     before = logits(model, batch)
@@ -65,7 +68,8 @@ def test_the_prompts_of_one_case_change_the_logits_of_that_case_only(level, stre
 
 
 @pytest.mark.parametrize("level", ["input", "attention"])
-def test_without_prompts_the_frozen_backbone_gives_its_own_logits(level):
+def test_without_prompts_the_backbone_answers_as_before(level):
+    """Without prompts the frozen backbone gives its own logits."""
     model, plain, batch = trained(level), build(Plain(SHAPE)), random_batch(4)
     expected, prompted = logits(plain, batch), logits(model, batch)
     assert not torch.allclose(prompted, expected)
@@ -76,7 +80,8 @@ def test_without_prompts_the_frozen_backbone_gives_its_own_logits(level):
     assert torch.equal(logits(build(MissingAwarePrompts(SHAPE, tokens=0)), batch), expected)
 
 
-def test_half_of_the_tokens_are_keys_and_half_are_values_at_the_attention_level():
+def test_half_of_the_tokens_are_keys_half_are_values():
+    """Half of the tokens are keys and half are values at the attention level."""
     method, features = trained("attention").method, random_features(2)
     found = method.complete(features, features.presence)
     for stream in (AUDIO, VISUAL):
@@ -89,7 +94,8 @@ def test_half_of_the_tokens_are_keys_and_half_are_values_at_the_attention_level(
     assert torch.equal(found.audio_keys[0], whole.prompts[AUDIO, COMPLETE])
 
 
-def test_the_start_is_zeros_and_a_row_of_ones_that_tells_the_cases_apart():
+def test_the_start_is_zeros_and_a_row_of_ones():
+    """The start is zeros and a row of ones that tells the cases apart."""
     for stream in MissingAwarePrompts(SHAPE).prompts:
         assert [case.sum(dim=-1).nonzero().flatten().tolist() for case in stream] == [[0], [2], [1]]
     for stream in MissingAwarePrompts(SHAPE, level="attention").prompts:
@@ -98,7 +104,8 @@ def test_the_start_is_zeros_and_a_row_of_ones_that_tells_the_cases_apart():
 
 
 def test_prompts_alone_are_attended_where_a_modality_is_missing():
-    """With prompts that are all one token, attention over them is that token whatever the query is."""
+    """With prompts that are all one token, attention over them is that token whatever the query is.
+    """
     model = trained()
     token = torch.randn(SPEC.visual_channels)
     with torch.no_grad():
@@ -113,7 +120,8 @@ def test_prompts_alone_are_attended_where_a_modality_is_missing():
 
 
 @pytest.mark.parametrize("level", ["input", "attention"])
-def test_partial_absence_reads_the_segments_that_are_left_and_the_missing_prompts(level):
+def test_partial_absence_reads_what_is_left(level):
+    """Partial absence reads the segments that are left and the missing prompts."""
     model = trained(level)
     batch = with_presence(random_batch(2), 0, audio=slice(1, 3))
     before = logits(model, batch)
@@ -133,7 +141,8 @@ def step(model: AVQAModel, batch: Batch, optimiser) -> None:
 
 
 @pytest.mark.parametrize("finetune", ["prompts", "all"])
-def test_a_step_changes_prompts_combination_and_head_and_with_finetune_all_the_rest(finetune):
+def test_what_a_step_changes(finetune):
+    """A step changes prompts combination and head and with finetune all the rest."""
     model = build(MissingAwarePrompts(SHAPE, finetune=finetune))
     before = {k: v.clone() for k, v in model.state_dict().items()}
     step(model, random_batch(5), torch.optim.Adam(model.parameters(), lr=1e-2))
@@ -145,7 +154,8 @@ def test_a_step_changes_prompts_combination_and_head_and_with_finetune_all_the_r
 
 
 @pytest.mark.parametrize("level", ["input", "attention"])
-def test_every_prompt_of_every_stream_and_case_is_trained_in_each_step_with_all_views(level):
+def test_all_views_train_every_prompt(level):
+    """Every prompt of every stream and case is trained in each step with all views."""
     model = build(MissingAwarePrompts(SHAPE, level=level))
     for _ in range(2):
         before = model.method.prompts.detach().clone()
@@ -154,7 +164,8 @@ def test_every_prompt_of_every_stream_and_case_is_trained_in_each_step_with_all_
     assert moved.all()
 
 
-def test_rows_that_start_alike_are_set_apart_by_the_dropout_of_attention():
+def test_dropout_sets_equal_rows_apart():
+    """Rows that start alike are set apart by the dropout of attention."""
     for dropout, apart in ((0.1, True), (0.0, False)):
         model = build()
         for block in (model.backbone.temporal_audio, model.backbone.temporal_visual):

@@ -1,52 +1,23 @@
-"""PSTP-Net: its choices against brute force, its fusion against layers written out, absence against a cut."""
+"""PSTP-Net: its choices against brute force, its fusion against layers written out, absence against
+a cut.
+"""
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
-from commands import ROOT, write_dataset
 from torch import nn
 from torch.nn import functional as F
-from toy import random_batch
+from unit.toy_pstp import CLIP, MAP, batch_of, changed, make, streams, vector
 
-from dataset import make_loader
-from dataset.music_avqa import MusicAVQA
-from dataset.types import AUDIO, VISUAL, DataSpec
-from engine.config import compose
-from models import build_model
-from models.backbones.pstp_net import PSTPNet, SegmentSelection, Sizes, Stream, best, resolve_sizes, segment_count
-from models.errors import OptionError
-
-# Eight seconds in four segments; seven tokens per second, the first of them the frame.
-CLIP = DataSpec(segments=8, audio_channels=6, visual_channels=16, grid=(7, 1), words=5, vocabulary=11, answers=7,
-                frame_token=True, text_channels=10)
-MAP = replace(CLIP, grid=(2, 3), frame_token=False)
-
-
-def make(spec=CLIP, **options) -> PSTPNet:
-    torch.manual_seed(0)
-    return PSTPNet(spec, **options).eval()
-
-
-def batch_of(size, spec=CLIP, seed=0):
-    """Features of both signs and a CLIP question, as they are read."""
-    g = torch.Generator().manual_seed(seed)
-    batch = random_batch(size, seed, spec)
-    return replace(batch, visual=torch.randn(batch.visual.shape, generator=g) * 2,
-                   text_words=torch.randn(size, 9, 10, generator=g), text_question=torch.randn(size, 10, generator=g))
-
-
-def streams(size=3, seed=0, mask=None):
-    g = torch.Generator().manual_seed(seed)
-    everything = torch.ones(size, 8, dtype=torch.bool)
-    audio, frame = (torch.randn(size, 8, 16, generator=g) for _ in range(2))
-    mask = everything if mask is None else mask
-    return torch.randn(size, 16, generator=g), Stream(audio, mask), Stream(frame, mask)
+from dataset.types import AUDIO, VISUAL
+from models.backbones.pstp_net import SegmentSelection, Stream, best
 
 
 def chosen(model, features):
-    """The seconds (B, K) and, per kept second, the positions (B, K, m) of the patches that `model` keeps."""
+    """The seconds (B, K) and, per kept second, the positions (B, K, m) of the patches that `model`
+    keeps.
+    """
     frame, patches = model.split(features.visual)
     mask = torch.ones(frame.shape[:2], dtype=torch.bool)
     seconds, _ = model.perception.segments(features.question, Stream(features.audio, mask), Stream(frame, mask))
@@ -61,25 +32,18 @@ def chosen(model, features):
     return seconds, torch.stack(regions)
 
 
-def vector(model, features):
-    with torch.no_grad():
-        return model.fuse(features).vector
-
-
-def changed(before, after):
-    return (before - after).abs().amax(dim=1) > 1e-6
-
-
 # What is chosen.
 
-def test_the_best_are_those_a_sort_of_each_row_finds_in_their_order():
+def test_the_best_are_those_of_a_sort_in_their_order():
+    """The best are those a sort of each row finds in their order."""
     weights = torch.rand(20, 9, generator=torch.Generator().manual_seed(1))
     for row, found in zip(weights.tolist(), best(weights, 4).tolist(), strict=True):
         assert found == sorted(sorted(range(9), key=lambda i, row=row: -row[i])[:4])
     assert best(torch.tensor([[0.5, 0.1, 0.5, 0.5]]), 2).tolist() == [[0, 2]]
 
 
-def test_segments_are_ranked_by_the_head_averaged_weights_of_a_library_attention():
+def test_segments_are_ranked_as_by_the_library_attention():
+    """Segments are ranked by the head averaged weights of a library attention."""
     torch.manual_seed(0)
     selection = SegmentSelection(16, heads=4, dropout=0.0, segs=4, top_k=2)
     question, audio, frame = streams()
@@ -123,7 +87,9 @@ def test_present_segments_come_first_and_fill_up_in_order():
 
 
 def test_dropout_never_prefers_what_is_absent():
-    """In training all heads of a segment may be dropped; an absent segment must still come behind it."""
+    """In training all heads of a segment may be dropped; an absent segment must still come behind
+    it.
+    """
     selection = SegmentSelection(16, heads=1, dropout=0.9, segs=4, top_k=2).train()
     mask = torch.ones(64, 8, dtype=torch.bool)
     mask[:, :4] = False
@@ -135,7 +101,9 @@ def test_dropout_never_prefers_what_is_absent():
 # What is fused.
 
 def test_only_what_is_chosen_reaches_the_selected_tokens():
-    """Literal selection: a patch that is not kept reaches nothing, a second that is not kept the global path alone."""
+    """Literal selection: a patch that is not kept reaches nothing, a second that is not kept the
+    global path alone.
+    """
     model, batch = make(selection_gradient="none"), batch_of(4)
     features = model.encode(batch)
     seconds, regions = chosen(model, features)
@@ -165,7 +133,8 @@ def test_only_what_is_chosen_reaches_the_selected_tokens():
     assert torch.equal(before, vector(model, features.with_(visual=visual)))
 
 
-def test_what_is_fused_are_the_documented_tokens_at_the_published_sizes():
+def test_the_documented_tokens_are_fused():
+    """What is fused are the documented tokens at the published sizes."""
     spec = replace(CLIP, segments=60, grid=(50, 1))
     model, batch, seen = make(spec, text="clip"), batch_of(1, spec), []
     batch = replace(batch, text_words=torch.randn(1, 77, 10))
@@ -193,7 +162,9 @@ def test_switching_a_module_off_changes_the_answer(part, monkeypatch):
 
 
 def test_moving_the_attention_moves_the_answer():
-    """Other ranking weights, nothing else: in the literal variant they can act through the choice alone."""
+    """Other ranking weights, nothing else: in the literal variant they can act through the choice
+    alone.
+    """
     model, batch = make(selection_gradient="none"), batch_of(4)
     features = model.encode(batch)
     before, first = vector(model, features), chosen(model, features)
@@ -207,7 +178,8 @@ def test_moving_the_attention_moves_the_answer():
             ranking.key.weight.neg_()
 
 
-def test_the_global_path_is_each_stream_by_the_other_and_itself_the_frame_by_the_updated_sound():
+def test_the_global_path_against_its_layers():
+    """The global path is each stream by the other and itself the frame by the updated sound."""
     model = make(num_layers=2)
     question, audio, frame = streams()
     with torch.no_grad():
@@ -247,7 +219,7 @@ def test_only_the_weighted_selection_trains_what_selects(gradient):
         assert frozen or parameter.grad.abs().sum() > 0, name
 
 
-def test_weights_near_uniform_leave_the_tokens_as_the_literal_selection_has_them():
+def test_uniform_weights_fuse_as_the_literal_selection():
     """Shares average 1: with equal attention both variants fuse the same tokens."""
     models = [make(selection_gradient=g) for g in ("weighted", "none")]
     for model in models:
@@ -257,7 +229,8 @@ def test_weights_near_uniform_leave_the_tokens_as_the_literal_selection_has_them
     torch.testing.assert_close(vector(models[0], features), vector(models[1], features))
 
 
-def test_released_is_the_mean_of_one_self_attention_layer_times_the_question():
+def test_released_is_one_self_attention_layer():
+    """Released is the mean of one self attention layer times the question."""
     model, batch = make(variant="released", text="clip"), batch_of(3)
     features = model.encode(batch)
     found, state = vector(model, features), {k: v.detach() for k, v in model.fusion.state_dict().items()}
@@ -282,7 +255,8 @@ def test_released_is_the_mean_of_one_self_attention_layer_times_the_question():
         torch.testing.assert_close(found[b], torch.tanh(x.mean(0) * question), atol=1e-5, rtol=1e-4)
 
 
-def test_released_builds_nothing_without_effect_and_reads_no_patch():
+def test_released_builds_nothing_without_effect():
+    """Released builds nothing without effect and reads no patch."""
     model, batch = make(variant="released", text="clip").train(), batch_of(3)
     model.fuse(model.encode(batch)).vector.sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
@@ -293,32 +267,14 @@ def test_released_builds_nothing_without_effect_and_reads_no_patch():
     assert torch.equal(before, vector(model, model.encode(batch)))
 
 
-def test_the_frame_of_a_plain_map_is_the_mean_of_its_tokens():
-    model, batch = make(MAP), batch_of(2, MAP)
-    frame, patches = model.split(model.encode(batch).visual)
-    assert model.frame is None and patches.shape == (2, 8, 6, 16)
-    torch.testing.assert_close(frame, model.patch(batch.visual.mean(dim=(3, 4))))
-
-
-def test_parameters_of_the_run_configuration_at_the_published_size():
-    config = compose(str(ROOT / "configs/music_avqa_clip.yaml"), [])
-    assert (config["dataset"]["stride"], config["dataset"]["visual_layout"]) == (1, "cls_first")
-    spec = DataSpec(segments=60, audio_channels=128, visual_channels=512, grid=(50, 1), words=14, vocabulary=93, answers=42,
-                    frame_token=True, text_channels=512)
-    linear, norm = 512 * 512 + 512, 2 * 512
-    projections = 128 * 512 + 512 + 4 * linear                                      # audio; frame, patch, word, question
-    selections = (1024 * 512 + 512) + 2 * (2 * linear - 512)                        # pooled pair; queries and keys, twice
-    guided, whole, fusion = 4 * linear + 2 * linear + norm, 8 * linear + 2 * linear + 2 * norm, 6 * linear + 2 * norm
-    model = build_model(spec, config["backbone"], {"name": "plain"})
-    assert sum(p.numel() for p in model.backbone.parameters()) == projections + selections + guided + whole + fusion
-
-
 # What is absent.
 
 @pytest.mark.parametrize("spec", [CLIP, MAP])
 @pytest.mark.parametrize("variant", ["paper", "released"])
 def test_masked_segments_are_as_if_cut_out(spec, variant):
-    """Two of the four segments of two seconds are absent, and the same model reads the other four seconds alone."""
+    """Two of the four segments of two seconds are absent, and the same model reads the other four
+    seconds alone.
+    """
     model = make(spec, variant=variant, top_k=None if variant == "released" else 2)
     features = model.encode(batch_of(3, spec))
     there = torch.tensor([False, False, True, True, True, True, False, False])
@@ -338,7 +294,8 @@ def test_masked_segments_are_as_if_cut_out(spec, variant):
 
 
 @pytest.mark.parametrize("modality", [AUDIO, VISUAL])
-def test_an_absent_stream_leaves_zeros_for_a_summary_and_the_other_one_alone(modality):
+def test_an_absent_stream_leaves_the_other_alone(modality):
+    """An absent stream leaves zeros for a summary and the other one alone."""
     model = make()
     features = model.encode(batch_of(2))
     presence = features.presence.clone()
@@ -369,81 +326,3 @@ def test_prompts_are_read_by_every_attention_over_a_stream():
     layer = model.perception.whole[0]
     for changed_stream in ((audio, frame._replace(extra=extra)), (audio._replace(extra=extra), frame)):
         assert not torch.allclose(layer(audio, frame).tokens, layer(*changed_stream).tokens)
-
-
-# Sizes and options.
-
-@pytest.mark.parametrize("seconds, segs", [(60, 12), (10, 5), (6, 3), (4, 2), (7, 7), (22, 11), (2, 2), (1, 1)])
-def test_segments_are_a_divisor_with_the_published_ones_at_their_lengths(seconds, segs):
-    assert segment_count(seconds) == segs
-
-
-@pytest.mark.parametrize("segments, grid, frame_token, expected", [
-    (60, (50, 1), True, (12, 2, 25)), (10, (50, 1), True, (5, 2, 25)), (10, (14, 14), False, (5, 2, 100)),
-    (6, (2, 3), False, (3, 1, 3)), (1, (1, 1), False, (1, 1, 1)),
-])
-def test_derived_sizes(segments, grid, frame_token, expected):
-    spec = replace(CLIP, segments=segments, grid=grid, frame_token=frame_token)
-    assert resolve_sizes(spec, None, None, None) == Sizes(*expected)
-
-
-@pytest.mark.parametrize("options, message", [
-    ({"segs": 3}, r"backbone.segs=3 does not divide the 8 segments of the data; expected one of 1, 2, 4, 8"),
-    ({"top_k": 5}, r"backbone.top_k=5 is more than the 4 segments"),
-    ({"top_m": 7}, r"backbone.top_m=7 is more than the 6 patches"),
-    ({"heads": 3}, r"backbone.heads=3 must divide the 16 channels"),
-])
-def test_sizes_that_do_not_fit_are_named(options, message):
-    with pytest.raises(OptionError, match=message):
-        build_model(CLIP, {"name": "pstp_net", **options}, {"name": "plain"})
-
-
-def test_clip_text_is_refused_where_the_data_have_none():
-    with pytest.raises(OptionError, match="backbone.text=clip needs question features: set dataset.question_features"):
-        build_model(replace(CLIP, text_channels=0), {"name": "pstp_net", "text": "clip"}, {"name": "plain"})
-
-
-def test_candidates_are_read_by_an_lstm_of_their_own_beside_a_clip_question():
-    spec = replace(CLIP, choices=4)
-    model = build_model(spec, {"name": "pstp_net", "text": "clip"}, {"name": "plain"}).train()
-    batch = replace(batch_of(5, spec), text_words=torch.randn(5, 9, 10), text_question=torch.randn(5, 10))
-    sum(model(batch).terms.values()).backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
-    model.eval()
-    before = model(batch).logits["complete"]
-    assert torch.equal(before, model(replace(batch, words=batch.words.roll(1, 0))).logits["complete"])
-    assert not torch.equal(before, model(replace(batch, choices=batch.choices.roll(1, 1))).logits["complete"])
-
-
-# From files to logits.
-
-def test_clip_features_from_files_to_logits(tmp_path):
-    root, rng = write_dataset(tmp_path / "data", seconds=8), np.random.default_rng(1)
-    (root / "feats/clip").mkdir()
-    for path in (root / "feats/vggish").glob("*.npy"):
-        np.save(root / "feats/clip" / path.name, rng.standard_normal((8, 7, 16)).astype(np.float16))
-    asked = MusicAVQA(root=str(root))
-    texts = sorted({" ".join(q.words) for split in ("train", "val", "test") for q in asked.questions(split)})
-    words = rng.standard_normal((len(texts), 9, 10)).astype(np.float16)
-    np.savez(root / "feats/text.npz", texts=np.array(texts), words=words, question=words[:, 3] * 2)
-    data = MusicAVQA(root=str(root), stride=1, visual_folder="feats/clip", visual_layout="cls_first",
-                     question_features="feats/text.npz")
-    vocabulary = data.vocabulary()
-    spec = data.spec(vocabulary)
-    assert (spec.grid, spec.visual_channels, spec.frame_token, spec.text_channels) == ((7, 1), 16, True, 10)
-    questions = data.question_set("test", vocabulary)
-    batch = next(iter(make_loader(questions, batch_size=5, shuffle=False))).to("cpu")
-    for i, question in enumerate(questions.questions[:5]):
-        stored = np.load(root / f"feats/clip/{question.video_id}.npy").astype(np.float32)
-        np.testing.assert_array_equal(batch.visual[i, :, :, :, 0].transpose(1, 2), stored)
-        row = texts.index(" ".join(question.words))
-        np.testing.assert_array_equal(batch.text_words[i], words[row])
-        np.testing.assert_array_equal(batch.text_question[i], words[row, 3] * 2)
-    model = build_model(spec, {"name": "pstp_net", "text": "clip"}, {"name": "plain"}).eval()
-    encoded = model.backbone.encode(batch).visual[0, 3]
-    torch.testing.assert_close(encoded[0], model.backbone.frame(batch.visual[0, 3, :, 0, 0]))
-    torch.testing.assert_close(encoded[4], model.backbone.patch(batch.visual[0, 3, :, 4, 0]))
-    logits = model(batch).logits["complete"]
-    assert logits.shape == (5, spec.answers) and torch.isfinite(logits).all()
-    other = replace(batch, text_words=batch.text_words + 1)
-    assert not torch.allclose(logits, model(other).logits["complete"])

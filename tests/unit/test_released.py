@@ -46,15 +46,18 @@ def test_the_preset_changes_what_departs_from_the_paper():
     assert release["train.clip_norm"] is None and (release["train.epochs"], release["train.batch_size"]) == (50, 4)
 
 
-def test_the_published_network_has_as_many_parameters_as_version_1_9_4():
-    """163 tensors, 4,685,120 numbers; an RMS norm in place of a group norm would lack one vector per block."""
+def test_the_network_is_as_large_as_that_of_version_1_9_4():
+    """163 tensors, 4,685,120 numbers; an RMS norm in place of a group norm would lack one vector
+    per block.
+    """
     mine, library = MapDenoiser(64, 512, (1, 2), (14, 14)), Unet(64, channels=512, dim_mults=(1, 2))
     biases = sum(p.numel() for name, p in mine.named_parameters() if name.endswith(".norm.bias"))
     assert len(mine.state_dict()) == 163 and sum(p.numel() for p in mine.parameters()) == 4_685_120
     assert sum(p.numel() for p in library.parameters()) == 4_685_120 - biases
 
 
-def test_the_map_denoiser_is_the_library_network_but_for_group_norms():
+def test_the_map_denoiser_is_the_library_but_for_norms():
+    """The map denoiser is the library network but for group norms."""
     torch.manual_seed(0)
     mine, library = MapDenoiser(16, 4, (1, 2), (6, 4)), Unet(16, channels=4, dim_mults=(1, 2))
     names, others = ({k: tuple(v.shape) for k, v in m.state_dict().items()} for m in (mine, library))
@@ -73,7 +76,8 @@ def test_an_odd_map_is_padded_and_cut():
     assert out.shape == (2, 15, 4) and torch.isfinite(out).all()
 
 
-def test_joining_is_a_1x1_convolution_over_audio_repeated_on_the_map():
+def test_joining_is_a_1x1_convolution():
+    """Joining is a 1x1 convolution over audio repeated on the map."""
     avr, features = released(), random_features(2)
     B, T, N, D = features.visual.shape
     H, W = SHAPE.grid
@@ -124,7 +128,8 @@ def test_the_reconstruction_loss_by_hand():
     assert float(reconstruction_loss(real, [view, view], whole)) == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_reconstruction_loss_is_of_both_sides_before_the_missing_one_is_chosen():
+def test_the_reconstruction_loss_is_of_both_sides():
+    """The reconstruction loss is of both sides before the missing one is chosen."""
     torch.manual_seed(0)
     method = Released(SHAPE, rmm={"slots": 3}, avr=OPTIONS).train()
     features = random_features(3)
@@ -135,7 +140,8 @@ def test_the_reconstruction_loss_is_of_both_sides_before_the_missing_one_is_chos
     assert method.avr.layout.unfold.weight.grad[SHAPE.channels:].abs().sum() > 0
 
 
-def test_time_major_pairs_row_i_with_question_i_modulo_b_in_training_only():
+def test_time_major_pairs_rows_with_other_questions():
+    """Time major pairs row i with question i modulo b in training only."""
     torch.manual_seed(0)
     rmm, features = ReleasedRMM(SHAPE, slots=5, question_pairing="time_major"), random_features(3)
     B, T = features.audio.shape[:2]
@@ -149,7 +155,8 @@ def test_time_major_pairs_row_i_with_question_i_modulo_b_in_training_only():
     torch.testing.assert_close(rmm.eval()(features, features.presence).audio, own(features, features.presence).audio)
 
 
-def test_the_noised_pair_of_the_released_evaluation_reads_what_is_called_missing():
+def test_the_noised_pair_reads_what_is_called_missing():
+    """The noised pair of the released evaluation reads what is called missing."""
     torch.manual_seed(0)
     method = RMMAVR(SHAPE, rmm={"slots": 3}, avr={"enabled": False}).eval()
     features, state = random_features(3), torch.ones(3, SHAPE.segments, 2, dtype=torch.bool)
@@ -164,8 +171,10 @@ def test_the_noised_pair_of_the_released_evaluation_reads_what_is_called_missing
     assert 0.6 < float((found.visual - features.visual).std()) < 0.8
 
 
-def test_what_the_data_lack_is_recalled_in_the_released_evaluation_too():
-    """One question has no picture at all: RMM recalls it, without noise; the others' sound is the real one plus noise."""
+def test_what_the_data_lack_is_recalled_beside_noise():
+    """One question has no picture at all: RMM recalls it, without noise; the others' sound is the
+    real one plus noise.
+    """
     torch.manual_seed(0)
     method, whole = RMMAVR(SHAPE, rmm={"slots": 3}, avr={"enabled": False}).eval(), random_features(3)
     presence = torch.ones(3, SHAPE.segments, 2, dtype=torch.bool)

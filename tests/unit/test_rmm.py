@@ -71,7 +71,8 @@ def test_every_segment_is_addressed_with_its_own_question():
             torch.testing.assert_close(pseudo.audio[b, t], expected, atol=1e-5, rtol=1e-5)
 
 
-def test_the_published_addressing_cannot_prefer_a_slot_more_than_e_times():
+def test_the_addressing_prefers_a_slot_at_most_e_times():
+    """The published addressing cannot prefer a slot more than e times."""
     torch.manual_seed(0)
     features = random_features(4)
     sharp, free = RMM(SHAPE, slots=9), RMM(SHAPE, slots=9, addressing="product_of_experts")

@@ -98,7 +98,8 @@ def test_sampled_dropout_draws_all_three_states():
     assert min(counts) >= 10
 
 
-def test_the_segment_view_takes_sound_picture_or_nothing_from_each_segment_alike():
+def test_the_segment_view_takes_each_equally_often():
+    """The segment view takes sound picture or nothing from each segment alike."""
     torch.manual_seed(0)
     presence = torch.ones(600, 10, 2, dtype=torch.bool)
     presence[0, 0, AUDIO] = False                                      # has only its picture, and keeps it
@@ -109,7 +110,8 @@ def test_the_segment_view_takes_sound_picture_or_nothing_from_each_segment_alike
     assert float(reduced[1:].all(dim=1).any(dim=-1).float().mean()) < 0.1      # segments are drawn one by one
 
 
-def test_the_segment_view_is_a_fourth_answer_on_what_the_segments_lack():
+def test_the_segment_view_is_a_fourth_answer():
+    """The segment view is a fourth answer on what the segments lack."""
     features, presence = random_features(3), torch.ones(3, 4, 2, dtype=torch.bool)
     views = method(avr=False, views="segments").views(features, presence).features
     assert list(views) == ["complete", "audio_missing", "visual_missing", "segments_missing"]

@@ -1,4 +1,6 @@
-"""ShaSpec: what stands in for an absent modality, its two losses by hand, and what training does to its features."""
+"""ShaSpec: what stands in for an absent modality, its two losses by hand, and what training does to
+its features.
+"""
 
 import math
 
@@ -19,7 +21,9 @@ def all_present(size: int) -> torch.Tensor:
 
 
 def by_hand() -> tuple[ShaSpec, Features]:
-    """D = 2, one segment, two tokens. All encoders are the ReLU, W[r; s] = s / 2, the domain logits are s itself."""
+    """D = 2, one segment, two tokens. All encoders are the ReLU, W[r; s] = s / 2, the domain logits
+    are s itself.
+    """
     method = ShaSpec(FeatureShape(1, (1, 2), 2), normalize="none")
     identity = torch.eye(2)
     for encoder in (method.shared, method.specific_audio, method.specific_visual):
@@ -73,7 +77,8 @@ def test_without_a_whole_segment_both_losses_are_zero():
     assert losses["align"] == 0 and losses["domain"] == 0
 
 
-def test_the_specific_branch_matters_where_a_modality_is_present_and_only_there():
+def test_the_specific_branch_matters_where_present():
+    """The specific branch matters where a modality is present and only there."""
     torch.manual_seed(0)
     method, features, presence = ShaSpec(SHAPE), random_features(2), all_present(2)
     presence[0, :, AUDIO] = False
@@ -92,7 +97,8 @@ def test_negatives_pass_the_fusion_of_the_visual_stream():
     torch.testing.assert_close(view.negative, view.visual)
 
 
-def test_warm_up_trains_the_complete_view_alone_and_is_kept_in_the_checkpoint():
+def test_warm_up_trains_the_complete_view_alone():
+    """Warm up trains the complete view alone and is kept in the checkpoint."""
     method, features = ShaSpec(SHAPE, warmup_steps=2), random_features(2)
     counts = [len(method.views(features, all_present(2)).features) for _ in range(3)]
     assert counts == [1, 1, 3]
@@ -120,8 +126,9 @@ def test_a_specialist_answers_its_own_view_alone(name, kept):
 
 
 @pytest.mark.parametrize("align_weight,alike", [(0.1, True), (0.0, False)])
-def test_training_makes_the_shared_features_alike_and_not_the_specific_ones(align_weight, alike):
-    """One cause is seen and heard in two ways, and a linear readout asks for it in all three views."""
+def test_training_makes_the_shared_features_alike(align_weight, alike):
+    """One cause is seen and heard in two ways, and a linear readout asks for it in all three views.
+    """
     torch.manual_seed(0)
     size, T, N, D = 64, SHAPE.segments, SHAPE.tokens, SHAPE.channels
     cause = torch.randn(size, T, 4)
@@ -145,7 +152,9 @@ def test_training_makes_the_shared_features_alike_and_not_the_specific_ones(alig
 
 @torch.no_grad()
 def distances(method: ShaSpec, features: Features) -> list[float]:
-    """How far the two modalities' shared, and their specific, features lie apart, relative to their size."""
+    """How far the two modalities' shared, and their specific, features lie apart, relative to their
+    size.
+    """
     e = method.encode(features)
     pairs = ((e.shared_audio, e.shared_visual), (e.specific_audio, e.specific_visual))
     return [float((a - v).norm() / (a.norm() + v.norm())) for a, v in pairs]

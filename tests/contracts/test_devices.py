@@ -1,0 +1,94 @@
+"""Training step, evaluation and resume of every pair off the CPU: on an emulated device, and on a
+GPU where there is one.
+"""
+
+import pytest
+import torch
+from contracts.pairs import CASES, PARAMS, answer, build, poison, with_absence
+from emulated import DEVICE, WrongDevice, emulation
+from toy import random_batch, unweighted
+
+cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+every_pair = pytest.mark.parametrize("pair", PARAMS)
+
+
+def to(batch, device):
+    return batch.map(lambda value: value.to(device))
+
+
+def host(values: dict) -> dict:
+    """A state dict on the CPU, as a checkpoint is read."""
+    return torch.utils._pytree.tree_map(lambda v: v.to("cpu") if isinstance(v, torch.Tensor) else v, values)
+
+
+class Training:
+    """A model with its optimiser on `device`, fresh or from `saved`."""
+
+    def __init__(self, pair, device, saved=None):
+        self.device, self.model = device, build(pair).to(device)
+        self.optimiser = torch.optim.SGD([p for p in self.model.parameters() if p.requires_grad], lr=0.01, momentum=0.9)
+        if saved is not None:
+            self.model.load_state_dict(saved[0])
+            self.optimiser.load_state_dict(saved[1])
+
+    def step(self, batch):
+        torch.manual_seed(1)
+        loss = unweighted(self.model.train(), to(batch, self.device))
+        self.optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimiser.step()
+
+    def saved(self):
+        return host(self.model.state_dict()), host(self.optimiser.state_dict())
+
+
+def trained(pair, device) -> tuple[torch.Tensor, dict]:
+    """Logits where some questions lack something, and the weights, after two steps with a resume in
+    between.
+    """
+    first = Training(pair, device)
+    first.step(random_batch(5))
+    second = Training(pair, device, first.saved())
+    second.step(with_absence("mixed"))
+    return answer(second.model, to(with_absence("mixed"), device)).to("cpu"), second.saved()[0]
+
+
+@every_pair
+def test_no_tensor_is_made_on_the_wrong_device(pair):
+    """The emulated device refuses to mix, and computes what the CPU does."""
+    with emulation():
+        logits, weights = trained(pair, DEVICE)
+    expected, own = trained(pair, "cpu")
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(weights, own, atol=1e-4, rtol=1e-3)
+
+
+def test_the_emulated_device_refuses_to_mix():
+    with emulation():
+        on_device = torch.ones(3, device=DEVICE)
+        assert (2 * on_device + torch.tensor([1.0, 2, 3], device=DEVICE)).tolist() == [3, 4, 5]
+        for wrong in (lambda: on_device + torch.ones(3), lambda: torch.cat([torch.ones(3), on_device]),
+                      lambda: torch.where(torch.ones(3) > 0, on_device, 0.0)):
+            with pytest.raises(WrongDevice, match="of the CPU meets one of the device"):
+                wrong()
+        assert (on_device.to("cpu") + torch.ones(3)).tolist() == [2, 2, 2]
+
+
+@cuda
+@every_pair
+def test_two_bf16_steps_with_a_resume_on_a_gpu(pair):
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        logits, weights = trained(pair, "cuda")
+    assert torch.isfinite(logits).all() and all(torch.isfinite(value.float()).all() for value in weights.values())
+
+
+@cuda
+@every_pair
+def test_law_l1_on_a_gpu(pair):
+    """No absent value reaches the logits."""
+    model = build(pair).to("cuda")
+    for case in CASES[1:]:
+        batch = with_absence(case)
+        blank, poisoned = (answer(model, to(poison(batch, value), "cuda")) for value in (0.0, float("nan")))
+        assert torch.equal(blank, poisoned), case

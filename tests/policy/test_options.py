@@ -1,0 +1,129 @@
+"""Options earn their place: each is set otherwise than its default somewhere, and its default is
+written the same way everywhere.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from golden.defaults import STORED, current
+
+from engine.config import REGISTRIES, compose, load_yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / "configs"
+OVERRIDE = re.compile(r"(?<![\w.-])((?:\w+\.)*\w+)=([^\s`,;|)\]\"'}]+)")
+SHORT = ("rmm", "avr")                   # sections of a method that may be addressed without it
+# Options that no table, ablation, preset, recipe or documented command sets. This list may only
+# become shorter.
+UNUSED = {
+    "backbone=avsd": "answer dropout frames",
+    "backbone=avst": "dropout heads match_views match_weight temperature",
+    "backbone=mcd": "answer_dropout blocks contrast_weight distil_weight dropout heads latent mix "
+        "temperature text_objects",
+    "backbone=modality_alignment": "agree_weight align_weight dropout heads norm preset values",
+    "backbone=pano_avqa": "coordinates dropout expansion heads layers_audio layers_cross layers_language "
+        "layers_visual",
+    "backbone=pstp_net": "dropout heads num_layers segs selection_gradient top_k top_m",
+    "dataset=avqa": "annotations audio_folder holdout test_file train_file",
+    "dataset=music_avqa": "audio_folder",
+    "method=actionmae": "detach_target heads layers memory norm_target replace weight",
+    "method=drfuse": "attention dropout jsd jsd_weight orthogonal_weight prediction_weight "
+        "ranking_weight",
+    "method=modality_dropout": "fill",
+    "method=prompts": "finetune level tokens",
+    "method=released": "avr.audio_readout avr.input_skip avr.loss_weight avr.objective",
+    "method=rmm_avr": "avr.betas avr.detach_input fill lambda2",
+    "method=shaspec": "align_weight domain_weight normalize warmup_steps",
+    "train": "lr_gamma",
+}
+# What another machine, a repetition or a trial of minutes sets.
+OPERATIONAL = {
+    "dataset=synthetic dataset.channels", "dataset=synthetic dataset.data_seed",
+    "dataset=synthetic dataset.noise", "dataset=synthetic dataset.questions_per_video",
+    "dataset=synthetic dataset.test_videos", "dataset=synthetic dataset.train_videos",
+    "dataset=synthetic dataset.val_videos", "evaluate.batch_size", "evaluate.scenarios", "run.root",
+    "runtime.workers", "train.log_every", "train.max_steps", "train.seed",
+}
+
+
+def flat(layer: dict, prefix: str = "") -> dict:
+    """`{"a": {"b": 1}}` as `{"a.b": 1}`."""
+    pairs = {}
+    for key, value in layer.items():
+        pairs |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return pairs
+
+
+def long(key: str) -> str:
+    return f"method.{key}" if key.split(".")[0] in SHORT else key
+
+
+def parsed(value: str):
+    """What an override gives; of `[complete,` at the end of a match, the text."""
+    try:
+        return float(value) if re.fullmatch(r"[\d.]+e-?\d+", value) else yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value
+
+
+def of_text(text: str) -> list[dict]:
+    """The overrides of every line."""
+    lines = [dict(OVERRIDE.findall(line)) for line in text.splitlines()]
+    return [{long(f"{key}.name" if key in REGISTRIES else key): parsed(value) for key, value in line.items()}
+            for line in lines if line]
+
+
+def uses() -> list[dict]:
+    """What every preset, ablation, recipe, row of a table and documented command sets."""
+    files = [*CONFIGS.glob("*.yaml"), *CONFIGS.glob("ablation/*.yaml"), *CONFIGS.glob("recipe/*.yaml")]
+    layers = []
+    for path in files:
+        layer = load_yaml(path)
+        layer |= {kind: {**(layer.get(kind) or {}), "name": name} for kind, name in layer.pop("for", {}).items()}
+        if path.name != "default.yaml":
+            layers.append({long(key): value for key, value in flat(layer).items()})
+    texts = [*CONFIGS.rglob("*.yaml"), *ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("main_*.py"),
+             *(ROOT / "scripts").rglob("*.py")]
+    return layers + [use for path in texts for use in of_text(path.read_text())]
+
+
+def options() -> dict[tuple[str, str], object]:
+    """(component, key) -> default, of every registered component and of the common sections."""
+    defaults = {("", key): value for key, value in flat(compose(None, [])).items() if key.split(".")[0] not in REGISTRIES}
+    for kind, registry in REGISTRIES.items():
+        for name in registry:
+            section = {kind: compose(None, [f"{kind}={name}"])[kind]}
+            defaults |= {(f"{kind}={name}", key): value for key, value in flat(section).items() if key != f"{kind}.name"}
+    return defaults
+
+
+def test_every_option_is_set_otherwise_somewhere():
+    """By a use that names no other component. What none sets should be a constant with a note where
+    it comes from.
+    """
+    everything, unused = uses(), set()
+    for (component, key), default in options().items():
+        kind, _, name = component.partition("=")
+        fitting = (use for use in everything if key in use and (not kind or use.get(f"{kind}.name", name) == name))
+        if all(use[key] == default for use in fitting):
+            unused.add(f"{component} {key}".strip())
+    listed = set()
+    for component, keys in UNUSED.items():
+        prefix = f"{component} {component.partition('=')[0]}" if "=" in component else component
+        listed |= {f"{prefix}.{key}" for key in keys.split()}
+    unused -= OPERATIONAL
+    assert unused == listed, f"new: {sorted(unused - listed)}; delete from the list: {sorted(listed - unused)}"
+
+
+@pytest.mark.parametrize("kind,name", [(kind, name) for kind, registry in REGISTRIES.items() for name in registry])
+def test_yaml_constructor_and_recorded_defaults_are_equal(kind, name):
+    constructor = flat(current()[f"{kind}.{name}"])
+    recorded = flat(json.loads(STORED.read_text())["defaults"].get(f"{kind}.{name}", {}))
+    assert recorded in (constructor, {}), "python tests/golden/defaults.py"
+    layer = load_yaml(CONFIGS / kind / f"{name}.yaml")
+    written = flat(layer[kind]) | {key: value for section in SHORT if kind == "method"
+                                   for key, value in flat({section: layer.get(section, {})}).items()}
+    assert {key: value for key, value in written.items() if key in constructor and value != constructor[key]} == {}
