@@ -21,7 +21,9 @@ NO_MEMORY = re.compile(r"out of memory|allocate memory|not enough memory|Storage
 
 
 class UsageError(Exception):
-    """A configuration, checkpoint or environment problem: what it is, what was expected, what to do."""
+    """A configuration, checkpoint or environment problem: what it is, what was expected, what to
+    do.
+    """
 
 
 def shown(value: Any) -> str:

@@ -40,9 +40,9 @@ def depends_on_length(train: dict[str, Any]) -> bool:
 class Schedule:
     """The learning rate of a run of `steps` optimiser steps.
 
-    Call `after_step` behind every step and `after_epoch` behind every epoch. With W steps of warm-up,
-    the share `train.warmup` of all, step k = 0, 1, ... has (k + 1) / (W + 1) of the rate; then
-    `train.schedule` follows.
+    Call `after_step` behind every step and `after_epoch` behind every epoch. With W steps of
+    warm-up, the share `train.warmup` of all, step k = 0, 1, ... has (k + 1) / (W + 1) of the rate;
+    then `train.schedule` follows.
     """
 
     def __init__(self, optimiser: Optimizer, train: dict[str, Any], steps: int) -> None:

@@ -19,7 +19,9 @@ def resolve(path: str) -> type:
 
 
 def build_model(spec: DataSpec, backbone: dict, method: dict) -> AVQAModel:
-    """`backbone` and `method`: `name` plus the keywords of the registered class. OptionError where these do not fit."""
+    """`backbone` and `method`: `name` plus the keywords of the registered class. OptionError where
+    these do not fit.
+    """
     backbone, method = dict(backbone), dict(method)
     body = resolve(BACKBONES[backbone.pop("name")])(spec, **backbone)
     shape = FeatureShape(spec.segments, spec.grid, body.dim, 0 if spec.choices else spec.answers)

@@ -1,4 +1,6 @@
-"""The composition, and the only file that knows backbone, method and head: encode -> blank -> method -> fuse -> head."""
+"""The composition, and the only file that knows backbone, method and head: encode -> blank ->
+method -> fuse -> head.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from models.objective import answer_loss
 
 @dataclass
 class Output:
-    """Logits (B, A), or (B, M) over candidates, by view, and in training every loss term by name (scalars, unweighted)."""
+    """Logits (B, A), or (B, M) over candidates, by view, and in training every loss term by name
+    (scalars, unweighted).
+    """
 
     logits: dict[str, Tensor]
     terms: dict[str, Tensor] = field(default_factory=dict)
@@ -39,7 +43,9 @@ class AVQAModel(nn.Module):
         return {"answer": 1.0, **self.backbone.loss_weights, **self.method.loss_weights}
 
     def forward(self, batch: Batch) -> Output:
-        """Training: all views of the method with their terms. Evaluation: one completed view, no terms."""
+        """Training: all views of the method with their terms. Evaluation: one completed view, no
+        terms.
+        """
         batch = blank_batch(batch)
         features = blank_features(self.backbone.encode(batch), batch.presence)
         if self.training:
@@ -51,10 +57,12 @@ class AVQAModel(nn.Module):
 
     @torch.no_grad()
     def answer_on_noised_real(self, batch: Batch, state: Tensor, scale: tuple[float, float]) -> Tensor:
-        """Logits (B, A) by the protocol of the released evaluation code, in which nothing is missing.
+        """Logits (B, A) by the protocol of the released evaluation code, in which nothing is
+        missing.
 
-        What `state` (B, T, 2) calls absent is the real feature plus noise of the standard deviations `scale` (audio,
-        visual). For comparison with published figures only: this is the one path on which absent values are read.
+        What `state` (B, T, 2) calls absent is the real feature plus noise of the standard
+        deviations `scale` (audio, visual). For comparison with published figures only: this is the
+        one path on which absent values are read.
         """
         features = blank_features(self.backbone.encode(blank_batch(batch)), batch.presence)
         completed = self.method.refine_noised_real(features, state, scale)
@@ -90,7 +98,8 @@ def blank_batch(batch: Batch) -> Batch:
 
 
 def repeat_batch(batch: Batch, count: int) -> Batch:
-    """The batch as the head sees it when `count` views are stacked; heads read the text side only."""
+    """The batch as the head sees it when `count` views are stacked; heads read the text side only.
+    """
     if count == 1:
         return batch
     choices = None if batch.choices is None else batch.choices.repeat(count, 1, 1)

@@ -2,4 +2,5 @@
 
 
 class OptionError(Exception):
-    """An option that the chosen component cannot work with: which, what was expected, what to do."""
+    """An option that the chosen component cannot work with: which, what was expected, what to do.
+    """

@@ -1,4 +1,5 @@
-"""What flows through the model: `Features` between a backbone's `encode` and its `fuse`, `Fused` behind it.
+"""What flows through the model: `Features` between a backbone's `encode` and its `fuse`, `Fused`
+behind it.
 
 B questions, T segments, N = H*W visual tokens, L words, D channels, P extra tokens.
 """
@@ -31,8 +32,9 @@ class FeatureShape:
 class Features:
     """Encoded streams of B questions.
 
-    `presence` says which entries are real. What stands in for the others a method has written into them, unless
-    `filled` is False: then they hold zeros that no backbone may read, and `mask` has to be heeded.
+    `presence` says which entries are real. What stands in for the others a method has written into
+    them, unless `filled` is False: then they hold zeros that no backbone may read, and `mask` has
+    to be heeded.
     """
 
     audio: Tensor                     # (B, T, D)
@@ -56,7 +58,9 @@ class Features:
 
     @property
     def whole(self) -> Tensor:
-        """(B,) bool: every entry of both streams is real, so that a backbone's alignment losses mean something."""
+        """(B,) bool: every entry of both streams is real, so that a backbone's alignment losses
+        mean something.
+        """
         return self.presence.flatten(1).all(dim=1)
 
     def mask(self, modality: int) -> Tensor | None:
@@ -86,9 +90,10 @@ class Features:
 class Fused:
     """What a backbone makes of the features: the vector (B, D) that the answer layer reads.
 
-    `losses`: the backbone's own terms by name, one value per question (B,), so that views stacked on the batch axis can
-    be told apart; empty in evaluation. `summaries`: what is left of the audio and of the visual stream, (B, D) each,
-    after the question read them and before both were combined.
+    `losses`: the backbone's own terms by name, one value per question (B,), so that views stacked
+    on the batch axis can be told apart; empty in evaluation. `summaries`: what is left of the audio
+    and of the visual stream, (B, D) each, after the question read them and before both were
+    combined.
     """
 
     vector: Tensor
@@ -119,7 +124,9 @@ def blank(values: Tensor, present: Tensor) -> Tensor:
 
 
 def blank_features(features: Features, presence: Tensor) -> Features:
-    """The features of which only `presence` (B, T, 2) is there: zeros in every absent entry of both streams."""
+    """The features of which only `presence` (B, T, 2) is there: zeros in every absent entry of both
+    streams.
+    """
     return features.with_(
         presence=presence,
         audio=blank(features.audio, presence[..., AUDIO]),

@@ -20,16 +20,19 @@ class OpenVocabulary(nn.Module):
         self.answer = nn.Linear(dim, answers)
 
     def forward(self, vector: Tensor, batch: Batch, encode_text: Encoder) -> Tensor:
-        """`vector` (B, ..., D) -> logits (B, ..., A); all questions have the same answers, so the text adds nothing."""
+        """`vector` (B, ..., D) -> logits (B, ..., A); all questions have the same answers, so the
+        text adds nothing.
+        """
         return self.answer(vector)                                     # (B, ..., A)
 
 
 class MultipleChoice(nn.Module):
     """One logit per candidate of the question: s_j = w . tanh(z * Linear(e_j)).
 
-    z is the backbone's vector, e_j the candidate as the backbone's question encoder reads it, with the same weights.
-    The paper does not say how its backbones score the candidates of AVQA; this repeats the product and tanh by which
-    AVST (CVPR 2022) joins media and question. Without a bias: added to every candidate, it would change nothing.
+    z is the backbone's vector, e_j the candidate as the backbone's question encoder reads it, with
+    the same weights. The paper does not say how its backbones score the candidates of AVQA; this
+    repeats the product and tanh by which AVST (CVPR 2022) joins media and question. Without a bias:
+    added to every candidate, it would change nothing.
     """
 
     def __init__(self, dim: int) -> None:

@@ -1,4 +1,5 @@
-"""Ask one question about one video: python scripts/answer.py --checkpoint RUN --video clip.mp4 --question "..."
+"""Ask one question about one video: python scripts/answer.py --checkpoint RUN --video clip.mp4
+--question "..."
 
 Prints the most probable answers and which modality was missing. A clip without a sound track or
 without a picture is answered too; --mute and --blank take one away from a clip that has both.
@@ -46,7 +47,8 @@ def parse() -> argparse.Namespace:
 
 
 def extractor_names(config: dict[str, Any]) -> dict[int, str]:
-    """The extractor behind each feature folder of the data set that the checkpoint was trained on."""
+    """The extractor behind each feature folder of the data set that the checkpoint was trained on.
+    """
     names = {}
     for modality, key in ((AUDIO, "audio_folder"), (VISUAL, "visual_folder")):
         folder = Path(config["dataset"].get(key, "")).name

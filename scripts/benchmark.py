@@ -43,7 +43,8 @@ from models import build_model
 from models.avqa import AVQAModel
 from models.objective import total_loss
 
-# The official release: rows 0, 6, ... 54 of VGGish and ResNet-18 features, 93 words, 42 answers, 14 words a question.
+# The official release: rows 0, 6, ... 54 of VGGish and ResNet-18 features, 93 words, 42 answers, 14
+# words a question.
 MUSIC_AVQA = DataSpec(segments=10, audio_channels=128, visual_channels=512, grid=(14, 14), words=14, vocabulary=93,
                       answers=42)
 
@@ -66,7 +67,9 @@ def parse() -> argparse.Namespace:
 
 
 def configure(options: argparse.Namespace) -> tuple[dict[str, Any], DataSpec]:
-    """The configuration and the shapes: the published ones for music_avqa, else those of the data set's files."""
+    """The configuration and the shapes: the published ones for music_avqa, else those of the data
+    set's files.
+    """
     arguments = list(options.arguments)
     file = arguments.pop(0) if arguments and "=" not in arguments[0] else None
     named = any(a.startswith("dataset=") for a in arguments) or file is not None
@@ -89,7 +92,9 @@ def published_shapes(options: dict[str, Any]) -> DataSpec:
 
 
 def random_batch(spec: DataSpec, size: int, device: torch.device, negatives: bool = False) -> Batch:
-    """Non-negative random features, as after the ReLU of VGGish and ResNet-18; `negatives`: of other videos as well."""
+    """Non-negative random features, as after the ReLU of VGGish and ResNet-18; `negatives`: of
+    other videos as well.
+    """
     def shape(*sizes: int) -> torch.Tensor:
         return torch.randn(size, spec.segments, *sizes, device=device).relu()
 
@@ -111,7 +116,9 @@ def random_batch(spec: DataSpec, size: int, device: torch.device, negatives: boo
 
 
 def steps_of(what: str, config: dict[str, Any], spec: DataSpec, accelerator, size: int) -> tuple[AVQAModel, Callable]:
-    """The model and a function that runs one step, for `train-step` or `inference` (audio missing, the costly case)."""
+    """The model and a function that runs one step, for `train-step` or `inference` (audio missing,
+    the costly case).
+    """
     torch.manual_seed(0)
     model = build_model(spec, config["backbone"], config["method"]).to(accelerator.device)
     negatives = what == "train-step" and model.backbone.needs_negatives
@@ -255,7 +262,9 @@ def loader_of(options: argparse.Namespace, root: Path, names: list[str]) -> tupl
 
 
 def copy_rate() -> float:
-    """Bytes per second of copying a large array here, the limit that reading from memory is compared with."""
+    """Bytes per second of copying a large array here, the limit that reading from memory is
+    compared with.
+    """
     a = np.ones(2 ** 28, dtype=np.uint8)
     b = np.ones_like(a)
     return a.nbytes / statistics.median(timed(lambda: np.copyto(b, a), torch.device("cpu")) for _ in range(7))
@@ -284,7 +293,9 @@ def bench_loader(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def bench_extract(options: argparse.Namespace) -> dict[str, Any]:
-    """Decoding and the two networks (random weights) on a minute of 1280 x 720 at 30 frames per second, apart."""
+    """Decoding and the two networks (random weights) on a minute of 1280 x 720 at 30 frames per
+    second, apart.
+    """
     from torchvision.models import resnet18  # here, or they would count in the memory of a training step
 
     from dataset.extract.example import Example, write_video

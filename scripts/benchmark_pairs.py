@@ -1,4 +1,5 @@
-"""One training step and one answer of every backbone with every method at the real shapes, as a table.
+"""One training step and one answer of every backbone with every method at the real shapes, as a
+table.
 
 Each pair is a process of its own (scripts/benchmark.py), so that one pair's memory does not count
 for the next. What is in the output file already is not measured again.
@@ -71,7 +72,9 @@ def row(backbone: str, method: str, cell: dict[str, Any]) -> list[Any]:
 
 
 def render(cells: dict[str, dict[str, Any]], command: str) -> str:
-    """Markdown; a question's FLOPs at test are those with the audio missing, when the method has work to do."""
+    """Markdown; a question's FLOPs at test are those with the audio missing, when the method has
+    work to do.
+    """
     head = ["backbone", "method", "parameters (M)", "trained (M)", "GFLOP per question, test",
             "GFLOP per question, training", "training step (s)", "test step (s)", "peak memory (GiB)"]
     rows = [row(*name.split("/"), cell) for name, cell in cells.items()]

@@ -1,4 +1,6 @@
-"""Exit 0 when this Python satisfies scripts/requirements-ranges.txt, else list what is lacking and exit 1."""
+"""Exit 0 when this Python satisfies scripts/requirements-ranges.txt, else list what is lacking and
+exit 1.
+"""
 
 from __future__ import annotations
 

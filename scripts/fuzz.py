@@ -1,9 +1,10 @@
-"""Give the commands random input and see how they end: python scripts/fuzz.py --minutes 30 [--seed 1]
+"""Give the commands random input and see how they end: python scripts/fuzz.py --minutes 30 [--seed
+1]
 
-A case damages one thing that a user can type or a file can hold, and runs the command that reads it,
-in this process. A command ends well with exit code 0, or with 2 and one error line (the check of a
-data set also with 1). Every other end, and what takes longer than a minute, is kept in a folder of
---out with the arguments in case.json; then the exit code of this script is 1.
+A case damages one thing that a user can type or a file can hold, and runs the command that reads
+it, in this process. A command ends well with exit code 0, or with 2 and one error line (the check
+of a data set also with 1). Every other end, and what takes longer than a minute, is kept in a
+folder of --out with the arguments in case.json; then the exit code of this script is 1.
 """
 
 from __future__ import annotations
@@ -89,7 +90,8 @@ class Damage:
             path.symlink_to(os.devnull)
 
     def json_file(self, path: Path) -> None:
-        """One value of a JSON file, or of a file of JSON lines, replaced by another; or anything."""
+        """One value of a JSON file, or of a file of JSON lines, replaced by another; or anything.
+        """
         if self.rng.random() < 0.4:
             return self.any_file(path)
         lines = path.suffix == ".jsonl"
@@ -276,7 +278,9 @@ def one_case(kind: str, rng: random.Random, template: Path, folder: Path) -> tup
 
 
 def fuzz(out: Path, seed: int, cases: Iterable[int], kinds: list[str]) -> tuple[Counter, list[Path]]:
-    """Run `cases` by number: how often each kind ended with which code, and the folders of bad ends."""
+    """Run `cases` by number: how often each kind ended with which code, and the folders of bad
+    ends.
+    """
     def stop(*_: object) -> None:
         raise Hang
 

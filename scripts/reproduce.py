@@ -1,4 +1,5 @@
-"""Run what a table or figure needs, skip what is done, and write the report: Markdown, JSON and plots.
+"""Run what a table or figure needs, skip what is done, and write the report: Markdown, JSON and
+plots.
 
 A table is a file configs/tables/TABLE.yaml: a start configuration, the configuration all rows
 share, and per row the overrides that make it. Every row is trained once per seed, from the start of
@@ -78,7 +79,9 @@ def parse() -> argparse.Namespace:
 
 
 def all_grids(overrides: list[str]) -> dict[str, Grid]:
-    """Every table that is for the data set which `overrides` choose, by default the embedded benchmark."""
+    """Every table that is for the data set which `overrides` choose, by default the embedded
+    benchmark.
+    """
     dataset = chosen_dataset(overrides) or "synthetic"
     grids = dict(find_grid(name) for name in table_names())
     fitting = {name: grid for name, grid in grids.items() if grid.is_for(dataset)}
@@ -123,7 +126,8 @@ def refresh_documents() -> None:
 
 
 def print_plan(plan: Plan, runs: list[PlannedRun], jobs: int, start_up: float | None) -> None:
-    """One JSON line per run on stdout; the hours of the tables on stderr, so that the lines can be piped.
+    """One JSON line per run on stdout; the hours of the tables on stderr, so that the lines can be
+    piped.
 
     `start_up`: seconds that a run's imports take, None to measure nothing.
     """

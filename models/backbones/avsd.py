@@ -1,22 +1,27 @@
-"""AVSD, the simple baseline for audio-visual scene-aware dialog (Schwartz et al., CVPR 2019), without the dialog.
+"""AVSD, the simple baseline for audio-visual scene-aware dialog (Schwartz et al., CVPR 2019),
+without the dialog.
 
 Fidelity (the paper, and the official `mmseq2seq_model.py`, `atten.py`):
-- factor-graph attention over the question's words, the frames and the sound: unary, self and pair potentials, and a
-  prior at the question's last word, mixed by one weight each. The mean of a similarity matrix over one side is taken
-  as a product with the mean of that side, which is the same. The other utilities' prior is zero and has no weight;
+- factor-graph attention over the question's words, the frames and the sound: unary, self and pair
+  potentials, and a prior at the question's last word, mixed by one weight each. The mean of a
+  similarity matrix over one side is taken as a product with the mean of that side, which is the
+  same. The other utilities' prior is zero and has no weight;
 - the weights of the mix start as those of the release's Conv1d to one channel, from all potentials
   and the zero prior (8 with four frames): uniform within 1 / sqrt of their number, of either sign;
-- the attended media vectors, sound first, then the frames in order, go through one LSTM, whose last state meets the
-  attended question. The history is gone with the dialog, and beam search with the sentence;
-- no port to single answers was released. `answer: perceptron` is ours; `decoder` is the first step of the dialog's
-  decoder, from the media's state, with an output as wide as the answer layer reads (the release: 128);
-- `frames: 4`, as published: segments are averaged in as many runs of equal length as possible, the map over 2 x 2
-  positions, so that 14 x 14 gives the 49 published ones; an odd grid is kept. `all` takes every segment. Frames share
-  all weights, as their number may vary;
-- widths are shares of D, of 512 as published: words 128, all else 256. The question's LSTM has D, so that a method
-  finds features of one width; its state at the last word is the question vector;
-- what cannot be read is out of every potential, mean and softmax; a utility without anything to read is a zero vector.
-  Prompts are further elements of the sound and of every frame, never part of a mean.
+- the attended media vectors, sound first, then the frames in order, go through one LSTM, whose last
+  state meets the attended question. The history is gone with the dialog, and beam search with the
+  sentence;
+- no port to single answers was released. `answer: perceptron` is ours; `decoder` is the first step
+  of the dialog's decoder, from the media's state, with an output as wide as the answer layer reads
+  (the release: 128);
+- `frames: 4`, as published: segments are averaged in as many runs of equal length as possible, the
+  map over 2 x 2 positions, so that 14 x 14 gives the 49 published ones; an odd grid is kept. `all`
+  takes every segment. Frames share all weights, as their number may vary;
+- widths are shares of D, of 512 as published: words 128, all else 256. The question's LSTM has D,
+  so that a method finds features of one width; its state at the last word is the question vector;
+- what cannot be read is out of every potential, mean and softmax; a utility without anything to
+  read is a zero vector. Prompts are further elements of the sound and of every frame, never part of
+  a mean.
 """
 
 from __future__ import annotations
@@ -36,7 +41,9 @@ from models.layers.attention import Extra, masked_mean
 
 
 class Utility(NamedTuple):
-    """Utilities of one kind, U of them with n elements each: (B, U, n, H), and which may be read, (B, U, n)."""
+    """Utilities of one kind, U of them with n elements each: (B, U, n, H), and which may be read,
+    (B, U, n).
+    """
 
     elements: Tensor
     mask: Tensor
@@ -94,7 +101,9 @@ class FactorGraphAttention(nn.Module):
         self, words: Utility, frame: Utility, audio: Utility, prior: Tensor,
         extra_audio: Extra | None = None, extra_frame: Extra | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """-> attended words (B, 1, H), frames (B, F, H) and sound (B, 1, H); `prior` (B, 1, L) of the words."""
+        """-> attended words (B, 1, H), frames (B, F, H) and sound (B, 1, H); `prior` (B, 1, L) of
+        the words.
+        """
         heard, seen = keys_of(extra_audio, 1), keys_of(extra_frame, self.frames)
         asked, listened, looked = words.elements, with_extra(audio.elements, heard), with_extra(frame.elements, seen)
         of_words = [*self.words(words, None), prior, *self.words_audio.from_left(asked, audio).unbind(-1),
@@ -107,7 +116,8 @@ class FactorGraphAttention(nn.Module):
                 read(audio, of_audio, self.mix_audio, extra_audio))
 
     def other_frames(self, looked: Tensor, frame: Utility) -> list[Tensor]:
-        """The pair potentials (B, F, n) of every frame with the first, second, ... of the others."""
+        """The pair potentials (B, F, n) of every frame with the first, second, ... of the others.
+        """
         scores = self.frame_frame.from_left(looked, frame)                          # (B, F, n, F)
         others = [[j for j in range(self.frames) if j != i] for i in range(self.frames)]
         index = torch.tensor(others, device=looked.device, dtype=torch.int64)       # (F, F - 1)
@@ -118,8 +128,8 @@ class FactorGraphAttention(nn.Module):
 class AVSD(Backbone):
     """Factor-graph attention, an LSTM over sound and frames.
 
-    Options: `frames` of a video, 4 as published, or `all` segments; `answer` from the attended question and the media state;
-    `dropout` of the unary potentials and before the answer.
+    Options: `frames` of a video, 4 as published, or `all` segments; `answer` from the attended
+    question and the media state; `dropout` of the unary potentials and before the answer.
     """
 
     def __init__(
@@ -181,7 +191,9 @@ class AVSD(Backbone):
         return Fused(self.answer(self.decoder(asked, (hidden[0], cell[0]))[0]))
 
     def group_frames(self, visual: Tensor, mask: Tensor) -> Utility:
-        """`visual` (B, T, N, D), `mask` (B, T) -> F frames, each the mean of a run of segments, on a coarser grid."""
+        """`visual` (B, T, N, D), `mask` (B, T) -> F frames, each the mean of a run of segments, on
+        a coarser grid.
+        """
         height, width = self.grid
         if height % 2 == 0 and width % 2 == 0:
             visual = visual.unflatten(2, (height // 2, 2, width // 2, 2)).mean(dim=(3, 5)).flatten(2, 3)
@@ -227,7 +239,9 @@ def mean_direction(vectors: Tensor, mask: Tensor) -> Tensor:
 
 
 def similarity(vectors: Tensor, mean: Tensor) -> Tensor:
-    """Mean cosine of `vectors` (B, U, n, H) with what `mean` (B, U, H) is the mean direction of: (B, U, n)."""
+    """Mean cosine of `vectors` (B, U, n, H) with what `mean` (B, U, H) is the mean direction of:
+    (B, U, n).
+    """
     return (F.normalize(vectors, dim=-1) @ mean.unsqueeze(-1)).squeeze(-1)
 
 
@@ -237,7 +251,8 @@ def every_similarity(vectors: Tensor, means: Tensor) -> Tensor:
 
 
 def read(own: Utility, potentials: list[Tensor], mix: Tensor, extra: Extra | None) -> Tensor:
-    """The elements (and extra values) weighed by the softmax of their mixed potentials: (B, U, H)."""
+    """The elements (and extra values) weighed by the softmax of their mixed potentials: (B, U, H).
+    """
     score = torch.stack(potentials, dim=-1) @ mix                                   # (B, U, n + P)
     values, mask = own.elements, own.mask
     if extra is not None:

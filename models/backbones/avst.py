@@ -1,14 +1,17 @@
-"""AVST, the spatio-temporal grounding network of MUSIC-AVQA (Li et al., CVPR 2022), the paper's baseline.
+"""AVST, the spatio-temporal grounding network of MUSIC-AVQA (Li et al., CVPR 2022), the paper's
+baseline.
 
 Fidelity (all from the official `net_grd_avst`):
-- question, audio, spatial grounding, match head, temporal grounding, fusion: as released, without the layers that
-  are built and never used (a ResNet-18 and eight others);
-- the means that the released code adds to the temporal attention are kept, though its figure omits them;
-- an absent segment has no entry in the temporal attention's input other than what the method wrote there, and none
-  at all, in its mean neither, where the method says that nothing stands in for it;
-- negatives for the match loss: `in_batch` takes the map of another question's video from the batch, which costs
-  no reading; `other_video` draws every segment from other videos as released;
-- the visual map must have as many channels as the model is wide (512 as released); with other data D follows.
+- question, audio, spatial grounding, match head, temporal grounding, fusion: as released, without
+  the layers that are built and never used (a ResNet-18 and eight others);
+- the means that the released code adds to the temporal attention are kept, though its figure omits
+  them;
+- an absent segment has no entry in the temporal attention's input other than what the method wrote
+  there, and none at all, in its mean neither, where the method says that nothing stands in for it;
+- negatives for the match loss: `in_batch` takes the map of another question's video from the batch,
+  which costs no reading; `other_video` draws every segment from other videos as released;
+- the visual map must have as many channels as the model is wide (512 as released); with other data
+  D follows.
 """
 
 from __future__ import annotations
@@ -55,7 +58,8 @@ class TemporalGrounding(AttentionBlock):
     def forward(
         self, question: Tensor, segments: Tensor, mask: Tensor | None = None, extra: Extra | None = None
     ) -> Tensor:
-        """`question` (B, D), `segments` (B, T, D), `mask` (B, T), `extra` as in `attend` -> (B, D)."""
+        """`question` (B, D), `segments` (B, T, D), `mask` (B, T), `extra` as in `attend` -> (B, D).
+        """
         attended, _ = super().forward(question.unsqueeze(1), segments, mask, extra)
         return attended.squeeze(1) + masked_mean(segments, mask)                    # (B, D)
 
@@ -63,9 +67,10 @@ class TemporalGrounding(AttentionBlock):
 class AVST(Backbone):
     """Spatial grounding per segment, temporal grounding per stream, fusion by the question.
 
-    Options: `heads`, `dropout` of the temporal attentions; `temperature` of the spatial softmax (1 as released);
-    `negatives` and `match_weight` of the match loss (0.5 as released), which counts in every view in which a stand-in was
-    written for what is absent, as released, or in the complete one alone (`match_views`).
+    Options: `heads`, `dropout` of the temporal attentions; `temperature` of the spatial softmax (1
+    as released); `negatives` and `match_weight` of the match loss (0.5 as released), which counts
+    in every view in which a stand-in was written for what is absent, as released, or in the
+    complete one alone (`match_views`).
     """
 
     has_summaries = True
@@ -99,7 +104,8 @@ class AVST(Backbone):
         self.fusion = nn.Linear(2 * dim, dim)
 
     def encode(self, batch: Batch) -> Features:
-        """The question and audio layers; the visual map passes through as tokens, without a copy."""
+        """The question and audio layers; the visual map passes through as tokens, without a copy.
+        """
         states, question = self.question(batch.words)
         features = Features(
             audio=self.audio(batch.audio),                                          # (B, T, D)
@@ -122,7 +128,9 @@ class AVST(Backbone):
         return self.question(words)[1]                                              # (B, D)
 
     def fuse(self, features: Features) -> Fused:
-        """Steps named as in the paper's figure: spatial grounding, temporal grounding, fusion with the question."""
+        """Steps named as in the paper's figure: spatial grounding, temporal grounding, fusion with
+        the question.
+        """
         grounded = self.spatial(features.audio, features.visual)                    # (B, T, D)
         question, mask, extra = features.question, features.mask, features.extra
         audio = self.temporal_audio(question, features.audio, mask(AUDIO), extra(AUDIO))        # (B, D)
@@ -135,7 +143,9 @@ class AVST(Backbone):
         return [self.fusion]
 
     def match_loss(self, features: Features, grounded: Tensor) -> Tensor:
-        """Does this map belong to this sound? Cross entropy over positive and negative segments, (B,)."""
+        """Does this map belong to this sound? Cross entropy over positive and negative segments,
+        (B,).
+        """
         negative = self.spatial(features.audio, features.negative)                  # (B, T, D)
         pairs = torch.cat([torch.cat([features.audio, y], dim=-1) for y in (grounded, negative)], dim=1)
         logits = self.match(pairs)                                                  # (B, 2T, 2)
@@ -153,10 +163,11 @@ def as_tokens(maps: Tensor) -> Tensor:
 
 
 def other_video(video: Tensor, presence: Tensor) -> tuple[Tensor, Tensor]:
-    """For every question the next one of the batch that shows another video; (B,) positions and (B,) validity.
+    """For every question the next one of the batch that shows another video; (B,) positions and
+    (B,) validity.
 
-    `video` (B,) indices, `presence` (B, T, 2). A question is invalid where the batch holds no other video or where
-    either map is not wholly present: a blank is no evidence about what sounds.
+    `video` (B,) indices, `presence` (B, T, 2). A question is invalid where the batch holds no other
+    video or where either map is not wholly present: a blank is no evidence about what sounds.
     """
     size = video.shape[0]
     shown = presence.all(dim=1).all(dim=-1)                                         # (B,)

@@ -24,14 +24,19 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def encode_text(self, words: Tensor) -> Tensor:
-        """The question encoder on any text, `words` (B, L) int64 -> (B, D); heads read candidates with it."""
+        """The question encoder on any text, `words` (B, L) int64 -> (B, D); heads read candidates
+        with it.
+        """
 
     @abstractmethod
     def fuse(self, features: Features) -> Fused:
-        """Complete features to one vector per question; entries that `features.mask` excludes are not read."""
+        """Complete features to one vector per question; entries that `features.mask` excludes are
+        not read.
+        """
 
     def combination(self) -> list[nn.Module]:
-        """The layers that make the vector of the two summaries, or whatever stands last before the answer layer.
+        """The layers that make the vector of the two summaries, or whatever stands last before the
+        answer layer.
 
         A method may train these alone, or replace them by its own combination.
         """

@@ -6,25 +6,31 @@ arXiv 2403.06679.
 Fidelity. Abstract, overview and captions fix the parts and their order. The equations, sizes and
 weights of the paper were not at hand, and the repository that it names holds a figure and no code,
 so every number below is this project's choice.
-- projections of both modalities and a question encoder (overview). The question is AVST's encoder; audio is projected
-  in `encode`, visual in `fuse` on the mean over the map, so that a method sees the map itself;
+- projections of both modalities and a question encoder (overview). The question is AVST's encoder;
+  audio is projected in `encode`, visual in `fuse` on the mean over the map, so that a method sees
+  the map itself;
 - association blocks: self-attention whose residual takes in a small amount of the other modality
-  (abstract, captions: "soft association"); `mix` is where the learned amount starts, one scalar per block and modality;
-- the pooled streams of the last block are contrasted in both directions; questions on the same video are no negatives
-  of each other. The contrast is direct, without further projections. Since a block has mixed each stream into the
-  other, the contrast can be met without any correspondence between them; contrasting before the blocks would not be
-  what the captions say ("at the attention layer");
-- one aggregator for both modalities and both levels: the question attends to the projected and to the associated
-  features, the early and the late correlation, and each time brings back a clue (abstract, captions).
-  Four clues and the question make the combinatorial question embedding. `text_objects: words` lets
-  each clue attend to the question's words, as the paper's optional branch attends to its key words
-  and type; which words are key ones is not marked in every data set, so all are read;
+  (abstract, captions: "soft association"); `mix` is where the learned amount starts, one scalar per
+  block and modality;
+- the pooled streams of the last block are contrasted in both directions; questions on the same
+  video are no negatives of each other. The contrast is direct, without further projections. Since a
+  block has mixed each stream into the other, the contrast can be met without any correspondence
+  between them; contrasting before the blocks would not be what the captions say ("at the attention
+  layer");
+- one aggregator for both modalities and both levels: the question attends to the projected and to
+  the associated features, the early and the late correlation, and each time brings back a clue
+  (abstract, captions). Four clues and the question make the combinatorial question embedding.
+  `text_objects: words` lets each clue attend to the question's words, as the paper's optional
+  branch attends to its key words and type; which words are key ones is not marked in every data
+  set, so all are read;
 - semantic approximation: the question is drawn to both modalities in a latent space by contrast, as
   the captions say of the distillation. The features that it is drawn to are detached before their
   projections, which are trained: the question learns from them, not they from it;
 - the answer is read off the question embedding alone (abstract: no decision-level integration);
-- both own losses count questions whose clip is whole, so no stand-in is aligned. A batch of 4 gives few negatives;
-- a modality that cannot be read has zero clues. Prompts are read wherever its stream is attended to;
+- both own losses count questions whose clip is whole, so no stand-in is aligned. A batch of 4 gives
+  few negatives;
+- a modality that cannot be read has zero clues. Prompts are read wherever its stream is attended
+  to;
 - like AVST it has no notion of order in time: attention and means only.
 """
 
@@ -56,7 +62,8 @@ class Stream(NamedTuple):
 
 
 class Association(nn.Module):
-    """One block of one modality: self-attention plus a little of the other one, then a perceptron."""
+    """One block of one modality: self-attention plus a little of the other one, then a perceptron.
+    """
 
     def __init__(self, dim: int, heads: int, dropout: float, mix: float) -> None:
         super().__init__()
@@ -75,7 +82,9 @@ class Association(nn.Module):
 
 
 class Aggregator(nn.Module):
-    """The question reads a stream and, if asked, the words: one clue per stream, with the same weights for all."""
+    """The question reads a stream and, if asked, the words: one clue per stream, with the same
+    weights for all.
+    """
 
     def __init__(self, dim: int, heads: int, dropout: float, words: bool) -> None:
         super().__init__()
@@ -85,7 +94,9 @@ class Aggregator(nn.Module):
         self.objects = multihead(dim, heads, dropout) if words else None
 
     def forward(self, question: Tensor, stream: Stream, words: Tensor, word_mask: Tensor) -> Tensor:
-        """`question` (B, D) -> clue (B, D); zeros where neither the stream nor extra tokens can be read."""
+        """`question` (B, D) -> clue (B, D); zeros where neither the stream nor extra tokens can be
+        read.
+        """
         query = question.unsqueeze(1)                                               # (B, 1, D)
         clue = self.norm(query + attend(self.attention, query, stream.tokens, stream.mask, stream.extra)[0])
         clue = self.norm_out(clue + self.feed_forward(clue))
@@ -100,8 +111,9 @@ class Aggregator(nn.Module):
 class MCD(Backbone):
     """Association, aggregation into the question, semantic approximation.
 
-    Options: `blocks` of association with `heads`, `dropout` and the start of `mix`; `text_objects`; `latent` width and
-    `temperature` of the contrasts; the weights of both; `answer_dropout` before the answer.
+    Options: `blocks` of association with `heads`, `dropout` and the start of `mix`; `text_objects`;
+    `latent` width and `temperature` of the contrasts; the weights of both; `answer_dropout` before
+    the answer.
     """
 
     has_summaries = True
@@ -165,7 +177,9 @@ class MCD(Backbone):
         return [self.combine, self.norm, self.answer]
 
     def losses(self, features: Features, audio: Stream, visual: Stream, embedding: Tensor) -> dict[str, Tensor]:
-        """Contrast of both streams, and of the question embedding (B, D) with each of them; (B,) each."""
+        """Contrast of both streams, and of the question embedding (B, D) with each of them; (B,)
+        each.
+        """
         heard, seen = masked_mean(audio.tokens, audio.mask), masked_mean(visual.tokens, visual.mask)    # (B, D)
 
         def contrast(anchor: Tensor, partner: Tensor) -> Tensor:

@@ -1,23 +1,31 @@
-"""Simple Modality Alignment for AVQA (Ko; a course project, later "AV agreement"): cross attention and a KL term.
+"""Simple Modality Alignment for AVQA (Ko; a course project, later "AV agreement"): cross attention
+and a KL term.
 
-Fidelity (the slides, and the released `models.py` and `main.py`, which describe different models: two presets):
-- `slides`: audio and visual features, each through a linear map, are concatenated over channels and are keys and values
-  of one pre-norm cross-attention block whose query is the question; KL between both representations in training;
-- `agreement`: perceptrons per modality and for the question, one cross-attention block per modality, the two results
-  max-pooled to half their width, a perceptron; a cosine term per segment and a KL term between the
-  results (never negative, so the rectifier around it in the release is left out);
-- the block is that of the release in both: one norm for its three places, a perceptron without activation between its
-  two layers. The slides show a pre-norm transformer and no more;
-- questions are read by `QuestionLSTM` instead of a frozen BERT or RoBERTa, so that nothing is downloaded;
-- `norm: layer` where the release has batch norm: that mixes the questions of a batch in training, and the blanks of an
-  absent modality into the statistics of the others. `batch` is the release's;
-- `values: own` lets the audio branch read audio; in the release it compares with audio and reads visual (`visual`);
-- the KL weight of the slides is not stated; both presets take the release's 0.2. Both alignment terms count questions
-  whose clip is whole;
-- the last layer before the answers has the width that the answer layer shared by all backbones reads (D for 256);
+Fidelity (the slides, and the released `models.py` and `main.py`, which describe different models:
+two presets):
+- `slides`: audio and visual features, each through a linear map, are concatenated over channels and
+  are keys and values of one pre-norm cross-attention block whose query is the question; KL between
+  both representations in training;
+- `agreement`: perceptrons per modality and for the question, one cross-attention block per
+  modality, the two results max-pooled to half their width, a perceptron; a cosine term per segment
+  and a KL term between the results (never negative, so the rectifier around it in the release is
+  left out);
+- the block is that of the release in both: one norm for its three places, a perceptron without
+  activation between its two layers. The slides show a pre-norm transformer and no more;
+- questions are read by `QuestionLSTM` instead of a frozen BERT or RoBERTa, so that nothing is
+  downloaded;
+- `norm: layer` where the release has batch norm: that mixes the questions of a batch in training,
+  and the blanks of an absent modality into the statistics of the others. `batch` is the release's;
+- `values: own` lets the audio branch read audio; in the release it compares with audio and reads
+  visual (`visual`);
+- the KL weight of the slides is not stated; both presets take the release's 0.2. Both alignment
+  terms count questions whose clip is whole;
+- the last layer before the answers has the width that the answer layer shared by all backbones
+  reads (D for 256);
 - visual is projected in `fuse`, on the mean over the map; audio in `encode`;
-- a segment that cannot be read is out of the attention. In `slides` both modalities share a position, so an absent half
-  is zero and the position is out when both are absent; extra tokens of both are concatenated in the same way;
+- a segment that cannot be read is out of the attention. In `slides` both modalities share a
+  position, so an absent half is zero and the position is out when both are absent; extra tokens of
+  both are concatenated in the same way;
 - no notion of order in time: attention over a set of segments.
 """
 
@@ -41,7 +49,9 @@ Rate = Annotated[float, Field(ge=0, lt=1)]
 
 
 class CrossAttention(nn.Module):
-    """The released block: norm of the query alone, attention, a linear perceptron, one norm module throughout."""
+    """The released block: norm of the query alone, attention, a linear perceptron, one norm module
+    throughout.
+    """
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -136,8 +146,8 @@ class Agreement(nn.Module):
 class ModalityAlignment(Backbone):
     """The model of the slides, or that of the released code.
 
-    Options: `preset`; `heads`, `dropout` of attention and perceptrons; for `agreement` `norm` and `values`;
-    `agree_weight` of the KL term and, for `agreement`, `align_weight` of the cosine term.
+    Options: `preset`; `heads`, `dropout` of attention and perceptrons; for `agreement` `norm` and
+    `values`; `agree_weight` of the KL term and, for `agreement`, `align_weight` of the cosine term.
     """
 
     def __init__(

@@ -1,19 +1,26 @@
-"""Pano-AVQA's LaViT: three transformer streams that read each other in a ring (Yun et al., ICCV 2021).
+"""Pano-AVQA's LaViT: three transformer streams that read each other in a ring (Yun et al., ICCV
+2021).
 
 Fidelity (the paper, and the official `lavit.py`, `input.py`, `attention.py`, `pooler.py`):
-- post-norm layers with GELU, weights from N(0, 0.02), layer norms with 1e-12; language, visual and audio layers, then
-  cross layers in which language reads audio, audio reads visual and visual reads language, all from the layer's inputs,
-  before each stream reads itself; the first token of each stream is pooled;
-- one token per segment and stream with a mean token in front, where the original has detected objects and sounds: the
-  data have no boxes. The coordinate of a token is its time, (t / T, 1 / T), entering as the published ones do;
-- words are embedded from scratch over the data set's vocabulary. The default has 3, 2, 2 and 3 layers of the features'
-  width D and 8 heads, for 32 thousand questions; the published 9, 5, 5 and 5 layers of 768 with BERT's weights are a
-  matter of the `layers_*` keys, except for the width and the weights;
-- the language layers are part of `encode`, so that a method finds a question vector, the first token's;
-- the answer layers end at width D, which the answer layer shared by all backbones reads (the release: 6 D);
-- no grounding of boxes and no pre-training tasks. The published masks are dropped before the encoder; here padding and
-  what cannot be read are out of every attention. The mean token of a stream without anything to read is the mean of
-  nothing, zero, so that its embedding is a learned vector;
+- post-norm layers with GELU, weights from N(0, 0.02), layer norms with 1e-12; language, visual and
+  audio layers, then cross layers in which language reads audio, audio reads visual and visual reads
+  language, all from the layer's inputs, before each stream reads itself; the first token of each
+  stream is pooled;
+- one token per segment and stream with a mean token in front, where the original has detected
+  objects and sounds: the data have no boxes. The coordinate of a token is its time, (t / T, 1 / T),
+  entering as the published ones do;
+- words are embedded from scratch over the data set's vocabulary. The default has 3, 2, 2 and 3
+  layers of the features' width D and 8 heads, for 32 thousand questions; the published 9, 5, 5 and
+  5 layers of 768 with BERT's weights are a matter of the `layers_*` keys, except for the width and
+  the weights;
+- the language layers are part of `encode`, so that a method finds a question vector, the first
+  token's;
+- the answer layers end at width D, which the answer layer shared by all backbones reads (the
+  release: 6 D);
+- no grounding of boxes and no pre-training tasks. The published masks are dropped before the
+  encoder; here padding and what cannot be read are out of every attention. The mean token of a
+  stream without anything to read is the mean of nothing, zero, so that its embedding is a learned
+  vector;
 - prompts are read by every attention to their stream, as keys and values only.
 """
 
@@ -35,7 +42,9 @@ EPSILON = 1e-12                           # of every layer norm, as in BERT
 
 
 class Stream(NamedTuple):
-    """Tokens (B, S, D), the first of which stands for all, which may be read (B, S), and a method's extra tokens."""
+    """Tokens (B, S, D), the first of which stands for all, which may be read (B, S), and a method's
+    extra tokens.
+    """
 
     tokens: Tensor
     mask: Tensor
@@ -96,7 +105,9 @@ class CrossLayer(nn.Module):
 
 
 class Tokens(nn.Module):
-    """Segments to tokens: feature and time, each projected and normalised, averaged; the mean of both comes first."""
+    """Segments to tokens: feature and time, each projected and normalised, averaged; the mean of
+    both comes first.
+    """
 
     def __init__(self, dim: int, dropout: float, coordinates: bool) -> None:
         super().__init__()
@@ -117,8 +128,9 @@ class Tokens(nn.Module):
 class PanoAVQA(Backbone):
     """LaViT with time in place of space.
 
-    Options: `layers_language`, `layers_visual`, `layers_audio`, `layers_cross`; `heads`; `expansion` of the
-    perceptrons; `dropout`; `coordinates` off makes it blind to the order of segments.
+    Options: `layers_language`, `layers_visual`, `layers_audio`, `layers_cross`; `heads`;
+    `expansion` of the perceptrons; `dropout`; `coordinates` off makes it blind to the order of
+    segments.
     """
 
     has_summaries = True
@@ -167,7 +179,9 @@ class PanoAVQA(Backbone):
         return self.read_words(words).tokens[:, 0]                                  # (B, D)
 
     def read_words(self, words: Tensor) -> Stream:
-        """`words` (B, L) -> the language stream of 1 + L tokens; positions beyond those of training share the last."""
+        """`words` (B, L) -> the language stream of 1 + L tokens; positions beyond those of training
+        share the last.
+        """
         first = torch.full_like(words[:, :1], self.embedding.num_embeddings - 1)
         indices = torch.cat([first, words], dim=1)                                  # (B, 1 + L)
         places = torch.arange(indices.shape[1], device=words.device).clamp_max(self.position.num_embeddings - 1)
@@ -194,7 +208,9 @@ class PanoAVQA(Backbone):
         return Fused(self.answer(pooled), summaries=summaries)
 
     def combination(self) -> list[nn.Module]:
-        """Also what language gathers in the last cross layer: it reaches the answer, but no summary."""
+        """Also what language gathers in the last cross layer: it reaches the answer, but no
+        summary.
+        """
         return [self.cross[-1].language, self.pool_language, self.answer]
 
 
@@ -210,7 +226,9 @@ def time_coordinates(segments: int, like: Tensor) -> Tensor:
 
 
 def initialise(module: nn.Module) -> None:
-    """BERT's: weights from N(0, 0.02), biases zero. Attention's stacked projections are reached by its own name."""
+    """BERT's: weights from N(0, 0.02), biases zero. Attention's stacked projections are reached by
+    its own name.
+    """
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, std=0.02)
         if isinstance(module, nn.Linear):

@@ -1,33 +1,42 @@
-"""PSTP-Net, progressive spatio-temporal perception for audio-visual questions (Li et al., ACM MM 2023).
+"""PSTP-Net, progressive spatio-temporal perception for audio-visual questions (Li et al., ACM MM
+2023).
 
-The question chooses segments, then regions of their frames; sound looks at the regions; a path over all seconds keeps
-the context; one self-attention layer over everything and the question give the answer.
+The question chooses segments, then regions of their frames; sound looks at the regions; a path over
+all seconds keeps the context; one self-attention layer over everything and the question give the
+answer.
 
 Fidelity (the paper, and the official `nets/PSTP_Net_Ours.py`):
-- `variant: paper` is the network as described. `released` is what the official model computes: the line that would
-  concatenate what was selected is commented out there, and its global path returns its inputs, so [audio; frame;
-  words] are all that is fused. There, the modules without effect on the answer are not built (nor the projection of
-  patches, where the frame has a token of its own), and the keys of selection mean nothing;
-- the selections are per question and per frame; the official code takes the ranking of the first question's first
-  frame for the whole batch, and its last patch for all places;
-- of the two attentions that choose, the paper uses the weights alone. The rest of these attentions (values, output,
-  perceptron) could reach no logit and is not built, nor is the bias of their keys, which a softmax cancels;
-- a hard choice trains nothing that makes it. `selection_gradient: weighted`, the default and ours, scales every kept
-  token by its weight times the number of candidates; `none` is literal, and then what chooses keeps its initial
-  random weights (`requires_grad` off). As published, dropout acts on the weights that choose, in training;
-- with CLIP features (`DataSpec.frame_token`) token 0 is the frame and the others are its patches, as published. On
-  plain maps the frame is the mean of the projected tokens and has no projection of its own; `top_m` keeps 25 of 49
-  patches, or that share of the map;
-- `text: clip` is published: projections of CLIP's question and of all 77 of its text positions. With `lstm`, for data
-  without them, `QuestionLSTM` gives the question and the words, and padding is not fused. Candidates of a multiple
-  choice have no CLIP features and are always read by an LSTM, of their own with `clip`;
-- the published sizes fit 60 seconds (12 segments, 2 chosen); `segment_count` and `top_k` derive others from T;
-- a second that cannot be read is out of every pool, ranking, attention and mean; the sound looks at regions only
-  where both are there. Fewer readable segments than `top_k` are all chosen, and what is chosen beyond them is masked
-  out;
-- prompts are read wherever whole streams are attended to: in choosing segments, in the global path and in the fusion;
-- the summaries are the means over the audio and over the visual part of the fused sequence. Nothing with parameters
-  stands between them and the vector, so there is no combination to train or to replace.
+- `variant: paper` is the network as described. `released` is what the official model computes: the
+  line that would concatenate what was selected is commented out there, and its global path returns
+  its inputs, so [audio; frame; words] are all that is fused. There, the modules without effect on
+  the answer are not built (nor the projection of patches, where the frame has a token of its own),
+  and the keys of selection mean nothing;
+- the selections are per question and per frame; the official code takes the ranking of the first
+  question's first frame for the whole batch, and its last patch for all places;
+- of the two attentions that choose, the paper uses the weights alone. The rest of these attentions
+  (values, output, perceptron) could reach no logit and is not built, nor is the bias of their keys,
+  which a softmax cancels;
+- a hard choice trains nothing that makes it. `selection_gradient: weighted`, the default and ours,
+  scales every kept token by its weight times the number of candidates; `none` is literal, and then
+  what chooses keeps its initial random weights (`requires_grad` off). As published, dropout acts on
+  the weights that choose, in training;
+- with CLIP features (`DataSpec.frame_token`) token 0 is the frame and the others are its patches,
+  as published. On plain maps the frame is the mean of the projected tokens and has no projection of
+  its own; `top_m` keeps 25 of 49 patches, or that share of the map;
+- `text: clip` is published: projections of CLIP's question and of all 77 of its text positions.
+  With `lstm`, for data without them, `QuestionLSTM` gives the question and the words, and padding
+  is not fused. Candidates of a multiple choice have no CLIP features and are always read by an
+  LSTM, of their own with `clip`;
+- the published sizes fit 60 seconds (12 segments, 2 chosen); `segment_count` and `top_k` derive
+  others from T;
+- a second that cannot be read is out of every pool, ranking, attention and mean; the sound looks at
+  regions only where both are there. Fewer readable segments than `top_k` are all chosen, and what
+  is chosen beyond them is masked out;
+- prompts are read wherever whole streams are attended to: in choosing segments, in the global path
+  and in the fusion;
+- the summaries are the means over the audio and over the visual part of the fused sequence. Nothing
+  with parameters stands between them and the vector, so there is no combination to train or to
+  replace.
 """
 
 from __future__ import annotations
@@ -69,7 +78,9 @@ class Sizes(NamedTuple):
 
 
 class Ranking(nn.Module):
-    """The head-averaged attention weights of a question over candidates: all that a selection needs of an attention."""
+    """The head-averaged attention weights of a question over candidates: all that a selection needs
+    of an attention.
+    """
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -80,7 +91,9 @@ class Ranking(nn.Module):
             nn.init.xavier_uniform_(layer.weight, gain=math.sqrt(0.5))
 
     def forward(self, question: Tensor, candidates: Stream) -> Tensor:
-        """`question` (B, D), `candidates` of S tokens -> weights (B, S), 0 where masked (unless everything is)."""
+        """`question` (B, D), `candidates` of S tokens -> weights (B, S), 0 where masked (unless
+        everything is).
+        """
         keys, mask = candidates.tokens, candidates.mask
         if candidates.extra is not None:
             keys = torch.cat([keys, candidates.extra[0]], dim=1)                    # (B, S + P, D)
@@ -94,7 +107,9 @@ class Ranking(nn.Module):
 
 
 class SegmentSelection(nn.Module):
-    """Temporal segment selection: which `top_k` of `segs` segments of the video the question is about."""
+    """Temporal segment selection: which `top_k` of `segs` segments of the video the question is
+    about.
+    """
 
     def __init__(self, dim: int, heads: int, dropout: float, segs: int, top_k: int) -> None:
         super().__init__()
@@ -103,9 +118,11 @@ class SegmentSelection(nn.Module):
         self.ranking = Ranking(dim, heads, dropout)
 
     def forward(self, question: Tensor, audio: Stream, frame: Stream) -> tuple[Tensor, Tensor]:
-        """-> the seconds chosen (B, K) in order of time, K = `top_k` * T / `segs`, and the share (B, K) of each.
+        """-> the seconds chosen (B, K) in order of time, K = `top_k` * T / `segs`, and the share
+        (B, K) of each.
 
-        A share is the attention weight of a second's segment times the number of readable segments: 1 on average.
+        A share is the attention weight of a second's segment times the number of readable segments:
+        1 on average.
         """
         length = audio.tokens.shape[1] // self.segs
         pooled = torch.cat([self.pool(audio), self.pool(frame)], dim=-1)            # (B, segs, 2D)
@@ -132,7 +149,9 @@ class RegionSelection(nn.Module):
         self.ranking = Ranking(dim, heads, dropout)
 
     def forward(self, question: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """`patches` (B, K, M, D) -> those kept (B, K, m, D) and the share (B, K, m) of each, weight times M."""
+        """`patches` (B, K, M, D) -> those kept (B, K, m, D) and the share (B, K, m) of each, weight
+        times M.
+        """
         seconds, regions = patches.shape[1:3]
         patches = patches.flatten(0, 1)                                             # (B * K, M, D)
         candidates = Stream(patches, patches.new_ones(patches.shape[:2], dtype=torch.bool))
@@ -143,7 +162,9 @@ class RegionSelection(nn.Module):
 
 
 class PostNorm(nn.Module):
-    """What follows an attention: residual and norm, then a two-layer perceptron with residual and norm."""
+    """What follows an attention: residual and norm, then a two-layer perceptron with residual and
+    norm.
+    """
 
     def __init__(self, dim: int, dropout: float) -> None:
         super().__init__()
@@ -186,7 +207,9 @@ class FusionLayer(nn.Module):
 
 
 class Perception(nn.Module):
-    """All modules between the projections and the fusion: the selections and the path over all seconds."""
+    """All modules between the projections and the fusion: the selections and the path over all
+    seconds.
+    """
 
     def __init__(self, dim: int, sizes: Sizes, heads: int, dropout: float, num_layers: int, weighted: bool) -> None:
         super().__init__()
@@ -209,7 +232,9 @@ class Perception(nn.Module):
         return join(kept_audio, whole_audio, audio), join(kept_visual, whole_frame, frame)
 
     def select(self, question: Tensor, audio: Stream, frame: Stream, patches: Tensor) -> tuple[Stream, Stream]:
-        """What is kept: sound (B, K, D); frames, patches and what the sound sees in them (B, K + K * m + K, D)."""
+        """What is kept: sound (B, K, D); frames, patches and what the sound sees in them (B, K + K
+        * m + K, D).
+        """
         seconds, share = self.segments(question, audio, frame)                      # (B, K) twice
         heard, seen = (
             Stream(self.scale(take(s.tokens, seconds), share), take(s.mask, seconds)) for s in (audio, frame)
@@ -242,9 +267,11 @@ class ClipText(nn.Module):
 
 
 class PSTPNet(Backbone):
-    """Progressive spatio-temporal perception. Options: see the fidelity list; `segs`, `top_k`, `top_m` null: derived.
+    """Progressive spatio-temporal perception. Options: see the fidelity list; `segs`, `top_k`,
+    `top_m` null: derived.
 
-    `heads` are those of the selecting and of the audio-guided attention; the global path and the fusion have one.
+    `heads` are those of the selecting and of the audio-guided attention; the global path and the
+    fusion have one.
     """
 
     has_summaries = True
@@ -332,7 +359,9 @@ class PSTPNet(Backbone):
 
 
 def resolve_sizes(spec: DataSpec, segs: int | None, top_k: int | None, top_m: int | None) -> Sizes:
-    """Published sizes fitted to the data where an option is null; OptionError where a given one does not fit them."""
+    """Published sizes fitted to the data where an option is null; OptionError where a given one
+    does not fit them.
+    """
     segs = segment_count(spec.segments) if segs is None else segs
     if spec.segments % segs:
         fitting = ", ".join(str(n) for n in range(1, spec.segments + 1) if spec.segments % n == 0)
@@ -350,7 +379,9 @@ def resolve_sizes(spec: DataSpec, segs: int | None, top_k: int | None, top_m: in
 
 
 def segment_count(seconds: int) -> int:
-    """The largest divisor up to 12 that leaves two seconds or more per segment; every second by itself if none does."""
+    """The largest divisor up to 12 that leaves two seconds or more per segment; every second by
+    itself if none does.
+    """
     largest = max((n for n in range(1, min(seconds // 2, SEGMENTS) + 1) if seconds % n == 0), default=1)
     return largest if largest > 1 else seconds
 
@@ -372,7 +403,9 @@ def join_extra(*extras: Extra | None) -> Extra | None:
 
 
 def best(weights: Tensor, count: int) -> Tensor:
-    """Positions (B, count) of the largest of `weights` (B, S), in ascending order; the first of equal ones."""
+    """Positions (B, count) of the largest of `weights` (B, S), in ascending order; the first of
+    equal ones.
+    """
     return weights.argsort(dim=1, descending=True, stable=True)[:, :count].sort(dim=1).values
 
 

@@ -1,4 +1,6 @@
-"""Attention over a stream of which some entries may be masked and to which a method may have added tokens."""
+"""Attention over a stream of which some entries may be masked and to which a method may have added
+tokens.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,12 @@ def attend(
     attention: nn.MultiheadAttention, query: Tensor, tokens: Tensor, mask: Tensor | None = None,
     extra: Extra | None = None, *, values: Tensor | None = None, need_weights: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """`query` (B, Q, D) over `tokens` (B, S, D): attended (B, Q, D) and, if asked, head-averaged weights (B, Q, S).
+    """`query` (B, Q, D) over `tokens` (B, S, D): attended (B, Q, D) and, if asked, head-averaged
+    weights (B, Q, S).
 
-    `mask` (B, S) bool, True = may be read; `extra` tokens always may. `values` (B, S, D) are read where they are not the
-    `tokens` that are compared with the query. A question that may read nothing gets zeros: a softmax over nothing is NaN.
+    `mask` (B, S) bool, True = may be read; `extra` tokens always may. `values` (B, S, D) are read
+    where they are not the `tokens` that are compared with the query. A question that may read
+    nothing gets zeros: a softmax over nothing is NaN.
     """
     keys, values = tokens, tokens if values is None else values
     if extra is not None:
@@ -35,7 +39,9 @@ def attend(
 
 
 def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean of `values` (B, S, D) over the entries that `mask` (B, S) leaves; zeros where it leaves none."""
+    """Mean of `values` (B, S, D) over the entries that `mask` (B, S) leaves; zeros where it leaves
+    none.
+    """
     if mask is None:
         return values.mean(dim=1)
     kept = torch.where(mask.unsqueeze(-1), values, 0.0)
@@ -43,7 +49,9 @@ def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def multihead(dim: int, heads: int, dropout: float) -> nn.MultiheadAttention:
-    """Batch-first attention of `heads` heads over `dim` channels; OptionError where they do not divide."""
+    """Batch-first attention of `heads` heads over `dim` channels; OptionError where they do not
+    divide.
+    """
     if dim % heads:
         raise OptionError(f"backbone.heads={heads} must divide the {dim} channels of the features")
     return nn.MultiheadAttention(dim, heads, dropout=dropout, batch_first=True)
@@ -67,6 +75,8 @@ class AttentionBlock(nn.Module):
         self, query: Tensor, tokens: Tensor, mask: Tensor | None = None, extra: Extra | None = None, *,
         need_weights: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """As `attend`: `query` (B, Q, D), `tokens` (B, S, D) -> (B, Q, D) and weights (B, Q, S) or None."""
+        """As `attend`: `query` (B, Q, D), `tokens` (B, S, D) -> (B, Q, D) and weights (B, Q, S) or
+        None.
+        """
         attended, weights = attend(self.attention, query, tokens, mask, extra, need_weights=need_weights)
         return self.norm(attended + self.feed_forward(attended)), weights

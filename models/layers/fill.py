@@ -18,7 +18,8 @@ FillMode = Literal["zeros", "noise", "mean"]
 class Fill(nn.Module):
     """Zeros, N(0, 1) noise, or the running mean of the real features, written after `encode`.
 
-    The paper does not say what its plain backbones were given; all three are here (Table 4, first rows).
+    The paper does not say what its plain backbones were given; all three are here (Table 4, first
+    rows).
     """
 
     momentum = 0.01
@@ -42,7 +43,8 @@ class Fill(nn.Module):
             self.seen[column] = True
 
     def forward(self, features: Features, presence: Tensor, question_id: Tensor | None) -> Features:
-        """`features` with every absent entry filled; `presence` (B, T, 2). Zeros are there already."""
+        """`features` with every absent entry filled; `presence` (B, T, 2). Zeros are there already.
+        """
         if self.mode == "zeros" or bool(presence.all()):
             return features
         audio_absent = ~presence[..., AUDIO, None]                     # (B, T, 1)

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 class QuestionLSTM(nn.Module):
     """Words to states and one question vector (MUSIC-AVQA, CVPR 2022, `net_grd_avst`).
 
-    Embedding, tanh, one LSTM layer over all L positions, the final hidden and cell state side by side, tanh,
-    linear. The official code lets the LSTM read the padding after the words, with a trained vector for it; so
-    does this one, and a question is therefore always read at the data set's full length L.
+    Embedding, tanh, one LSTM layer over all L positions, the final hidden and cell state side by
+    side, tanh, linear. The official code lets the LSTM read the padding after the words, with a
+    trained vector for it; so does this one, and a question is therefore always read at the data
+    set's full length L.
     """
 
     def __init__(self, vocabulary: int, dim: int) -> None:

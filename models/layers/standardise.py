@@ -13,10 +13,11 @@ def present_entries(values: Tensor, present: Tensor) -> Tensor:
 
 
 class Standardiser(nn.Module):
-    """Mean and variance per channel of one modality: exact on the first batch, then exponential running means.
+    """Mean and variance per channel of one modality: exact on the first batch, then exponential
+    running means.
 
-    The statistics are buffers, saved with the model; no gradient passes through them. Channels that hardly vary are
-    divided by no less than a hundredth of the typical deviation.
+    The statistics are buffers, saved with the model; no gradient passes through them. Channels that
+    hardly vary are divided by no less than a hundredth of the typical deviation.
     """
 
     momentum = 0.01

@@ -1,4 +1,6 @@
-"""The registered missing-modality methods: name -> class. Adding one is one file, one line here, one YAML."""
+"""The registered missing-modality methods: name -> class. Adding one is one file, one line here,
+one YAML.
+"""
 
 METHODS = {
     "plain": "models.methods.plain.Plain",

@@ -1,4 +1,6 @@
-"""ActionMAE (Woo et al., AAAI 2023): a masked autoencoder over modality tokens predicts the absent ones."""
+"""ActionMAE (Woo et al., AAAI 2023): a masked autoencoder over modality tokens predicts the absent
+ones.
+"""
 
 from __future__ import annotations
 
@@ -17,29 +19,32 @@ from models.methods.base import Method, ViewMode, Views, simulate
 
 
 class ActionMAE(Method):
-    """Woo et al., "Towards Good Practices for Missing Modality Robust Action Recognition", AAAI 2023; numbers from
-    the released code.
+    """Woo et al., "Towards Good Practices for Missing Modality Robust Action Recognition", AAAI
+    2023; numbers from the released code.
 
-    Options: `views` (`simulate`); `memory` tokens; `layers` of the encoder and of the decoder with `heads`;
-    `replace` what by predictions; `norm_target` standardises every target token; `detach_target`; `weight`;
-    `label_smoothing` of the answer loss.
+    Options: `views` (`simulate`); `memory` tokens; `layers` of the encoder and of the decoder with
+    `heads`; `replace` what by predictions; `norm_target` standardises every target token;
+    `detach_target`; `weight`; `label_smoothing` of the answer loss.
 
     Fidelity:
-    - encoder on memory and kept tokens, mask tokens for the rest, decoder, linear head, MSE of weight 1 on the removed
-      tokens only (`actionmae.py`); pre-norm layers with GELU and a fourfold hidden width (`transformer_block.py`).
-      A removed token is masked as a key instead of cut out, which is the same and allows any presence in a batch;
-    - one token per modality and segment, visual as the mean over its map, where the original has one per modality and
-      clip: the backbones need segments. The prediction is broadcast over the map;
-    - modality embedding and sinusoidal time are added before both networks. The release computes positions and never
-      adds them, so that its mask tokens are all equal;
-    - the decoder always runs and memory tokens are always removed; the release hands over memory tokens where nothing
-      was dropped;
-    - `replace: absent`: real features stay as they are; the release answers on predictions throughout (`all`, for
-      which the negatives of a match loss remain real maps);
-    - `norm_target: false`, since predictions stand beside real features; the release standardises. Targets are
-      detached, or features would shrink to be predictable; the release does not;
+    - encoder on memory and kept tokens, mask tokens for the rest, decoder, linear head, MSE of
+      weight 1 on the removed tokens only (`actionmae.py`); pre-norm layers with GELU and a fourfold
+      hidden width (`transformer_block.py`). A removed token is masked as a key instead of cut out,
+      which is the same and allows any presence in a batch;
+    - one token per modality and segment, visual as the mean over its map, where the original has
+      one per modality and clip: the backbones need segments. The prediction is broadcast over the
+      map;
+    - modality embedding and sinusoidal time are added before both networks. The release computes
+      positions and never adds them, so that its mask tokens are all equal;
+    - the decoder always runs and memory tokens are always removed; the release hands over memory
+      tokens where nothing was dropped;
+    - `replace: absent`: real features stay as they are; the release answers on predictions
+      throughout (`all`, for which the negatives of a match loss remain real maps);
+    - `norm_target: false`, since predictions stand beside real features; the release standardises.
+      Targets are detached, or features would shrink to be predictable; the release does not;
     - tokens are normalised per modality: raw maps and encoded audio differ in scale;
-    - `views: keep_count` is the release's draw, per question and not per batch; `all` (Eq. 8) the rule of every row;
+    - `views: keep_count` is the release's draw, per question and not per batch; `all` (Eq. 8) the
+      rule of every row;
     - AdamW and its schedule are left to the training (configs/recipe has them);
     - the question does not enter the reconstruction, as in the original.
     """
@@ -80,7 +85,8 @@ class ActionMAE(Method):
         return self.stand_in(features, self.predict(tokens(features), presence), presence)
 
     def views(self, features: Features, presence: Tensor) -> Views:
-        """All states go through the autoencoder as one batch; the loss is on what they took away."""
+        """All states go through the autoencoder as one batch; the loss is on what they took away.
+        """
         states = simulate(presence, self.views_mode)
         count, kept = len(states), torch.cat(list(states.values()))    # (count * B, T, 2)
         real = tokens(features).repeat(count, 1, 1, 1)                 # (count * B, T, 2, D)
@@ -107,7 +113,9 @@ class ActionMAE(Method):
         return self.head(y[:, count:]).unflatten(1, (T, 2))
 
     def stand_in(self, features: Features, predicted: Tensor, presence: Tensor) -> Features:
-        """Predictions where `presence` is False, or everywhere with `replace: all`; visual over its whole map."""
+        """Predictions where `presence` is False, or everywhere with `replace: all`; visual over its
+        whole map.
+        """
         kept = presence if self.keeps_present else torch.zeros_like(presence)
         audio = predicted[..., AUDIO, :].to(features.audio.dtype)      # (B, T, D)
         visual = predicted[..., VISUAL, :].to(features.visual.dtype).unsqueeze(2)              # (B, T, 1, D)

@@ -1,4 +1,5 @@
-"""What every missing-modality method offers: it lives between `encode` and `fuse` and nowhere else."""
+"""What every missing-modality method offers: it lives between `encode` and `fuse` and nowhere else.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ OneView = Literal["audio_missing", "visual_missing"]
 
 @dataclass
 class Views:
-    """The completed bundles that training answers, by name, and the method's own scalar loss terms."""
+    """The completed bundles that training answers, by name, and the method's own scalar loss terms.
+    """
 
     features: dict[str, Features]
     losses: dict[str, Tensor] = field(default_factory=dict)
@@ -27,14 +29,17 @@ class Views:
 
 @dataclass
 class Answered:
-    """Logits (B, A) and, in training, the loss terms of answering by name, one value per question (B,)."""
+    """Logits (B, A) and, in training, the loss terms of answering by name, one value per question
+    (B,).
+    """
 
     logits: Tensor
     losses: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Method(nn.Module, ABC):
-    """A method never knows which backbone encoded the features; it returns the shapes it received."""
+    """A method never knows which backbone encoded the features; it returns the shapes it received.
+    """
 
     loss_weights: dict[str, float] = {}
     keeps_present: bool = True           # False where the published method rewrites what is there, too
@@ -43,9 +48,11 @@ class Method(nn.Module, ABC):
     reverse_steps: int | None = None     # of a diffusion at test; to be set to fewer for a study
 
     def adapt(self, backbone: nn.Module, combination: list[nn.Module]) -> None:
-        """Called once when the model is built; `combination` are the backbone's layers behind its summaries.
+        """Called once when the model is built; `combination` are the backbone's layers behind its
+        summaries.
 
-        A method that trains only a part of the backbone, or replaces one, stops the gradients of the rest here.
+        A method that trains only a part of the backbone, or replaces one, stops the gradients of
+        the rest here.
         """
 
     def compile_hot_path(self) -> None:
@@ -60,17 +67,22 @@ class Method(nn.Module, ABC):
         """What training answers on. `features` is blank where `presence` (B, T, 2) is False."""
 
     def stages(self, features: Features, presence: Tensor) -> dict[str, Features]:
-        """What `complete` passes through on its way, by name, to be compared with the real features."""
+        """What `complete` passes through on its way, by name, to be compared with the real
+        features.
+        """
         return {"stand-in": self.complete(features, presence)}
 
     def addressing(self, features: Features) -> tuple[Tensor, Tensor] | None:
-        """The weights (B, T, K) of the slots that audio and visual stand-ins are recalled from; None without slots."""
+        """The weights (B, T, K) of the slots that audio and visual stand-ins are recalled from;
+        None without slots.
+        """
         return None
 
     def answer(
         self, fused: Fused, features: Features, head: Callable[[Tensor], Tensor], target: Tensor | None
     ) -> Answered:
-        """Logits of what the backbone made of `features`; `head` takes vectors (B, ..., D) to logits (B, ..., A).
+        """Logits of what the backbone made of `features`; `head` takes vectors (B, ..., D) to
+        logits (B, ..., A).
 
         `target` (B,) is the right answer, -1 where it is unknown, in training only.
         """
@@ -87,7 +99,8 @@ def without_match(features: Features) -> Features:
 def without(presence: Tensor, modality: int) -> Tensor:
     """`presence` (B, T, 2) with one modality taken away, where the other is there to answer from.
 
-    A segment that has only this modality keeps it: training simulates one missing modality, not two.
+    A segment that has only this modality keeps it: training simulates one missing modality, not
+    two.
     """
     other = presence[..., VISUAL if modality == AUDIO else AUDIO]      # (B, T)
     reduced = presence.clone()
@@ -96,7 +109,9 @@ def without(presence: Tensor, modality: int) -> Tensor:
 
 
 def without_segments(presence: Tensor) -> Tensor:
-    """`presence` (B, T, 2) with the sound, the picture or nothing taken from each segment, equally likely."""
+    """`presence` (B, T, 2) with the sound, the picture or nothing taken from each segment, equally
+    likely.
+    """
     draw = torch.randint(3, presence.shape[:2], device=presence.device)[..., None]         # (B, T, 1)
     no_audio, no_visual = without(presence, AUDIO), without(presence, VISUAL)
     return torch.where(draw == 0, no_audio, torch.where(draw == 1, no_visual, presence))
@@ -105,10 +120,11 @@ def without_segments(presence: Tensor) -> Tensor:
 def simulate(presence: Tensor, mode: ViewMode | OneView) -> dict[str, Tensor]:
     """The states (B, T, 2) that training answers, by view name.
 
-    `all`: every question complete, without audio and without video, as Eq. 8. `segments`: the same, and once with single
-    segments missing (`without_segments`). `sampled`: one of the three per
-    question, equally likely. `keep_count`: how many modalities are kept is drawn first, then which, so that half of
-    the questions stay complete and a quarter lacks each. `audio_missing`, `visual_missing`: this view alone.
+    `all`: every question complete, without audio and without video, as Eq. 8. `segments`: the same,
+    and once with single segments missing (`without_segments`). `sampled`: one of the three per
+    question, equally likely. `keep_count`: how many modalities are kept is drawn first, then which,
+    so that half of the questions stay complete and a quarter lacks each. `audio_missing`,
+    `visual_missing`: this view alone.
     """
     no_audio, no_visual = without(presence, AUDIO), without(presence, VISUAL)
     if mode in ("sampled", "keep_count"):

@@ -1,4 +1,6 @@
-"""DrFuse (Yao et al., AAAI 2024): shared and distinct representations, an absent modality simply has no part."""
+"""DrFuse (Yao et al., AAAI 2024): shared and distinct representations, an absent modality simply
+has no part.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ Weight = Annotated[float, Field(ge=0)]
 
 @dataclass
 class Disentangled:
-    """Shared and distinct representations (B, 2, H) by modality, the pooled shared one (B, H), presence (B, 2)."""
+    """Shared and distinct representations (B, 2, H) by modality, the pooled shared one (B, H),
+    presence (B, 2).
+    """
 
     shared: Tensor
     distinct: Tensor
@@ -41,14 +45,18 @@ class Disentangled:
 
 
 class ClassAttention(nn.Module):
-    """Attention over the three sources with one key per source and answer (the paper's disease-wise attention)."""
+    """Attention over the three sources with one key per source and answer (the paper's disease-wise
+    attention).
+    """
 
     def __init__(self, width: int, answers: int) -> None:
         super().__init__()
         self.project = nn.Linear(width, (2 + answers) * width)
 
     def forward(self, sources: Tensor, readable: Tensor) -> tuple[Tensor, Tensor]:
-        """`sources` (B, S, H), `readable` (B, S) -> read (B, K, H), weights (B, K, S); zeros where nothing is."""
+        """`sources` (B, S, H), `readable` (B, S) -> read (B, K, H), weights (B, K, S); zeros where
+        nothing is.
+        """
         width = sources.shape[-1]
         projected = self.project(sources).unflatten(-1, (-1, width))                # (B, S, 2 + K, H)
         query, value, keys = masked_mean(projected[:, :, 0], readable), projected[:, :, 1], projected[:, :, 2:]
@@ -60,33 +68,37 @@ class ClassAttention(nn.Module):
 
 
 class DrFuse(Method):
-    """Yao et al., "DrFuse: Learning Disentangled Representation for Clinical Multi-Modal Fusion with Missing Modality
-    and Modal Inconsistency", AAAI 2024; numbers from the released code.
+    """Yao et al., "DrFuse: Learning Disentangled Representation for Clinical Multi-Modal Fusion
+    with Missing Modality and Modal Inconsistency", AAAI 2024; numbers from the released code.
 
-    It takes the place of the backbone's combination layers: the summary of each modality is split into a shared and a
-    distinct representation, and attention chooses among distinct audio, shared and distinct visual. Options: `views`
-    (`simulate`); `attention` with keys for every answer of an open vocabulary, or a single one; a multiple choice has
-    no answers of its own, so there it is always single; `jsd`; `dropout` of the encoders; the weights of the losses.
+    It takes the place of the backbone's combination layers: the summary of each modality is split
+    into a shared and a distinct representation, and attention chooses among distinct audio, shared
+    and distinct visual. Options: `views` (`simulate`); `attention` with keys for every answer of an
+    open vocabulary, or a single one; a multiple choice has no answers of its own, so there it is
+    always single; `jsd`; `dropout` of the encoders; the weights of the losses.
 
     Fidelity:
-    - logit pooling, common projector, attention with a mean query, orthogonality, ranking and auxiliary losses of
-      weight 1 (`drfuse.py`, `drfuse_trainer.py`); H = D / 2, which is 256 as released with features of 512;
-    - the encoders are two-layer perceptrons on a backbone's summaries, where the original has whole networks: the
-      backbone has encoded already. Where a backbone has no summaries, the means of its encoded streams over what is
-      there take their place, and its own vector takes that of the question in the final product, so that it still
-      takes part. That is ours;
-    - the original asks no question. Here the product and tanh of AVST join it to each representation before an answer
-      is read off, and one answer layer, the model's, reads them all, each through a linear map of its own;
-    - one answer of many is right, so cross entropy replaces binary cross entropy, except in the ranking of sources,
-      which needs a cost per answer (`attention: per_answer`; `single` ranks by the question's cross entropy);
-    - both modalities may be absent; the original never loses its first one. With neither, the product has the
-      question alone, and nothing but the answer is trained;
-    - `jsd: bernoulli_mean` is the divergence of Bernoulli variables, averaged over dimensions; `released_sum` is the
-      release's, which lacks the terms in 1 - p and grows with the width. Both count questions with both modalities
-      only; the release adds up all;
+    - logit pooling, common projector, attention with a mean query, orthogonality, ranking and
+      auxiliary losses of weight 1 (`drfuse.py`, `drfuse_trainer.py`); H = D / 2, which is 256 as
+      released with features of 512;
+    - the encoders are two-layer perceptrons on a backbone's summaries, where the original has whole
+      networks: the backbone has encoded already. Where a backbone has no summaries, the means of
+      its encoded streams over what is there take their place, and its own vector takes that of the
+      question in the final product, so that it still takes part. That is ours;
+    - the original asks no question. Here the product and tanh of AVST join it to each
+      representation before an answer is read off, and one answer layer, the model's, reads them
+      all, each through a linear map of its own;
+    - one answer of many is right, so cross entropy replaces binary cross entropy, except in the
+      ranking of sources, which needs a cost per answer (`attention: per_answer`; `single` ranks by
+      the question's cross entropy);
+    - both modalities may be absent; the original never loses its first one. With neither, the
+      product has the question alone, and nothing but the answer is trained;
+    - `jsd: bernoulli_mean` is the divergence of Bernoulli variables, averaged over dimensions;
+      `released_sum` is the release's, which lacks the terms in 1 - p and grows with the width. Both
+      count questions with both modalities only; the release adds up all;
     - the ranking's mean over violated entries is taken per question, the release's over the batch;
-    - absence is simulated per whole modality: `views: all` (Eq. 8) is the rule of every row here, `sampled` comes
-      closest to the release's option that unpairs training data.
+    - absence is simulated per whole modality: `views: all` (Eq. 8) is the rule of every row here,
+      `sampled` comes closest to the release's option that unpairs training data.
     """
 
     def __init__(
@@ -135,7 +147,9 @@ class DrFuse(Method):
         return Views({name: self.absent(features, state) for name, state in states.items()})
 
     def absent(self, features: Features, presence: Tensor) -> Features:
-        """`features` of which only `presence` (B, T, 2) may be read; nothing stands in for the rest."""
+        """`features` of which only `presence` (B, T, 2) may be read; nothing stands in for the
+        rest.
+        """
         return without_match(blank_features(features, presence)).with_(filled=False)
 
     def answer(
@@ -156,7 +170,8 @@ class DrFuse(Method):
         return Answered(self.own_logit(logits[:, :-3]), losses)
 
     def disentangle(self, summary: Tensor, present: Tensor) -> Disentangled:
-        """`summary`, `present` (B, 2, D), (B, 2): what both modalities share, what each has alone."""
+        """`summary`, `present` (B, 2, D), (B, 2): what both modalities share, what each has alone.
+        """
         shared = torch.stack([self.project_shared(f(summary[:, m])) for m, f in enumerate(self.encode_shared)], dim=1)
         distinct = torch.stack([f(summary[:, m]) for m, f in enumerate(self.encode_distinct)], dim=1)
         alone = torch.where(present[:, AUDIO, None], shared[:, AUDIO], shared[:, VISUAL])
@@ -168,7 +183,9 @@ class DrFuse(Method):
         return logits.diagonal(dim1=1, dim2=2) if self.per_answer else logits[:, 0]
 
     def losses(self, parts: Disentangled, weights: Tensor, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """All (B,), zero where undefined; `weights` (B, K, 3), `logits` (B, 3, A) of the sources, `target` (B,)."""
+        """All (B,), zero where undefined; `weights` (B, K, 3), `logits` (B, 3, A) of the sources,
+        `target` (B,).
+        """
         both, readable = parts.present.all(dim=1), parts.readable
         target = target.unsqueeze(1).expand(-1, 3)                                  # (B, 3)
         cross = F.cross_entropy(logits.transpose(1, 2), target, ignore_index=-1, reduction="none")
@@ -191,7 +208,9 @@ def encoder(channels: int, width: int, dropout: float) -> nn.Sequential:
 
 
 def summaries(fused: Fused, features: Features) -> tuple[Tensor, Tensor]:
-    """The summaries (B, 2, D) of both streams, zeros where one is absent, and which are present (B, 2)."""
+    """The summaries (B, 2, D) of both streams, zeros where one is absent, and which are present (B,
+    2).
+    """
     present = features.presence.any(dim=1)
     streams = fused.summaries or (
         masked_mean(features.audio, features.presence[..., AUDIO]),
@@ -201,13 +220,17 @@ def summaries(fused: Fused, features: Features) -> tuple[Tensor, Tensor]:
 
 
 def logit_pool(x: Tensor, y: Tensor) -> Tensor:
-    """The logit of the mean of two probabilities given as logits: log(2e^(x+y) + e^x + e^y) - log(2 + e^x + e^y)."""
+    """The logit of the mean of two probabilities given as logits: log(2e^(x+y) + e^x + e^y) - log(2
+    + e^x + e^y).
+    """
     zero, both = torch.zeros_like(x), x + y
     return torch.stack([both, both, x, y]).logsumexp(dim=0) - torch.stack([zero, zero, x, y]).logsumexp(dim=0)
 
 
 def bernoulli_jsd(x: Tensor, y: Tensor) -> Tensor:
-    """Jensen-Shannon divergence of Bernoulli variables with logits `x`, `y` (B, H), mean over H; in [0, log 2]."""
+    """Jensen-Shannon divergence of Bernoulli variables with logits `x`, `y` (B, H), mean over H; in
+    [0, log 2].
+    """
     mixture = logit_pool(x, y)
     return (half_jsd(x, y, mixture) + half_jsd(-x, -y, -mixture)).mean(dim=1)       # p, then 1 - p
 
@@ -224,7 +247,9 @@ def half_jsd(x: Tensor, y: Tensor, mixture: Tensor) -> Tensor:
 
 
 def answer_costs(logits: Tensor, target: Tensor) -> Tensor:
-    """Binary cross entropy per answer (B, 3, A) of the sources' `logits` (B, 3, A) against `target` (B, 3)."""
+    """Binary cross entropy per answer (B, 3, A) of the sources' `logits` (B, 3, A) against `target`
+    (B, 3).
+    """
     wanted = F.one_hot(target.clamp_min(0), logits.shape[-1]).to(logits.dtype)
     return F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
 
@@ -232,8 +257,8 @@ def answer_costs(logits: Tensor, target: Tensor) -> Tensor:
 def ranking_loss(weights: Tensor, costs: Tensor) -> Tensor:
     """The source of lower cost shall have the higher weight; both (B, 3, K) -> (B,).
 
-    By how much it has not, as the mean over the answers where that is so, averaged over the three pairs. Costs are
-    only compared, so no gradient reaches them.
+    By how much it has not, as the mean over the answers where that is so, averaged over the three
+    pairs. Costs are only compared, so no gradient reaches them.
     """
     excess = []
     for s, t in ((0, 1), (0, 2), (1, 2)):

@@ -1,4 +1,6 @@
-"""Modality dropout: the backbone trained with a modality taken away and filled. The control of every table."""
+"""Modality dropout: the backbone trained with a modality taken away and filled. The control of
+every table.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,11 @@ from models.methods.base import Method, OneView, ViewMode, Views, simulate, with
 class ModalityDropout(Method):
     """The same fill as `plain`, but absence is simulated in training.
 
-    `views`: the simulated states (`simulate`), `all` as Eq. 8 does for the paper's method. A view in which a
-    modality is simply absent gives no match loss: a blank is no evidence about what sounds. `label_smoothing` of the
-    answer loss, for a fair comparison with methods that have it. With `audio_missing` or `visual_missing` it is trained for
-    that case alone: what the backbone can reach there, with nothing else to learn.
+    `views`: the simulated states (`simulate`), `all` as Eq. 8 does for the paper's method. A view
+    in which a modality is simply absent gives no match loss: a blank is no evidence about what
+    sounds. `label_smoothing` of the answer loss, for a fair comparison with methods that have it.
+    With `audio_missing` or `visual_missing` it is trained for that case alone: what the backbone
+    can reach there, with nothing else to learn.
     """
 
     def __init__(

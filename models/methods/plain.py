@@ -1,4 +1,6 @@
-"""The backbone as it is: trained on what is there, an absent modality filled with a constant or noise."""
+"""The backbone as it is: trained on what is there, an absent modality filled with a constant or
+noise.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ from models.methods.base import Method, Views
 
 
 class Plain(Method):
-    """No handling of a missing modality (Table 4, both switches off; Tables 1-3, the plain backbones).
+    """No handling of a missing modality (Table 4, both switches off; Tables 1-3, the plain
+    backbones).
 
     `fill`: what stands in for an absent modality, `zeros`, `noise` or `mean`.
     """

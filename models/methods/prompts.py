@@ -1,4 +1,6 @@
-"""Missing-aware prompts (Lee et al., CVPR 2023): a frozen backbone reads tokens learned for what is missing."""
+"""Missing-aware prompts (Lee et al., CVPR 2023): a frozen backbone reads tokens learned for what is
+missing.
+"""
 
 from __future__ import annotations
 
@@ -17,34 +19,40 @@ FIRST_ONES = (0, 2, 1)                   # the row of ones of each case at the s
 
 
 class MissingAwarePrompts(Method):
-    """Lee et al., "Multimodal Prompting with Missing Modalities for Visual Recognition", CVPR 2023; numbers from the
-    released code.
+    """Lee et al., "Multimodal Prompting with Missing Modalities for Visual Recognition", CVPR 2023;
+    numbers from the released code.
 
-    Each of the three cases (complete, audio missing, visual missing) has prompts for each stream, which whatever
-    attends to that stream reads beside its segments. Options: `views` (`simulate`); `tokens` per prompt, 0 for none,
-    the control that tells what prompts add; `level`: a token is key and value (`input`), or half of the tokens are
-    keys and half are values (`attention`); `finetune` the prompts with the layers around the answer, or `all`.
+    Each of the three cases (complete, audio missing, visual missing) has prompts for each stream,
+    which whatever attends to that stream reads beside its segments. Options: `views` (`simulate`);
+    `tokens` per prompt, 0 for none, the control that tells what prompts add; `level`: a token is
+    key and value (`input`), or half of the tokens are keys and half are values (`attention`);
+    `finetune` the prompts with the layers around the answer, or `all`.
 
     Fidelity:
-    - 16 tokens per case, zeros with one row of ones that differs by case (0 / 2 / 1, the text's index for audio); at
-      the attention level one such row in the keys and one in the values (`vilt_missing_aware_prompt_module.py`). Rows
-      that start alike have alike gradients: the dropout of the backbone's attention alone sets them apart;
-    - prompts, the backbone's combination layers and the answer layer are trained, the counterpart of the original's
-      prompts, pooler and classifier. As there, the frozen part stays in training mode, so its dropout is active;
-    - the original prompts six layers of one transformer over both modalities. Here each stream has its own prompts,
-      and every attention to that stream reads the same ones, since a backbone has one such layer or a few;
-    - prompts enter before the projection of keys and values, at the attention level too, where the original adds them
-      behind it: a backbone's attention is its own, and its projections are frozen;
-    - an absent modality is masked out, so that prompts alone are attended; the original feeds an empty text or a
-      blank image. A mean over a stream runs over what is there, never over prompts;
-    - a stream that lacks some segments only reads the prompts of that case, and so does the other one, with the
-      segments masked; if both lack something each reads those of its own case (the original removes whole modalities
-      and never both);
-    - task loss; the backbone's own losses stay, as for every method, and can train only what is not frozen;
-    - `views: sampled` draws the case uniformly as the original does on complete data; `all` (Eq. 8) is the rule of
-      every row here;
-    - the original's learning rate of 1e-2 with AdamW and warm-up is left to the training, which is one for all methods
-      and has one rate for all parameters.
+    - 16 tokens per case, zeros with one row of ones that differs by case (0 / 2 / 1, the text's
+      index for audio); at the attention level one such row in the keys and one in the values
+      (`vilt_missing_aware_prompt_module.py`). Rows that start alike have alike gradients: the
+      dropout of the backbone's attention alone sets them apart;
+    - prompts, the backbone's combination layers and the answer layer are trained, the counterpart
+      of the original's prompts, pooler and classifier. As there, the frozen part stays in training
+      mode, so its dropout is active;
+    - the original prompts six layers of one transformer over both modalities. Here each stream has
+      its own prompts, and every attention to that stream reads the same ones, since a backbone has
+      one such layer or a few;
+    - prompts enter before the projection of keys and values, at the attention level too, where the
+      original adds them behind it: a backbone's attention is its own, and its projections are
+      frozen;
+    - an absent modality is masked out, so that prompts alone are attended; the original feeds an
+      empty text or a blank image. A mean over a stream runs over what is there, never over prompts;
+    - a stream that lacks some segments only reads the prompts of that case, and so does the other
+      one, with the segments masked; if both lack something each reads those of its own case (the
+      original removes whole modalities and never both);
+    - task loss; the backbone's own losses stay, as for every method, and can train only what is not
+      frozen;
+    - `views: sampled` draws the case uniformly as the original does on complete data; `all` (Eq. 8)
+      is the rule of every row here;
+    - the original's learning rate of 1e-2 with AdamW and warm-up is left to the training, which is
+      one for all methods and has one rate for all parameters.
     """
 
     def __init__(
@@ -81,7 +89,9 @@ class MissingAwarePrompts(Method):
         return Views({name: self.prompted(features, state) for name, state in states.items()})
 
     def prompted(self, features: Features, presence: Tensor) -> Features:
-        """`features` of which only `presence` (B, T, 2) may be read, beside the prompts of each question's case."""
+        """`features` of which only `presence` (B, T, 2) may be read, beside the prompts of each
+        question's case.
+        """
         features = without_match(blank_features(features, presence)).with_(filled=False)
         if self.prompts.shape[2] == 0:
             return features
@@ -94,10 +104,11 @@ class MissingAwarePrompts(Method):
 
 
 def cases(presence: Tensor) -> tuple[Tensor, Tensor]:
-    """Which prompts the audio and the visual stream read, (B,) each: 0 complete, 1 audio, 2 visual missing.
+    """Which prompts the audio and the visual stream read, (B,) each: 0 complete, 1 audio, 2 visual
+    missing.
 
-    A modality is missing as soon as one segment of `presence` (B, T, 2) lacks it. Where both are, each stream reads
-    the prompts of its own absence.
+    A modality is missing as soon as one segment of `presence` (B, T, 2) lacks it. Where both are,
+    each stream reads the prompts of its own absence.
     """
     lacks_audio, lacks_visual = (~presence[..., AUDIO]).any(dim=1), (~presence[..., VISUAL]).any(dim=1)
     audio_missing, visual_missing = lacks_audio.long(), 2 * lacks_visual.long()                # 0 where present
@@ -106,7 +117,9 @@ def cases(presence: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def first_prompts(tokens: int, parts: int, channels: int) -> Tensor:
-    """Prompts (2, 3, P, D) by stream and case: zeros, but for one row of ones in each of the `parts` of P tokens."""
+    """Prompts (2, 3, P, D) by stream and case: zeros, but for one row of ones in each of the
+    `parts` of P tokens.
+    """
     prompts = torch.zeros(2, len(FIRST_ONES), parts, tokens // parts, channels)
     if tokens:
         for case, row in enumerate(FIRST_ONES):

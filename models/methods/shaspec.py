@@ -1,4 +1,6 @@
-"""ShaSpec (Wang et al., CVPR 2023): a shared feature of the present modality stands in for the absent one."""
+"""ShaSpec (Wang et al., CVPR 2023): a shared feature of the present modality stands in for the
+absent one.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from models.methods.base import Method, ViewMode, Views, simulate
 
 @dataclass
 class Encoded:
-    """Shared and specific features (B, T, D), visual averaged over its tokens, and the fusion f = r + W[r; s]."""
+    """Shared and specific features (B, T, D), visual averaged over its tokens, and the fusion f = r
+    + W[r; s].
+    """
 
     shared_audio: Tensor
     shared_visual: Tensor
@@ -28,27 +32,35 @@ class Encoded:
 
 
 class ShaSpec(Method):
-    """Shared-specific feature modelling of Wang et al., "Multi-modal Learning with Missing Modality via
-    Shared-Specific Feature Modelling", CVPR 2023; numbers from the released code where it has them.
+    """Shared-specific feature modelling of Wang et al., "Multi-modal Learning with Missing Modality
+    via Shared-Specific Feature Modelling", CVPR 2023; numbers from the released code where it has
+    them.
 
-    Options: `views` (`simulate`); `normalize` of each modality before the encoders; the two loss weights;
-    `warmup_steps` on the complete view alone.
+    Options: `views` (`simulate`); `normalize` of each modality before the encoders; the two loss
+    weights; `warmup_steps` on the complete view alone.
 
     Fidelity:
-    - one shared encoder, one specific encoder per modality, one residual fusion f = r + W[r; s] for both (the paper's
-      method section; `DualNet_SS.py`). Present features are rewritten by it, so complete input is changed as well;
-    - the encoders are two-layer perceptrons on every token where the original has 3-D convolutions on volumes: what
-      comes from a backbone is encoded already, and its audio has no grid. W is a linear map for the same reason;
-    - an absent modality is the shared feature of the present one (`DualNet_SS.py`). Audio takes the mean over the
-      visual tokens of its segment, every visual token takes the audio of its segment: the grids differ. A segment
-      without either gets the shared feature of a blank, as released;
-    - 0.1 L1 between shared features and 0.02 cross entropy of a linear domain classifier (`loss_Dual.py`). Both count
-      only segments where both modalities are real; the release also aligns real features with those of a blank;
-    - of the ring of four modalities one pair is left; visual enters both terms as the mean over its tokens;
-    - `normalize: layer` is ours: raw maps and encoded audio differ in scale, and one encoder reads both;
-    - absence per whole modality: `views: keep_count` is the release's draw, `all` (Eq. 8) the rule of every row here;
-      the warm-up is off by default for the same reason, as are SGD and its schedule (configs/recipe);
-    - the negatives of a match loss pass the same fusion, or they would be told apart by their scale.
+    - one shared encoder, one specific encoder per modality, one residual fusion f = r + W[r; s] for
+      both (the paper's method section; `DualNet_SS.py`). Present features are rewritten by it, so
+      complete input is changed as well;
+    - the encoders are two-layer perceptrons on every token where the original has 3-D convolutions
+      on volumes: what comes from a backbone is encoded already, and its audio has no grid. W is a
+      linear map for the same reason;
+    - an absent modality is the shared feature of the present one (`DualNet_SS.py`). Audio takes the
+      mean over the visual tokens of its segment, every visual token takes the audio of its segment:
+      the grids differ. A segment without either gets the shared feature of a blank, as released;
+    - 0.1 L1 between shared features and 0.02 cross entropy of a linear domain classifier
+      (`loss_Dual.py`). Both count only segments where both modalities are real; the release also
+      aligns real features with those of a blank;
+    - of the ring of four modalities one pair is left; visual enters both terms as the mean over its
+      tokens;
+    - `normalize: layer` is ours: raw maps and encoded audio differ in scale, and one encoder reads
+      both;
+    - absence per whole modality: `views: keep_count` is the release's draw, `all` (Eq. 8) the rule
+      of every row here; the warm-up is off by default for the same reason, as are SGD and its
+      schedule (configs/recipe);
+    - the negatives of a match loss pass the same fusion, or they would be told apart by their
+      scale.
     """
 
     keeps_present = False
@@ -79,7 +91,9 @@ class ShaSpec(Method):
         return self.stand_in(features, self.encode(features), presence)
 
     def views(self, features: Features, presence: Tensor) -> Views:
-        """All maps act on single tokens, so every view chooses from one encoding of the whole batch."""
+        """All maps act on single tokens, so every view chooses from one encoding of the whole
+        batch.
+        """
         encoded = self.encode(features)
         if features.negative is not None:
             fused = self.fuse(features.negative, self.norm_visual, self.specific_visual)[2]
@@ -90,7 +104,9 @@ class ShaSpec(Method):
         return Views({name: self.stand_in(features, encoded, state) for name, state in states.items()}, losses)
 
     def warming_up(self) -> bool:
-        """Counts the training steps in the checkpoint, so that a continued run does not warm up again."""
+        """Counts the training steps in the checkpoint, so that a continued run does not warm up
+        again.
+        """
         if self.warmup_steps == 0:
             return False
         self.steps_done += 1
@@ -102,13 +118,17 @@ class ShaSpec(Method):
         return Encoded(r_audio, r_visual.mean(dim=2), s_audio, s_visual.mean(dim=2), f_audio, f_visual)
 
     def fuse(self, values: Tensor, norm: nn.Module, specific: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
-        """Shared, specific and fused features of one modality, each of the shape (..., D) of `values`."""
+        """Shared, specific and fused features of one modality, each of the shape (..., D) of
+        `values`.
+        """
         values = norm(values)
         r, s = self.shared(values), specific(values)
         return r, s, r + self.fusion(torch.cat([r, s], dim=-1))
 
     def stand_in(self, features: Features, encoded: Encoded, presence: Tensor) -> Features:
-        """The fused features of what `presence` (B, T, 2) marks present, the other's shared ones for the rest."""
+        """The fused features of what `presence` (B, T, 2) marks present, the other's shared ones
+        for the rest.
+        """
         from_audio = encoded.shared_audio.unsqueeze(2)                 # (B, T, 1, D), the same for every token
         audio = torch.where(presence[..., AUDIO, None], encoded.fused_audio, encoded.shared_visual)
         visual = torch.where(presence[..., VISUAL, None, None], encoded.fused_visual, from_audio)
@@ -121,7 +141,9 @@ class ShaSpec(Method):
         return difference.abs().sum() / max(difference.numel(), 1)
 
     def domain_loss(self, encoded: Encoded, whole: Tensor) -> Tensor:
-        """Cross entropy of naming the modality from its specific features, pooled over the segments `whole` (B, T)."""
+        """Cross entropy of naming the modality from its specific features, pooled over the segments
+        `whole` (B, T).
+        """
         counts = whole.sum(dim=1)                                      # (B,)
         pooled = []
         for values in (encoded.specific_audio, encoded.specific_visual):

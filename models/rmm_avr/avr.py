@@ -1,18 +1,22 @@
 """The Audio-Visual Relation-aware (AVR) diffusion model, section 3.2, Eq. 5-7 of the paper.
 
 Fidelity. The text prints, and the defaults follow:
-- noise prediction on real pairs (Eq. 7), at one random step per sequence, without weights over steps;
+- noise prediction on real pairs (Eq. 7), at one random step per sequence, without weights over
+  steps;
 - the pair given is the initial state of the reverse process, un-noised (Fig. 4b, section 4.4);
 - all T = 10 steps forward and reverse (section 4.1); training differentiates through all of them.
 The text is silent, and these are readings:
 - it "concatenates" the pair: `layouts.py` has two ways;
-- it prints no schedule ("beta_t indicates hyper-parameters") and cites DDPM. `ddpm` takes the betas of that paper,
-  1e-4 to 0.02, over T steps: alpha-bar_T is 0.90 at T = 10 and every step is a small correction. `sigmoid` is the
-  official code's, made for v-prediction with a clamp: alpha-bar_T is 4e-5, and with noise prediction an untrained
-  network multiplies an un-noised start by 159 (docs/findings.md);
-- Eq. 6 writes the variance as a network output; it is DDPM's fixed posterior variance here, as released;
+- it prints no schedule ("beta_t indicates hyper-parameters") and cites DDPM. `ddpm` takes the betas
+  of that paper, 1e-4 to 0.02, over T steps: alpha-bar_T is 0.90 at T = 10 and every step is a small
+  correction. `sigmoid` is the official code's, made for v-prediction with a clamp: alpha-bar_T is
+  4e-5, and with noise prediction an untrained network multiplies an un-noised start by 159
+  (docs/findings.md);
+- Eq. 6 writes the variance as a network output; it is DDPM's fixed posterior variance here, as
+  released;
 - Eq. 7 sums over elements, this takes their mean;
-- Eq. 5 adds noise of unit scale, so features are standardised per channel before and restored after;
+- Eq. 5 adds noise of unit scale, so features are standardised per channel before and restored
+  after;
 - L_ave does not train the encoders (`detach_input`);
 - the U-Net's size, and the input beside its last layer (`input_skip`, `Denoiser`).
 """
@@ -38,14 +42,17 @@ Beta = Annotated[float, Field(gt=0)]
 
 
 class AVR(nn.Module):
-    """Learns the diffusion of real pairs of audio (B, T, D) and visual (B, T, N, D), and refines pseudo + real ones.
+    """Learns the diffusion of real pairs of audio (B, T, D) and visual (B, T, N, D), and refines
+    pseudo + real ones.
 
-    `layout`: the sequences that are diffused. `width`, `multipliers`: of the U-Net. `input_skip`: whether its input
-    is added to its output, with a learned weight per step that starts at the best linear guess. `steps` T,
-    `schedule`, `objective`: of the diffusion; `betas`: first and last beta of the schedule `ddpm`. `start`: `given`
-    takes the pair itself as the state at step `start_step` (counted from 0; null: the last), `noised` first adds that
-    step's noise. `clip`: bound of the estimated clean feature, in standard deviations; null: none. `sampler`: `ddim`
-    adds no noise in the reverse steps. `gradient_steps`: how many of the last reverse steps carry gradient; null: all.
+    `layout`: the sequences that are diffused. `width`, `multipliers`: of the U-Net. `input_skip`:
+    whether its input is added to its output, with a learned weight per step that starts at the best
+    linear guess. `steps` T, `schedule`, `objective`: of the diffusion; `betas`: first and last beta
+    of the schedule `ddpm`. `start`: `given` takes the pair itself as the state at step `start_step`
+    (counted from 0; null: the last), `noised` first adds that step's noise. `clip`: bound of the
+    estimated clean feature, in standard deviations; null: none. `sampler`: `ddim` adds no noise in
+    the reverse steps. `gradient_steps`: how many of the last reverse steps carry gradient; null:
+    all.
     """
 
     layouts = LAYOUTS
@@ -86,7 +93,8 @@ class AVR(nn.Module):
     def loss(self, audio: Tensor, visual: Tensor, present: Tensor) -> Tensor:
         """L_ave, Eq. 7, over the segments whose pair is real, `present` (B, T) bool; a scalar.
 
-        In training the running statistics are updated first. Absent entries may hold anything, NaN included.
+        In training the running statistics are updated first. Absent entries may hold anything, NaN
+        included.
         """
         if self.detach_input:
             audio, visual = audio.detach(), visual.detach()
@@ -102,9 +110,11 @@ class AVR(nn.Module):
         return self.diffusion.training_error(clean)[0]
 
     def refine(self, audio: Tensor, visual: Tensor, question_id: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The reverse process (Eq. 6, Fig. 4b) from the pair given, with gradient; shapes and dtypes are kept.
+        """The reverse process (Eq. 6, Fig. 4b) from the pair given, with gradient; shapes and
+        dtypes are kept.
 
-        `question_id` (B,) int64 seeds each question's noise (evaluation); None (training): the global generator.
+        `question_id` (B,) int64 seeds each question's noise (evaluation); None (training): the
+        global generator.
         """
         x, last = self.join(audio, visual), self.reverse_steps - 1                 # (S, L, C)
 
@@ -125,7 +135,9 @@ class AVR(nn.Module):
         return self.layout.join(self.audio_scale.standardise(audio), self.visual_scale.standardise(visual))
 
     def clean_to_pair(self, clean: Tensor, questions: int) -> tuple[Tensor, Tensor]:
-        """What `join` made, on the scale of the features again: audio (B, T, D), visual (B, T, N, D)."""
+        """What `join` made, on the scale of the features again: audio (B, T, D), visual (B, T, N,
+        D).
+        """
         return self.restore(*self.layout.separate(clean, questions))
 
     def restore(self, audio: Tensor, visual: Tensor) -> tuple[Tensor, Tensor]:

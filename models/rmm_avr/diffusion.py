@@ -1,6 +1,8 @@
-"""The diffusion process over feature sequences (Eq. 5-7), a thin layer over denoising-diffusion-pytorch.
+"""The diffusion process over feature sequences (Eq. 5-7), a thin layer over
+denoising-diffusion-pytorch.
 
-Sequences are (S, L, C): S sequences of L positions with C channels. Steps count from 0 (least noise) to T - 1.
+Sequences are (S, L, C): S sequences of L positions with C channels. Steps count from 0 (least
+noise) to T - 1.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ OBJECTIVES = {"noise": "pred_noise", "x0": "pred_x0", "v": "pred_v"}
 
 
 def ddpm_beta_schedule(steps: int, first: float = 1e-4, last: float = 0.02) -> Tensor:
-    """(T,) betas of DDPM (Ho et al., 2020, section 4): linear from 1e-4 to 0.02, here over T = `steps`, unscaled."""
+    """(T,) betas of DDPM (Ho et al., 2020, section 4): linear from 1e-4 to 0.02, here over T =
+    `steps`, unscaled.
+    """
     return torch.linspace(first, last, steps, dtype=torch.float64)
 
 
@@ -30,11 +34,12 @@ SCHEDULES = {"ddpm": ddpm_beta_schedule, "sigmoid": sigmoid_beta_schedule, "cosi
 
 
 class Denoiser(Unet1D):
-    """The library's 1D U-Net on sequences (S, L, C), plus its input times one learned weight per step.
+    """The library's 1D U-Net on sequences (S, L, C), plus its input times one learned weight per
+    step.
 
-    The last layer has `width` input channels, fewer than C. Alone it cannot predict white noise of C channels: its
-    squared error stays above 1 - width / C. With the input beside it that bound is gone. `input_skip` (T,) holds the
-    initial weights; None leaves the input out.
+    The last layer has `width` input channels, fewer than C. Alone it cannot predict white noise of
+    C channels: its squared error stays above 1 - width / C. With the input beside it that bound is
+    gone. `input_skip` (T,) holds the initial weights; None leaves the input out.
     """
 
     def __init__(self, width: int, channels: int, multipliers: tuple[int, ...], input_skip: Tensor | None) -> None:
@@ -52,7 +57,8 @@ class Denoiser(Unet1D):
 class FeatureDiffusion(GaussianDiffusion1D):
     """The library's process with a schedule of choice, and reverse steps that carry a gradient.
 
-    The library samples without gradient and clamps in place; training through refinement (Eq. 8) needs neither.
+    The library samples without gradient and clamps in place; training through refinement (Eq. 8)
+    needs neither.
     """
 
     def __init__(
@@ -64,7 +70,9 @@ class FeatureDiffusion(GaussianDiffusion1D):
         self.set_betas(betas)
 
     def set_betas(self, betas: Tensor) -> None:
-        """Every schedule quantity of the process, from beta_t (Eq. 5; Ho et al., 2020, Eq. 4 and 7)."""
+        """Every schedule quantity of the process, from beta_t (Eq. 5; Ho et al., 2020, Eq. 4 and
+        7).
+        """
         bar = torch.cumprod(1 - betas, dim=0)
         before = torch.cat([torch.ones_like(bar[:1]), bar[:-1]])
         variance = betas * (1 - before) / (1 - bar)
@@ -84,7 +92,8 @@ class FeatureDiffusion(GaussianDiffusion1D):
         self.table = self.reverse_table()
 
     def training_error(self, clean: Tensor) -> tuple[Tensor, Tensor]:
-        """Squared error of the prediction (Eq. 7) at one random step per sequence, averaged over the channels.
+        """Squared error of the prediction (Eq. 7) at one random step per sequence, averaged over
+        the channels.
 
         `clean` (S, L, C) -> error (S, L), and the drawn steps (S,).
         """
@@ -100,10 +109,11 @@ class FeatureDiffusion(GaussianDiffusion1D):
         return (prediction.float() - target).square().mean(dim=-1), step           # (S, L), (S,)
 
     def reverse_table(self) -> list[tuple[float, float, float, float, float]]:
-        """Per step the five numbers of a reverse step: x0 = a x + b f(x) and x_{t-1} = c x0 + d x + s z.
+        """Per step the five numbers of a reverse step: x0 = a x + b f(x) and x_{t-1} = c x0 + d x +
+        s z.
 
-        f is the denoiser, z unit noise. `ancestral` draws from the posterior of Ho et al. (2020, Eq. 7); `ddim` is
-        Song et al. (2021, Eq. 12) with sigma = 0.
+        f is the denoiser, z unit noise. `ancestral` draws from the posterior of Ho et al. (2020,
+        Eq. 7); `ddim` is Song et al. (2021, Eq. 12) with sigma = 0.
         """
         root, root1 = self.sqrt_recip_alphas_cumprod, self.sqrt_recipm1_alphas_cumprod
         zero = torch.zeros_like(root)
@@ -121,11 +131,12 @@ class FeatureDiffusion(GaussianDiffusion1D):
 
     def reverse(self, x: Tensor, steps: int, draw: Callable[[int], Tensor], clip: float | None = None,
                 gradient_steps: int | None = None) -> Tensor:
-        """The reverse process (Eq. 6) of the last `steps` steps, from the state `x` to the clean feature, (S, L, C).
+        """The reverse process (Eq. 6) of the last `steps` steps, from the state `x` to the clean
+        feature, (S, L, C).
 
-        `draw(step)` gives unit noise of the shape of `x`; `clip` bounds the estimate of the clean feature. The
-        denoiser's outputs carry gradient in the last `gradient_steps` steps (DRaFT-K, Clark et al., ICLR 2024) and are
-        constants in those before; None: in all.
+        `draw(step)` gives unit noise of the shape of `x`; `clip` bounds the estimate of the clean
+        feature. The denoiser's outputs carry gradient in the last `gradient_steps` steps (DRaFT-K,
+        Clark et al., ICLR 2024) and are constants in those before; None: in all.
         """
         carrying = torch.is_grad_enabled()
         for step in reversed(range(steps)):
@@ -140,7 +151,9 @@ class FeatureDiffusion(GaussianDiffusion1D):
 
 
 def best_linear_guess(betas: Tensor, objective: Objective) -> Tensor:
-    """(T,) the w_t for which w_t x_t is nearest to the target, for clean features of unit variance without correlation."""
+    """(T,) the w_t for which w_t x_t is nearest to the target, for clean features of unit variance
+    without correlation.
+    """
     bar = torch.cumprod(1 - betas, dim=0)
     guess = {"noise": (1 - bar).sqrt(), "x0": bar.sqrt(), "v": torch.zeros_like(bar)}
     return guess[objective].float()

@@ -1,17 +1,17 @@
 """What `diffusion.py` computes, in less time and memory; nothing here changes a value. Skip it on a
 first reading.
 
-Training differentiates through every reverse step (Eq. 8), so a step's kernels, reads and writes are
-paid T times:
+Training differentiates through every reverse step (Eq. 8), so a step's kernels, reads and writes
+are paid T times:
 - a reverse step is linear but for the inside of the U-Net. `FastDiffusion` therefore stays in the
   `width` channels of that inside and leaves the C channels of the sequence once, at the end;
-- inside, rows are ordered by position, then by sequence, (L*S, C). A convolution of short sequences is
-  one matrix product per tap on whole slabs; long ones are an image whose channels lie together;
+- inside, rows are ordered by position, then by sequence, (L*S, C). A convolution of short sequences
+  is one matrix product per tap on whole slabs; long ones are an image whose channels lie together;
 - weights are laid out once for all steps;
 - all sequences are at the same step, so its embedding conditions each block once, not per sequence;
 - norm, scale-shift and SiLU are one function that keeps one tensor;
-- linear attention multiplies positions with positions where a sequence is short, and keeps its values
-  and heads off the tokens where it is long;
+- linear attention multiplies positions with positions where a sequence is short, and keeps its
+  values and heads off the tokens where it is long;
 - where the kept tensors of all steps would be large, most passes are computed again going backward.
 """
 
@@ -35,12 +35,13 @@ SHORT = 16                   # positions up to which a product per tap beats the
 
 
 class Weights:
-    """The weights inside a denoiser for some passes: in one dtype, laid out, conditioned on the steps.
+    """The weights inside a denoiser for some passes: in one dtype, laid out, conditioned on the
+    steps.
 
-    `layers`: weight and bias of a convolution; of short sequences (C, K, C'), of others (C', C, K, 1)
-    with the channels last in memory; with one tap (C, C') for both. `gains`: of a norm (C,).
-    `conditioned`: weight and bias of the first norm of a block, (steps, C) each, or with `each_step` a
-    list of (C,) pairs.
+    `layers`: weight and bias of a convolution; of short sequences (C, K, C'), of others (C', C, K,
+    1) with the channels last in memory; with one tap (C, C') for both. `gains`: of a norm (C,).
+    `conditioned`: weight and bias of the first norm of a block, (steps, C) each, or with
+    `each_step` a list of (C,) pairs.
     """
 
     def __init__(self, model: Denoiser, step: Tensor, dtype: torch.dtype, short: bool, each_step: bool) -> None:
@@ -60,7 +61,9 @@ class Weights:
 
 
 def laid_out(layer: nn.Conv1d, short: bool) -> Tensor:
-    """See `Weights`; a kernel of 4 with stride 2 as a kernel of 3 over pairs of positions, (2C, 3, C')."""
+    """See `Weights`; a kernel of 4 with stride 2 as a kernel of 3 over pairs of positions, (2C, 3,
+    C').
+    """
     if layer.kernel_size == (1,):
         return layer.weight.squeeze(-1).t()
     if not short:
@@ -74,7 +77,9 @@ def laid_out(layer: nn.Conv1d, short: bool) -> Tensor:
 
 
 class Pass:
-    """One pass through the inside of the U-Net. `row`: the step among those of `weights`; None: one per sequence."""
+    """One pass through the inside of the U-Net. `row`: the step among those of `weights`; None: one
+    per sequence.
+    """
 
     def __init__(self, model: FastDenoiser, weights: Weights, row: int | None, sequences: int) -> None:
         self.model, self.weights, self.row, self.sequences = model, weights, row, sequences
@@ -104,7 +109,8 @@ class Pass:
         return h + (x if isinstance(block.res_conv, nn.Identity) else self.convolve(x, block.res_conv))
 
     def attend(self, x: Tensor, residual: nn.Module) -> Tensor:
-        """Pre-norm attention with residual, with the weights of the library's wrappers around it."""
+        """Pre-norm attention with residual, with the weights of the library's wrappers around it.
+        """
         layer, y = residual.fn.fn, self.norm(x, residual.fn.norm, False)
         if len(x) // self.sequences <= layer.to_qkv.out_channels // 3 // layer.heads:          # channels of a head
             y = self.short_attention(y, layer)
@@ -113,7 +119,9 @@ class Pass:
         return x + (self.norm(y, layer.to_out[1], False) if isinstance(layer, LinearAttention) else y)
 
     def short_attention(self, y: Tensor, layer: Attention | LinearAttention) -> Tensor:
-        """Both attentions with L x L numbers per head; the linear one is (softmax(q) softmax(k)^T) v."""
+        """Both attentions with L x L numbers per head; the linear one is (softmax(q) softmax(k)^T)
+        v.
+        """
         def heads(t: Tensor) -> Tensor:
             return t.view(len(y) // self.sequences, self.sequences * layer.heads, -1).transpose(0, 1)      # (S*h, L, d)
 
@@ -172,7 +180,8 @@ class Pass:
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, sequences: int, stride: int = 1) -> Tensor:
-    """A convolution over the positions of x (L*S, C) with a weight as in `Weights` -> (L'*S, C')."""
+    """A convolution over the positions of x (L*S, C) with a weight as in `Weights` -> (L'*S, C').
+    """
     if weight.dim() == 4:
         kernel, image = weight.shape[2], x.view(-1, sequences, x.shape[1]).permute(2, 0, 1).unsqueeze(0)   # (1, C, L, S)
         y = F.conv2d(image, weight, bias, (stride, 1), ((kernel - 1) // 2, 0))
@@ -184,7 +193,9 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, sequences: int, str
 
 
 class FastDenoiser(Denoiser):
-    """`Denoiser` with the same weights and values. L must be a multiple of 2 ** (number of multipliers - 1)."""
+    """`Denoiser` with the same weights and values. L must be a multiple of 2 ** (number of
+    multipliers - 1).
+    """
 
     def forward(self, x: Tensor, step: Tensor) -> Tensor:
         """`x` (S, L, C) at the diffusion steps `step` (S,) -> the prediction (S, L, C)."""
@@ -198,7 +209,9 @@ class FastDenoiser(Denoiser):
         return torch.addcmul(prediction, self.input_skip[step][:, None, None], x)
 
     def inside(self, first: Tensor, weights: Weights, row: int | None, sequences: int, again: bool) -> Tensor:
-        """`Pass`, of which only the input is kept if `again`: going backward, it is computed once more."""
+        """`Pass`, of which only the input is kept if `again`: going backward, it is computed once
+        more.
+        """
         run = Pass(self, weights, row, sequences)
         if again and torch.is_grad_enabled():
             return checkpoint(run, first, use_reentrant=False, preserve_rng_state=False)
@@ -210,7 +223,9 @@ class FastDenoiser(Denoiser):
 
     @contextmanager
     def one_dtype(self, x: Tensor):
-        """Everything in the dtype that is yielded, the lower one under autocast, without casts in between."""
+        """Everything in the dtype that is yielded, the lower one under autocast, without casts in
+        between.
+        """
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
         with torch.autocast(device, enabled=False):
@@ -241,7 +256,9 @@ class FastDenoiser(Denoiser):
 
 
 class FastDiffusion(FeatureDiffusion):
-    """`FeatureDiffusion` that stays in the `width` channels of a `FastDenoiser` while nothing is clipped."""
+    """`FeatureDiffusion` that stays in the `width` channels of a `FastDenoiser` while nothing is
+    clipped.
+    """
 
     def reverse(self, x: Tensor, steps: int, draw, clip: float | None = None,
                 gradient_steps: int | None = None) -> Tensor:
@@ -260,9 +277,9 @@ class FastDiffusion(FeatureDiffusion):
         """The state after the steps `high` - 1 down to `low`, from `x` (S, L, C).
 
         With f(x) = w x + write(h) + bias a step is x' = keep x + add (write(h) + bias) + s z, where
-        add = b c and keep = a c + d + add w. So read(x') follows from read(x), h and read(z), and the
-        last state is a weighted sum of x, of all h (written once) and of all z. The gradient passes
-        through no sequence of C channels but the first.
+        add = b c and keep = a c + d + add w. So read(x') follows from read(x), h and read(z), and
+        the last state is a weighted sum of x, of all h (written once) and of all z. The gradient
+        passes through no sequence of C channels but the first.
         """
         model, steps = self.model, range(low, high)
         add = [b * c for _, b, c, _, _ in self.table]

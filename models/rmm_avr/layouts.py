@@ -1,7 +1,9 @@
-"""The two readings of "concatenated" (section 3.2): which sequences (S, L, C) a pair of features becomes.
+"""The two readings of "concatenated" (section 3.2): which sequences (S, L, C) a pair of features
+becomes.
 
-A layout knows how long its sequences are (`length`, padding included) and how many `channels` they have. `join` makes
-them, `separate` takes them apart again, and `denoiser` makes the network for them.
+A layout knows how long its sequences are (`length`, padding included) and how many `channels` they
+have. `join` makes them, `separate` takes them apart again, and `denoiser` makes the network for
+them.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from models.rmm_avr.fast import FastDenoiser
 
 
 class Layout(nn.Module):
-    """What the layouts share. `positions`: the length without padding; the U-Net halves it for all but one multiplier."""
+    """What the layouts share. `positions`: the length without padding; the U-Net halves it for all
+    but one multiplier.
+    """
 
     def __init__(self, shape: FeatureShape, multipliers: tuple[int, ...], positions: int, channels: int) -> None:
         super().__init__()
@@ -48,7 +52,9 @@ class Tokens(Layout):
 
 
 class Time(Layout):
-    """Per question the sequence over its segments, all features of one side by side: S = B, L = T, C = D + N*D."""
+    """Per question the sequence over its segments, all features of one side by side: S = B, L = T,
+    C = D + N*D.
+    """
 
     def __init__(self, shape: FeatureShape, multipliers: tuple[int, ...]) -> None:
         super().__init__(shape, multipliers, shape.segments, shape.channels * (1 + shape.tokens))

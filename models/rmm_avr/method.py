@@ -1,14 +1,17 @@
-"""The paper's method: RMM recalls the missing modality, AVR refines the pair (sections 3.1-3.3, Eq. 8).
+"""The paper's method: RMM recalls the missing modality, AVR refines the pair (sections 3.1-3.3, Eq.
+8).
 
 Fidelity:
-- training answers three views: complete (unrefined), audio missing and visual missing (pseudo + real, refined);
-- `refine: both` is Eq. 8, where both sides of a refined pair are answered on; the released code replaces the
-  missing side only (`missing_only`);
+- training answers three views: complete (unrefined), audio missing and visual missing (pseudo +
+  real, refined);
+- `refine: both` is Eq. 8, where both sides of a refined pair are answered on; the released code
+  replaces the missing side only (`missing_only`);
 - both refinements go through the denoiser as one batch, which changes nothing but the time;
 - complete input is never refined at test, as Eq. 8 trains it;
-- the switches of Table 4: `rmm.enabled`, `avr.enabled`. AVR alone starts the missing part from unit noise of the
-  standardised features; with both off the method is the plain backbone with `fill`;
-- `label_smoothing` and `views: segments` are ours, off by default (`configs/plus.yaml`, `docs/findings.md`).
+- the switches of Table 4: `rmm.enabled`, `avr.enabled`. AVR alone starts the missing part from unit
+  noise of the standardised features; with both off the method is the plain backbone with `fill`;
+- `label_smoothing` and `views: segments` are ours, off by default (`configs/plus.yaml`,
+  `docs/findings.md`).
 """
 
 from __future__ import annotations
@@ -31,9 +34,10 @@ from models.rmm_avr.rmm import RMM
 class RMMAVR(Method):
     """RMM and AVR between any backbone's `encode` and `fuse`.
 
-    `rmm`, `avr`: the options of the two modules plus `enabled`. `lambda1`, `lambda2`: weights of L_rmmr and L_ave.
-    `refine`: which sides of a refined pair are answered on. `fill`: of the plain backbone, with both switches off.
-    `views`: the three of Eq. 8 (`all`), or a fourth with them, in which single segments lack something (`segments`).
+    `rmm`, `avr`: the options of the two modules plus `enabled`. `lambda1`, `lambda2`: weights of
+    L_rmmr and L_ave. `refine`: which sides of a refined pair are answered on. `fill`: of the plain
+    backbone, with both switches off. `views`: the three of Eq. 8 (`all`), or a fourth with them, in
+    which single segments lack something (`segments`).
     """
 
     sections = {"rmm": RMM, "avr": AVR}
@@ -65,7 +69,8 @@ class RMMAVR(Method):
             self.avr.diffusion.model.compile()
 
     def complete(self, features: Features, presence: Tensor) -> Features:
-        """Recall and refine the questions that lack something; the others pass through untouched."""
+        """Recall and refine the questions that lack something; the others pass through untouched.
+        """
         lacking = ~presence.flatten(1).all(dim=1)                      # (B,)
         if not bool(lacking.any()):
             return features
@@ -101,7 +106,9 @@ class RMMAVR(Method):
         self.avr.reverse_steps = steps
 
     def views(self, features: Features, presence: Tensor) -> Views:
-        """The three views of Eq. 8 with L_rmmr and L_ave on the segments where both modalities are real."""
+        """The three views of Eq. 8 with L_rmmr and L_ave on the segments where both modalities are
+        real.
+        """
         self.fill.observe(features, presence)
         if self.rmm is None and self.avr is None:
             return Views({"complete": self.fill(features, presence, None)})
@@ -124,7 +131,9 @@ class RMMAVR(Method):
         return Views({"complete": complete, **views}, losses)
 
     def recall(self, features: Features, presence: Tensor, question_id: Tensor | None, pseudo=None) -> Features:
-        """The pair before refinement: pseudo features (or noise, without RMM) in the absent entries."""
+        """The pair before refinement: pseudo features (or noise, without RMM) in the absent
+        entries.
+        """
         if self.rmm is not None:
             pseudo = pseudo or self.rmm(features, presence)
             audio, visual = pseudo.audio, pseudo.visual
@@ -145,8 +154,8 @@ class RMMAVR(Method):
         return pair.with_(audio=audio, visual=visual)
 
     def answered_on(self, presence: Tensor) -> tuple[Tensor, Tensor]:
-        """The segments (B, T) whose audio and whose visual side is answered on as refined: both sides of all that lack a
-        modality (Eq. 8), or the missing side of each.
+        """The segments (B, T) whose audio and whose visual side is answered on as refined: both
+        sides of all that lack a modality (Eq. 8), or the missing side of each.
         """
         lacking = ~presence.all(dim=-1)
         return (lacking, lacking) if self.refine_both else (~presence[..., AUDIO], ~presence[..., VISUAL])
@@ -156,10 +165,12 @@ class RMMAVR(Method):
         return {}
 
     def refine_noised_real(self, features: Features, state: Tensor, scale: tuple[float, float]) -> Features:
-        """The released evaluation's "pseudo" pair, refined: real + noise where `state` (B, T, 2) is False.
+        """The released evaluation's "pseudo" pair, refined: real + noise where `state` (B, T, 2) is
+        False.
 
-        `scale` (audio, visual): standard deviations of the noise. Of what the scenario takes away nothing is missing
-        and RMM recalls nothing; what the data themselves lack, where `features.presence` is False, it recalls as ever.
+        `scale` (audio, visual): standard deviations of the noise. Of what the scenario takes away
+        nothing is missing and RMM recalls nothing; what the data themselves lack, where
+        `features.presence` is False, it recalls as ever.
         """
         real = self.recall(features, features.presence, features.question_id)
         audio = real.audio + scale[AUDIO] * gaussian_like(real.audio, features.question_id, stream=3)
@@ -170,7 +181,8 @@ class RMMAVR(Method):
 
 
 def merge(base: Features, other: Features, audio: Tensor, visual: Tensor) -> Features:
-    """`base` with the segments that the masks `audio`, `visual` (B, T) select taken from `other`."""
+    """`base` with the segments that the masks `audio`, `visual` (B, T) select taken from `other`.
+    """
     return base.with_(
         audio=torch.where(audio[..., None], other.audio, base.audio),
         visual=torch.where(visual[..., None, None], other.visual, base.visual),

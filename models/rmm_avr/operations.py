@@ -1,5 +1,5 @@
-"""The two operations of `fast.py` with a backward pass of their own. Rows are ordered by position, then
-by sequence.
+"""The two operations of `fast.py` with a backward pass of their own. Rows are ordered by position,
+then by sequence.
 
 L positions, S sequences, C channels, K taps of a kernel.
 """
@@ -55,10 +55,11 @@ def affine(u: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class ShortConvolution(Function):
-    """A convolution along few positions with zeros outside: x (L*S, C), weight (C, K, C'), K odd -> (L*S, C').
+    """A convolution along few positions with zeros outside: x (L*S, C), weight (C, K, C'), K odd ->
+    (L*S, C').
 
-    A tap reads rows that lie a multiple of S away: forward, one product per tap on whole slabs; backward, the gradient's
-    shifted slabs side by side, and one product for each side.
+    A tap reads rows that lie a multiple of S away: forward, one product per tap on whole slabs;
+    backward, the gradient's shifted slabs side by side, and one product for each side.
     """
 
     @staticmethod
@@ -81,7 +82,9 @@ class ShortConvolution(Function):
 
 
 def slabs(size: int, kernel: int, sequences: int) -> list[tuple[int, slice, slice]]:
-    """Every tap but the middle one that meets a position: its index, the rows it writes to, the rows it reads."""
+    """Every tap but the middle one that meets a position: its index, the rows it writes to, the
+    rows it reads.
+    """
     taps = []
     for k in range(kernel):
         shift = (k - kernel // 2) * sequences
@@ -91,7 +94,9 @@ def slabs(size: int, kernel: int, sequences: int) -> list[tuple[int, slice, slic
 
 
 def beside(grad: Tensor, kernel: int, sequences: int) -> Tensor:
-    """For every row that was read and every tap, the gradient of the row it was written to: (L*S, K * C')."""
+    """For every row that was read and every tap, the gradient of the row it was written to: (L*S, K
+    * C').
+    """
     size, channels = grad.shape
     if kernel // 2 * sequences < size:
         side = grad.new_empty(size, kernel, channels)

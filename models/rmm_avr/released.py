@@ -1,7 +1,8 @@
-"""The official code's choices (VisualAIKHU/Missing-AVQA) where it departs from the paper, and nothing else of them anywhere.
+"""The official code's choices (VisualAIKHU/Missing-AVQA) where it departs from the paper, and
+nothing else of them anywhere.
 
-`Released` is the method with these defaults; each can be taken back by its option. `NoisedReal` is the protocol of the
-official evaluation, in which the modality is not missing.
+`Released` is the method with these defaults; each can be taken back by its option. `NoisedReal` is
+the protocol of the official evaluation, in which the modality is not missing.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ GROUPS = 8                                # of the group norm in version 1.9.4 o
 
 
 class ReleasedRMM(RMM):
-    """`similarity`: cosine addresses the slots, or Eq. 1's scaled inner product. `question_pairing`: `time_major` repeats
-    a defect of the released training: row i of the B*T segments is addressed with question i modulo B.
+    """`similarity`: cosine addresses the slots, or Eq. 1's scaled inner product.
+    `question_pairing`: `time_major` repeats a defect of the released training: row i of the B*T
+    segments is addressed with question i modulo B.
     """
 
     def __init__(
@@ -58,9 +60,10 @@ class ReleasedRMM(RMM):
 class MapDenoiser(Unet):
     """The network of the library's version 1.9.4, which the official release carries along.
 
-    Today's version differs from that one in the norm of its convolution blocks alone, so these are exchanged for group
-    norms; weights of either can be loaded by name. Takes and returns sequences (S, H * W, C) like the 1D denoiser. A
-    side that the U-Net cannot halve often enough is padded with zeros, which 14 x 14 does not need.
+    Today's version differs from that one in the norm of its convolution blocks alone, so these are
+    exchanged for group norms; weights of either can be loaded by name. Takes and returns sequences
+    (S, H * W, C) like the 1D denoiser. A side that the U-Net cannot halve often enough is padded
+    with zeros, which 14 x 14 does not need.
     """
 
     def __init__(self, width: int, channels: int, multipliers: tuple[int, ...], grid: tuple[int, int]) -> None:
@@ -80,10 +83,12 @@ class MapDenoiser(Unet):
 
 
 class Map(Layout):
-    """Per segment the map into which a trained 1x1 convolution folds the visual map and the audio, repeated at every
-    position; a second one unfolds it. Noise acts on a learned mixture: S = B*T, L = N, C = D.
+    """Per segment the map into which a trained 1x1 convolution folds the visual map and the audio,
+    repeated at every position; a second one unfolds it. Noise acts on a learned mixture: S = B*T, L
+    = N, C = D.
 
-    `audio_readout`: audio is read off the first position (`corner`, as released), or is the mean over all (`mean`).
+    `audio_readout`: audio is read off the first position (`corner`, as released), or is the mean
+    over all (`mean`).
     """
 
     audio_readout = "corner"
@@ -113,11 +118,12 @@ class Map(Layout):
 
 
 class ReleasedAVR(AVR):
-    """AVR as released: a 2D U-Net on a folded map predicts v under the sigmoid schedule; all else as in `AVR`.
+    """AVR as released: a 2D U-Net on a folded map predicts v under the sigmoid schedule; all else
+    as in `AVR`.
 
-    `layout`, `audio_readout`: see `Map`. `loss_weight`: `snr` weighs v-prediction by snr / (snr + 1). `normalize`:
-    `unnormalise_only` diffuses features on their own scale, takes the result for values in [-1, 1] and maps them to
-    [0, 1]. `clip`: the estimated clean feature is clamped.
+    `layout`, `audio_readout`: see `Map`. `loss_weight`: `snr` weighs v-prediction by snr / (snr +
+    1). `normalize`: `unnormalise_only` diffuses features on their own scale, takes the result for
+    values in [-1, 1] and maps them to [0, 1]. `clip`: the estimated clean feature is clamped.
     """
 
     layouts = {**LAYOUTS, "map": Map}
@@ -161,9 +167,9 @@ class ReleasedAVR(AVR):
 class Released(RMMAVR):
     """The method with the official code's choices.
 
-    `refine`: only the missing side is answered on as refined. `reconstruction`: weight of the mean squared errors of all
-    that AVR refines in both views, the present side included, against the real features, which the loss trains, too.
-    Other options: `RMMAVR`.
+    `refine`: only the missing side is answered on as refined. `reconstruction`: weight of the mean
+    squared errors of all that AVR refines in both views, the present side included, against the
+    real features, which the loss trains, too. Other options: `RMMAVR`.
     """
 
     sections = {"rmm": ReleasedRMM, "avr": ReleasedAVR}
@@ -187,7 +193,9 @@ class Released(RMMAVR):
 
 
 def reconstruction_loss(real: Features, views: list[Features], whole: Tensor) -> Tensor:
-    """Mean squared error of both sides of the refined `views` over the segments `whole` (B, T), added up."""
+    """Mean squared error of both sides of the refined `views` over the segments `whole` (B, T),
+    added up.
+    """
     total = torch.zeros((), device=whole.device)
     for view in views:
         for name in ("audio", "visual"):

@@ -3,12 +3,12 @@
 Fidelity:
 - Eq. 1-2 as printed, per segment, each addressed with its own question;
 - the visual slots have the size of a whole flattened map, w*h*c;
-- `loss_reduction: mean` departs from the letter of Eq. 3, which sums over elements: with lambda1 = 1 the sum over
-  100,352 elements would drown the answer losses; `sum` is selectable;
-- where both modalities are absent, Eq. 2 is undefined; the question alone addresses the slots.
-The outer softmax of Eq. 2 acts on products of probabilities in [0, 1], so no slot can weigh more than e times
-another and the pseudo feature stays close to the mean of the slots. `addressing: product_of_experts` is ours:
-softmax(s^v + s^t), the normalised product of the two addressings.
+- `loss_reduction: mean` departs from the letter of Eq. 3, which sums over elements: with lambda1 =
+  1 the sum over 100,352 elements would drown the answer losses; `sum` is selectable;
+- where both modalities are absent, Eq. 2 is undefined; the question alone addresses the slots. The
+outer softmax of Eq. 2 acts on products of probabilities in [0, 1], so no slot can weigh more than e
+times another and the pseudo feature stays close to the mean of the slots. `addressing:
+product_of_experts` is ours: softmax(s^v + s^t), the normalised product of the two addressings.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ from models.features import Features, FeatureShape
 
 @dataclass
 class Pseudo:
-    """The pseudo features, audio (B, T, D) and visual (B, T, N, D), and who addressed them, (B, T, K) each."""
+    """The pseudo features, audio (B, T, D) and visual (B, T, N, D), and who addressed them, (B, T,
+    K) each.
+    """
 
     audio: Tensor
     visual: Tensor
@@ -37,10 +39,12 @@ class Pseudo:
 
 
 class RMM(nn.Module):
-    """Three banks of K slots; the present modality and the question address the slots of the absent one.
+    """Three banks of K slots; the present modality and the question address the slots of the absent
+    one.
 
-    `slots` K, the paper's L (75). `addressing`: Eq. 2 or ours. `scale`: Eq. 1 divides by sqrt(c) also for the flattened
-    map (`channels`); `length` divides by the root of the vector's own length. `loss_reduction`: of Eq. 3.
+    `slots` K, the paper's L (75). `addressing`: Eq. 2 or ours. `scale`: Eq. 1 divides by sqrt(c)
+    also for the flattened map (`channels`); `length` divides by the root of the vector's own
+    length. `loss_reduction`: of Eq. 3.
     """
 
     def __init__(
@@ -69,9 +73,11 @@ class RMM(nn.Module):
         return self.score(features.question, self.text_slots).float().unsqueeze(1)
 
     def address(self, modal: Tensor, text: Tensor, present: Tensor) -> Tensor:
-        """The addressing vector of Eq. 2, (B, T, K), from the scores `modal` (B, T, K) and `text`, broadcast to it.
+        """The addressing vector of Eq. 2, (B, T, K), from the scores `modal` (B, T, K) and `text`,
+        broadcast to it.
 
-        `present` (B, T): where the addressing modality is itself absent the question addresses alone.
+        `present` (B, T): where the addressing modality is itself absent the question addresses
+        alone.
         """
         if self.addressing == "paper":
             joint = torch.softmax(torch.softmax(modal, dim=-1) * torch.softmax(text, dim=-1), dim=-1)
@@ -96,7 +102,9 @@ class RMM(nn.Module):
         return Pseudo(audio, visual.reshape(B, T, D, N).transpose(2, 3), a_vt, a_at)
 
     def loss(self, features: Features, pseudo: Pseudo, valid: Tensor) -> Tensor:
-        """L_rmmr = L_a + L_v, Eq. 3-4, over the segments where both modalities are real; `valid` (B, T) bool."""
+        """L_rmmr = L_a + L_v, Eq. 3-4, over the segments where both modalities are real; `valid`
+        (B, T) bool.
+        """
         terms = []
         for real, recalled in ((features.audio, pseudo.audio), (features.visual, pseudo.visual)):
             error = (real.float() - recalled.float()).square().flatten(2)           # (B, T, C)

@@ -1,4 +1,5 @@
-"""What the published tables say about themselves, point by point: a claim, a verdict, the cells that show it.
+"""What the published tables say about themselves, point by point: a claim, a verdict, the cells
+that show it.
 
 Each point is recomputed from the figures as printed and from the question counts; nothing here
 knows the outcome.
@@ -76,7 +77,9 @@ class Material:
 
     @cached_property
     def reading(self) -> Exchange:
-        """How to read the headings of Tables 1 and 3 so that most cells fit; as printed where nothing is better."""
+        """How to read the headings of Tables 1 and 3 so that most cells fit; as printed where
+        nothing is better.
+        """
         return rank_exchanges(self.rows, self.releases)[0][1]
 
     def counts_of(self, row: PrintedRow) -> dict[str, int]:
@@ -103,7 +106,9 @@ def read_material(counts: Path = CONFIGS / "published" / "question_counts.yaml")
 
 
 def release_of(row: PrintedRow, exchange: Exchange, releases: dict[str, dict[str, int]]) -> str | None:
-    """The one release whose questions give every cell of the row; None if there is none or more than one."""
+    """The one release whose questions give every cell of the row; None if there is none or more
+    than one.
+    """
     whole = [name for name, n in fits(row, exchange, releases).items() if n == len(row.cells)]
     return whole[0] if len(whole) == 1 else None
 
@@ -126,7 +131,9 @@ def column_exchange(m: Material) -> Point:
 
 
 def following(m: Material, exchange: Exchange) -> int:
-    """Rows whose Audio-Visual and overall averages follow from their cells, the headings read with `exchange`."""
+    """Rows whose Audio-Visual and overall averages follow from their cells, the headings read with
+    `exchange`.
+    """
     wrong = [wrong_averages(row, row.by_type(exchange), m.counts_of(row)) for row in m.rows]
     return sum("Audio-Visual" not in parts and "overall" not in parts for parts in wrong)
 
@@ -190,7 +197,9 @@ def shared_audio(m: Material) -> Point:
 
 
 def reversed_rows(m: Material) -> Point:
-    """Held against the smallest counts that the other rows allow the rare types: hardly any value fits them by luck."""
+    """Held against the smallest counts that the other rows allow the rare types: hardly any value
+    fits them by luck.
+    """
     ours, others = ([r for r in m.tables["table2"] if (r.name == "avsd_ours") == own] for own in (True, False))
     types = list(ours[0].cells)
     back = dict(zip(types, reversed(types), strict=True))

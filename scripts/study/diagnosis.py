@@ -31,7 +31,9 @@ MISSING = ("audio_missing", "visual_missing")
 
 
 class Fit:
-    """Running sums that give R2 and spread of guesses against real vectors, both (n, C), without keeping them."""
+    """Running sums that give R2 and spread of guesses against real vectors, both (n, C), without
+    keeping them.
+    """
 
     def __init__(self) -> None:
         self.n, self.error = 0, 0.0
@@ -61,7 +63,8 @@ def vectors(features: Features, modality: int) -> Tensor:
 
 @torch.no_grad()
 def examine_features(run: Restored, split: str) -> dict[str, Any]:
-    """By scenario: R2 and spread of every stage and modality, overall and by question type, and of the addressing.
+    """By scenario: R2 and spread of every stage and modality, overall and by question type, and of
+    the addressing.
 
     Only questions whose clip is whole are used, since the real features must be known.
     """
@@ -106,7 +109,9 @@ def add_stage(
 
 
 def sharpness(weights: Tensor) -> dict[str, float]:
-    """Of addressing vectors (n, K): entropy over log K (1 = uniform), slots in effect, the largest weight times K."""
+    """Of addressing vectors (n, K): entropy over log K (1 = uniform), slots in effect, the largest
+    weight times K.
+    """
     entropy = torch.special.entr(weights.double()).sum(dim=-1)                      # (n,)
     slots = weights.shape[-1]
     return {
@@ -126,7 +131,9 @@ def collect(fits: dict[tuple, Fit], addressing: dict[str, dict[str, float]]) -> 
 
 
 def calibration(records: list[Record]) -> float:
-    """Expected calibration error in percent: |confidence - accuracy| averaged over bins of confidence, by share."""
+    """Expected calibration error in percent: |confidence - accuracy| averaged over bins of
+    confidence, by share.
+    """
     confidence = torch.tensor([r.confidence for r in records])
     correct = torch.tensor([int(r.correct) for r in records])
     return 100 * float(binary_calibration_error(confidence, correct, n_bins=BINS, norm="l1"))
@@ -139,7 +146,9 @@ def answer(run: Restored, split: str, scenario: str, protocol: str = "missing") 
 
 
 def answers_by_scenario(run: Restored, split: str) -> dict[str, dict[str, float]]:
-    """Accuracy and calibration of what the run answers, also by the official evaluation protocol where it has that."""
+    """Accuracy and calibration of what the run answers, also by the official evaluation protocol
+    where it has that.
+    """
     inputs = {name: (name, "missing") for name in ("complete", *MISSING)}
     if hasattr(run.model.method, "refine_noised_real"):
         inputs |= {f"{name}, {RELEASED_NOISE}": (name, RELEASED_NOISE) for name in MISSING}
@@ -149,7 +158,8 @@ def answers_by_scenario(run: Restored, split: str) -> dict[str, dict[str, float]
 
 
 def accuracy_by_steps(run: Restored, split: str) -> dict[str, Any]:
-    """{scenario: {number of reverse steps: accuracy}} of a model that has AVR, from 1 step to its own; else empty.
+    """{scenario: {number of reverse steps: accuracy}} of a model that has AVR, from 1 step to its
+    own; else empty.
 
     Fewer steps start the reverse process at an earlier noise level; the trained network is the same
     throughout.

@@ -97,7 +97,9 @@ def fits_some(value: Counts, n: Counts) -> Counts:
 
 
 def questions_right(value: int, n: int) -> int | None:
-    """k such that k of `n` is printed as `value`, None where no k is; unique below 10,000 questions."""
+    """k such that k of `n` is printed as `value`, None where no k is; unique below 10,000
+    questions.
+    """
     return closest_count(value, n) if fits_some(value, n) else None
 
 
@@ -107,7 +109,9 @@ def printed_as(right: int, n: int) -> str:
 
 
 def chance(n: int) -> float:
-    """Share of all two-decimal values between 0 and 100 that are printed for some k of `n`: what fits by luck."""
+    """Share of all two-decimal values between 0 and 100 that are printed for some k of `n`: what
+    fits by luck.
+    """
     return float(fits_some(np.arange(WHOLE + 1, dtype=np.int64), n).mean())
 
 
@@ -128,7 +132,9 @@ def fits(row: PrintedRow, exchange: Exchange, releases: dict[str, dict[str, int]
 
 
 def rank_exchanges(rows: list[PrintedRow], releases: dict[str, dict[str, int]]) -> list[tuple[int, Exchange]]:
-    """Every reading of the headings with the number of cells that fit, each row on its better release; best first."""
+    """Every reading of the headings with the number of cells that fit, each row on its better
+    release; best first.
+    """
     ranked = [(sum(max(fits(row, exchange, releases).values()) for row in rows), exchange)
               for exchange in exchanges(rows[0].cells)]
     return sorted(ranked, key=lambda pair: -pair[0])
@@ -151,14 +157,18 @@ def printed_averages(row: PrintedRow) -> dict[str, int]:
 
 
 def wrong_averages(row: PrintedRow, cells: dict[str, int], counts: dict[str, int]) -> dict[str, tuple[int, int]]:
-    """The averages over questions that the row's cells do not give: part -> questions right and asked."""
+    """The averages over questions that the row's cells do not give: part -> questions right and
+    asked.
+    """
     printed = printed_averages(row)
     return {part: (right, n) for part, (right, n) in averages(cells, counts).items()
             if not agrees(printed[part], right, n)}
 
 
 def follows(row: PrintedRow, counts: dict[str, int]) -> bool:
-    """Whether the total can be the mean over questions of the averages by modality, all being rounded."""
+    """Whether the total can be the mean over questions of the averages by modality, all being
+    rounded.
+    """
     weights = {part: sum(n for name, n in counts.items() if name.split("/")[0] == part) for part in row.modalities}
     mean = sum(row.modalities[part] * n for part, n in weights.items()) / sum(weights.values())
     return abs(mean - row.overall) <= 1

@@ -1,4 +1,6 @@
-"""Finished runs to the content of report.json, which report.md, the plots and the documents are made from."""
+"""Finished runs to the content of report.json, which report.md, the plots and the documents are
+made from.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,9 @@ def row_of(grid: Grid, row: str, by_seed: BySeed, results: dict[str, Any]) -> di
 
 
 def cell_of(by_seed: dict[int, dict[str, Any]], published: Published | None) -> dict[str, Any]:
-    """One row in one scenario, in percent. `gap_share`: how much of the gap from floor to oracle is recovered."""
+    """One row in one scenario, in percent. `gap_share`: how much of the gap from floor to oracle is
+    recovered.
+    """
     values = {seed: result["overall"] for seed, result in by_seed.items()}
     last = list(by_seed.values())[-1]
     floor, oracle = last["question_only_floor"], last["oracle"]
@@ -82,7 +86,9 @@ def cell_of(by_seed: dict[int, dict[str, Any]], published: Published | None) -> 
 
 
 def ave_of(by_seed: dict[int, tuple[Path, dict[str, Any]]]) -> dict[str, Any] | None:
-    """L_ave by seed, from folder and configuration of each run; None where there is no AVR or its log was not kept."""
+    """L_ave by seed, from folder and configuration of each run; None where there is no AVR or its
+    log was not kept.
+    """
     values, bound = {}, None
     for seed, (folder, config) in by_seed.items():
         metrics = folder / "metrics.jsonl"
@@ -104,7 +110,8 @@ def last_ave(text: str) -> float:
 
 
 def lowest_ave(config: dict[str, Any], checkpoint: Path) -> float | None:
-    """1 - width / C for noise prediction by a last layer of `width` channels alone; else None, as without a checkpoint.
+    """1 - width / C for noise prediction by a last layer of `width` channels alone; else None, as
+    without a checkpoint.
 
     Its outputs at one place of the sequence lie in `width` of C dimensions, and white noise is as
     large in all of them: a network that knew the noise would still leave the rest. A skip of the

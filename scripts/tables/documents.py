@@ -28,7 +28,9 @@ def documents(root: Path = ROOT) -> list[Path]:
 
 
 def refresh(paths: list[Path], reports: Path) -> list[Path]:
-    """Write every marked table again; returns the files that changed. Nothing is written where one cannot be made."""
+    """Write every marked table again; returns the files that changed. Nothing is written where one
+    cannot be made.
+    """
     texts = {path: path.read_text(encoding="utf-8") for path in paths}
     new = {path: refreshed(path, text, reports) for path, text in texts.items()}
     changed = [path for path in paths if new[path] != texts[path]]
@@ -38,7 +40,9 @@ def refresh(paths: list[Path], reports: Path) -> list[Path]:
 
 
 def refreshed(path: Path, text: str, reports: Path) -> str:
-    """The text of a document with its tables as the reports have them now; UsageError naming file and line."""
+    """The text of a document with its tables as the reports have them now; UsageError naming file
+    and line.
+    """
     kept, begun = [], None
     for number, line in enumerate(text.split("\n"), start=1):
         place = f"{path}, line {number}"

@@ -18,13 +18,16 @@ from scripts.tables.grid import DEFAULT, Change, Grid, Recipes, Row
 INHERITED = ("dataset", "backbone")
 DIGITS = 10                      # of a digest in the name of a run folder
 VERSION = 2                      # raised when a default or the meaning of an option changes: earlier runs differ then
-# Options that change no answer, save for rounding: how fast and where, and what is noted on the way.
+# Options that change no answer, save for rounding: how fast and where, and what is noted on the
+# way.
 NO_ANSWER = {"runtime": ("device", "compile", "workers"), "evaluate": ("batch_size",), "train": ("log_every",)}
 
 
 @dataclass
 class PlannedRun:
-    """One training, known by the digest of its configuration; `users` says for which tables, rows and seeds."""
+    """One training, known by the digest of its configuration; `users` says for which tables, rows
+    and seeds.
+    """
 
     name: str
     digest: str
@@ -88,7 +91,9 @@ class Plan:
         return self.add_run(arguments, start, f"{table}/{key} s{seed}")
 
     def add_run(self, arguments: list[str], start: PlannedRun | None, user: str) -> PlannedRun:
-        """The run of these arguments: a new one, or that which is already planned for the same configuration."""
+        """The run of these arguments: a new one, or that which is already planned for the same
+        configuration.
+        """
         run = self.asked.get(tuple(arguments)) or self.named_run(arguments, start)
         self.asked[tuple(arguments)] = run
         if user not in run.users:

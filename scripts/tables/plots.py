@@ -1,4 +1,6 @@
-"""The figures of a report, as wide as a column of a paper: curves with bands, and bars of the recovered gap."""
+"""The figures of a report, as wide as a column of a paper: curves with bands, and bars of the
+recovered gap.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,8 @@ from dataset.files import write_whole
 from scripts.tables.grid import Axis, Grid, Mix
 from scripts.tables.text import moments, pretty, scenarios_of
 
-# Okabe and Ito (2008): told apart with every common form of colour blindness; markers, dashes and hatches tell them
-# apart in grey as well.
+# Okabe and Ito (2008): told apart with every common form of colour blindness; markers, dashes and
+# hatches tell them apart in grey as well.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (3, 2)), (0, (1, 2)))
@@ -33,7 +35,9 @@ Report = dict[str, Any]
 
 
 def draw_all(report: Report, grid: Grid, folder: Path) -> dict[str, str]:
-    """Write every plot that the table calls for as PNG and SVG; returns the name of each file with its caption."""
+    """Write every plot that the table calls for as PNG and SVG; returns the name of each file with
+    its caption.
+    """
     captions = {}
     with matplotlib.rc_context(STYLE):
         if grid.axis:
@@ -73,7 +77,9 @@ def draw_band(axes: Axes, x: list[float], points: list[dict], **options) -> None
 
 
 def draw_axis(report: Report, axis: Axis) -> Figure:
-    """One curve per scenario over the values of the axis; the paper's points hollow; other rows as levels."""
+    """One curve per scenario over the values of the axis; the paper's points hollow; other rows as
+    levels.
+    """
     figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
     axes = figure.add_subplot()
     rows = {key: row["scenarios"] for key, row in report["rows"].items()}
@@ -114,7 +120,9 @@ def draw_levels(axes: Axes, rows: dict[str, Any], scenarios: list[str]) -> None:
 
 
 def mixed(cells: dict[str, Any], mix: Mix, share: float) -> list[float]:
-    """Per seed the expected accuracy of a row when `share` of the questions is in the scenario `mix.end`."""
+    """Per seed the expected accuracy of a row when `share` of the questions is in the scenario
+    `mix.end`.
+    """
     start, end = (cells[name]["by_seed"] if name in cells else {} for name in (mix.start, mix.end))
     return [(1 - share) * start[seed] + share * end[seed] for seed in start if seed in end]
 
@@ -137,7 +145,9 @@ def draw_mixes(report: Report, mixes: list[Mix]) -> Figure:
 
 
 def bar_quantity(report: Report) -> tuple[str, str, str]:
-    """What the bars show, and its keys: the share of the recoverable gap, or accuracy where the data have no oracle."""
+    """What the bars show, and its keys: the share of the recoverable gap, or accuracy where the
+    data have no oracle.
+    """
     if any(cell["gap_share"] is not None for row in report["rows"].values() for cell in row["scenarios"].values()):
         return "Share of the recoverable gap (%)", "gap_share", "gap_share_std"
     return "Accuracy (%)", "mean", "std"

@@ -1,4 +1,6 @@
-"""The content of a report as files: report.md for people, report.json for programs, the plots beside them."""
+"""The content of a report as files: report.md for people, report.json for programs, the plots
+beside them.
+"""
 
 from __future__ import annotations
 

@@ -3,11 +3,13 @@ number of comparisons.
 
 Two sources of chance are looked at apart, since neither speaks for the other:
 
-- questions: other test questions would have given other accuracies. Exact McNemar test (McNemar, 1947) per seed; the
-  p-values of K seeds are joined by K/k times the k-th smallest, k = ceil(K/2), which holds whatever the dependence
-  between seeds (Rüger, 1978). The 95 % interval is a percentile bootstrap of the difference, averaged over seeds; whole
-  videos are drawn, since the questions on one video are not independent.
-- seeds: another seed would have trained another model. Paired t interval and test over seeds, from three seeds on.
+- questions: other test questions would have given other accuracies. Exact McNemar test (McNemar,
+  1947) per seed; the p-values of K seeds are joined by K/k times the k-th smallest, k = ceil(K/2),
+  which holds whatever the dependence between seeds (Rüger, 1978). The 95 % interval is a percentile
+  bootstrap of the difference, averaged over seeds; whole videos are drawn, since the questions on
+  one video are not independent.
+- seeds: another seed would have trained another model. Paired t interval and test over seeds, from
+  three seeds on.
 
 Within one table the p-values of either kind are corrected by Holm's step-down method (Holm, 1979).
 A verdict asks for the corrected p-value over questions and the uncorrected interval over seeds:
@@ -38,7 +40,9 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Comparison:
-    """A row against its reference in one scenario; differences in points of accuracy, row minus reference."""
+    """A row against its reference in one scenario; differences in points of accuracy, row minus
+    reference.
+    """
 
     row: str
     reference: str
@@ -65,7 +69,9 @@ class Comparison:
 
 
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
-    """Two-sided exact p-value: the discordant pairs are fair coin flips if the two are equally good."""
+    """Two-sided exact p-value: the discordant pairs are fair coin flips if the two are equally
+    good.
+    """
     a, b = np.asarray(first, bool), np.asarray(second, bool)
     gained, lost = int((a & ~b).sum()), int((~a & b).sum())
     return float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
@@ -78,7 +84,9 @@ def joined(p_values: Sequence[float]) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values in the order given: the i-th smallest times the number not yet rejected, made monotone."""
+    """Adjusted p-values in the order given: the i-th smallest times the number not yet rejected,
+    made monotone.
+    """
     p = np.asarray(p_values, float)
     order = np.argsort(p)
     adjusted = np.empty_like(p)
@@ -87,7 +95,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def seed_test(differences: Sequence[float]) -> tuple[Interval | None, float | None]:
-    """95 % t interval of the mean difference over seeds and the p-value of no difference; None for too few seeds.
+    """95 % t interval of the mean difference over seeds and the p-value of no difference; None for
+    too few seeds.
     """
     d = np.asarray(differences, float)
     if len(d) < FEWEST_SEEDS:
@@ -100,7 +109,8 @@ def seed_test(differences: Sequence[float]) -> tuple[Interval | None, float | No
 
 
 def bootstrap_interval(differences: Sequence[float], videos: Sequence[str], seed: int = 0) -> Interval:
-    """95 % percentile interval of the mean of `differences` (one per question), whole videos drawn with replacement.
+    """95 % percentile interval of the mean of `differences` (one per question), whole videos drawn
+    with replacement.
     """
     d = np.asarray(differences, float)
     _, video = np.unique(np.asarray(videos), return_inverse=True)

@@ -1,4 +1,6 @@
-"""Run what is not done yet, each run a process of its own; a failed run is reported and does not stop the others."""
+"""Run what is not done yet, each run a process of its own; a failed run is reported and does not
+stop the others.
+"""
 
 from __future__ import annotations
 
@@ -98,7 +100,9 @@ class Sweep:
         return chosen
 
     def train(self, run: PlannedRun) -> int:
-        """The exit code of one run; what another process has trained meanwhile is not trained again."""
+        """The exit code of one run; what another process has trained meanwhile is not trained
+        again.
+        """
         with locked(run) as lock:
             if run.done:
                 return 0
@@ -106,7 +110,8 @@ class Sweep:
             with open(run.folder / "log.txt", "a") as log:
                 log.write(f"{shlex.join(command_of(run))}\n")
                 log.flush()
-                # It inherits the lock: should this sweep be killed, the next one waits for what still trains.
+                # It inherits the lock: should this sweep be killed, the next one waits for what
+                # still trains.
                 process = subprocess.Popen([sys.executable, str(ROOT / "main_train.py"), *run.arguments], stdout=log,
                                            stderr=subprocess.STDOUT, env=self.environment(), pass_fds=(lock.fileno(),))
                 self.processes[run.name] = process

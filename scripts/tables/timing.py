@@ -1,4 +1,5 @@
-"""How long a plan takes: seconds per step and per answer, measured here and now, times what every run does.
+"""How long a plan takes: seconds per step and per answer, measured here and now, times what every
+run does.
 
 Nothing is kept and no run is touched.
 """
@@ -49,7 +50,9 @@ class Data:
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds per training step, and per question answered with everything there and with a modality missing."""
+    """Seconds per training step, and per question answered with everything there and with a
+    modality missing.
+    """
 
     step: float
     complete: float
@@ -75,7 +78,9 @@ def in_kind(value: Any) -> Any:
 
 
 def run_seconds(config: dict[str, Any], data: Data, pace: Pace, start_up: float) -> float:
-    """Training, validation and test of one run, with what it takes to begin. Loader threads work beside the network."""
+    """Training, validation and test of one run, with what it takes to begin. Loader threads work
+    beside the network.
+    """
     train, evaluate, beside = config["train"], config["evaluate"], config["runtime"]["workers"] > 0
 
     def with_loading(computing: float, questions: int) -> float:
@@ -96,7 +101,8 @@ def run_seconds(config: dict[str, Any], data: Data, pace: Pace, start_up: float)
 
 
 def wall_seconds(runs: list[PlannedRun], seconds: Seconds, jobs: int) -> float | None:
-    """How long a sweep over `runs` takes with `jobs` at a time, as it starts them: in order, each after its start.
+    """How long a sweep over `runs` takes with `jobs` at a time, as it starts them: in order, each
+    after its start.
 
     None where the time of a run is not known.
     """
@@ -116,7 +122,9 @@ def wall_seconds(runs: list[PlannedRun], seconds: Seconds, jobs: int) -> float |
 
 
 def hours_table(tables: dict[str, list[PlannedRun]], everything: list[PlannedRun], seconds: Seconds, jobs: int) -> str:
-    """Per table the runs that wait and their hours, and those of all tables together, which share runs."""
+    """Per table the runs that wait and their hours, and those of all tables together, which share
+    runs.
+    """
     lines = []
     for name, runs in [*tables.items(), *([("all together", everything)] if len(tables) > 1 else [])]:
         wall = wall_seconds(runs, seconds, jobs)
@@ -126,7 +134,8 @@ def hours_table(tables: dict[str, list[PlannedRun]], everything: list[PlannedRun
 
 
 def estimate(runs: list[PlannedRun], jobs: int, start_up: float) -> Seconds:
-    """Seconds of every run: 0 when it is done, None where its data are not at hand and their sizes not known.
+    """Seconds of every run: 0 when it is done, None where its data are not at hand and their sizes
+    not known.
 
     `start_up`: seconds before a run begins to read, which its imports take.
     """
@@ -148,7 +157,9 @@ def as_key(options: dict[str, Any]) -> str:
 
 
 def read_data(options: dict[str, Any]) -> Data | None:
-    """From the files at hand; else the published sizes of MUSIC-AVQA, without what reading costs; else None."""
+    """From the files at hand; else the published sizes of MUSIC-AVQA, without what reading costs;
+    else None.
+    """
     try:
         data = build_dataset(options)
         vocabulary = data.vocabulary()

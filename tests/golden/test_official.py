@@ -8,11 +8,11 @@ from unittest import mock
 
 import pytest
 import torch
+from scripts.study.convert import BACKBONE, METHOD, convert
 from golden.official import MISSING, SLOTS, SPEC, STEPS, STORED, batch, drawn_steps, head_of, noise, pseudo_random, weight
 
 from dataset.types import AUDIO, VISUAL
 from engine.config import compose
-from engine.convert import BACKBONE, METHOD, convert
 from models import build_model
 from models.objective import total_loss
 
@@ -25,9 +25,9 @@ def model():
                                                "backbone.dropout=0", "rmm.question_pairing=time_major"])
     model = build_model(SPEC, config["backbone"], config["method"])
     official = {name: weight(name, shape) for name, shape in EXPECTED["entries"].items()}
-    converted = convert(official, model.state_dict())
-    assert converted.unused == []
-    model.load_state_dict(converted.state)
+    state, unused = convert(official, model.state_dict())
+    assert unused == []
+    model.load_state_dict(state)
     return model
 
 

@@ -1,4 +1,6 @@
-"""Every mistake a user can make: one clear line, exit code 2, no traceback, nothing already written is lost."""
+"""Every mistake a user can make: one clear line, exit code 2, no traceback, nothing already written
+is lost.
+"""
 
 import json
 import shutil

@@ -1,4 +1,6 @@
-"""The cost table of all pairs: what it holds, that it continues, and that a pair that fails is reported."""
+"""The cost table of all pairs: what it holds, that it continues, and that a pair that fails is
+reported.
+"""
 
 import json
 

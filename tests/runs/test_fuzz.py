@@ -1,4 +1,5 @@
-"""A few random inputs through the commands' own entry points; scripts/fuzz.py has no end of them."""
+"""A few random inputs through the commands' own entry points; scripts/fuzz.py has no end of them.
+"""
 
 from scripts.fuzz import KINDS, fuzz, is_well
 

@@ -1,4 +1,5 @@
-"""Runs with an optimiser and a schedule of their own: cut off and continued, ended early, refused."""
+"""Runs with an optimiser and a schedule of their own: cut off and continued, ended early, refused.
+"""
 
 import json
 from pathlib import Path

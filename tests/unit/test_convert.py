@@ -1,4 +1,6 @@
-"""Official state dicts, made by name and shape, under our names: what is used, what is reported, what comes out."""
+"""Official state dicts, made by name and shape, under our names: what is used, what is reported,
+what comes out.
+"""
 
 import json
 import re
@@ -36,7 +38,9 @@ def attention(name: str) -> dict[str, torch.Tensor]:
 
 
 def official_avst(words: int = 93, answers: int = 42) -> dict[str, torch.Tensor]:
-    """Every entry of the official AVST by name and shape, with a few of its ResNet and of its layers without use."""
+    """Every entry of the official AVST by name and shape, with a few of its ResNet and of its
+    layers without use.
+    """
     torch.manual_seed(0)
     square = (512, 512)
     lstm = {f"question_encoder.lstm.{name}_l0": torch.randn(*shape) * 0.05 for name, shape in
@@ -54,7 +58,9 @@ def official_avst(words: int = 93, answers: int = 42) -> dict[str, torch.Tensor]
 
 
 def official_method() -> dict[str, torch.Tensor]:
-    """AVST with the memory, both 1x1 convolutions and the U-Net under its two names, as the method's release saves it."""
+    """AVST with the memory, both 1x1 convolutions and the U-Net under its two names, as the
+    method's release saves it.
+    """
     unet = MapDenoiser(64, 512, (1, 2), (14, 14)).state_dict()
     return {
         **official_avst(), **layers(kr=(512, 1024, 1, 1), kr2=(1024, 512, 1, 1), conv_sm=(128, 512, 3, 3)),

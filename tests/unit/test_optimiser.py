@@ -60,7 +60,9 @@ def test_the_rate_of_every_step_is_its_closed_form(schedule, warmup, steps, drop
 
 
 def test_warm_up_by_hand():
-    """A third of 9 steps is 3: a quarter, a half, three quarters, the whole; then 1 / 6 less in every step."""
+    """A third of 9 steps is 3: a quarter, a half, three quarters, the whole; then 1 / 6 less in
+    every step.
+    """
     by_step = rates(options(schedule="linear", warmup=1 / 3), 9)
     assert by_step == pytest.approx([1 / 4, 2 / 4, 3 / 4, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])
 
@@ -124,7 +126,8 @@ def after_two_steps(train: dict) -> float:
 
 
 def test_sgd_with_nesterovs_momentum_and_decay_by_hand():
-    """Gradient g = (1 + decay) w; buffer b = g, then m b + g; the weight goes by rate * (g + m b)."""
+    """Gradient g = (1 + decay) w; buffer b = g, then m b + g; the weight goes by rate * (g + m b).
+    """
     w, buffer = 2.0, 0.0
     for _ in range(2):
         gradient = 1.5 * w

@@ -1,4 +1,5 @@
-"""A method's YAML may say which scenarios choose its checkpoint: plain knows complete input alone."""
+"""A method's YAML may say which scenarios choose its checkpoint: plain knows complete input alone.
+"""
 
 import pytest
 
