@@ -8,13 +8,13 @@ from unittest import mock
 
 import pytest
 import torch
-from scripts.study.convert import BACKBONE, METHOD, convert
 from golden.official import MISSING, SLOTS, SPEC, STEPS, STORED, batch, drawn_steps, head_of, noise, pseudo_random, weight
 
 from dataset.types import AUDIO, VISUAL
 from engine.config import compose
 from models import build_model
 from models.objective import total_loss
+from scripts.study.convert import BACKBONE, METHOD, convert
 
 EXPECTED = json.loads(STORED.read_text())
 
