@@ -13,7 +13,7 @@ from dataset.files import refuse_special, write_whole
 from engine.errors import UsageError
 from engine.legacy import upgrade
 
-FORMAT = 2
+FORMAT = 3
 UNREADABLE = Exception       # of a damaged file, or one of another kind, torch and pickle raise nearly anything
 REQUIRED = {"format": int, "config": dict, "vocabulary": dict, "spec": dict, "model": dict, "epoch": int}
 
@@ -50,15 +50,17 @@ def load_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
     state = state if isinstance(state, dict) else {}
     lacking = [key for key, kind in REQUIRED.items() if not isinstance(state.get(key), kind)]
     lacking = lacking or [f"config.{k}" for k, v in state["config"].items() if not isinstance(v, dict)]
-    if lacking or state["format"] not in (1, FORMAT):
+    if lacking or state["format"] not in range(1, FORMAT + 1):
         raise UsageError(f"checkpoint {path} is not a checkpoint of this version (expected format {FORMAT}; lacks "
                          f"{', '.join(lacking) or 'nothing'}); train again or give another one")
     bad = [k for k, v in state["model"].items() if not isinstance(v, Tensor) or v.layout != torch.strided]
     if bad:
         raise UsageError(f"checkpoint {path} is damaged: its weight {bad[0]!r} is no tensor; give another one")
-    if state["format"] == 1:
+    if state["format"] < FORMAT:
         try:
             state = {**upgrade(state), "format": FORMAT}
+        except UsageError as error:
+            raise UsageError(f"checkpoint {path} cannot be used: {error}") from error
         except UNREADABLE as error:
             raise UsageError(f"checkpoint {path} is damaged: its configuration lacks {error}; give another "
                              "one") from error

@@ -54,6 +54,7 @@ class Train(BaseModel):
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
     schedule: Literal["step", "constant", "linear", "polynomial", "cosine"] = "step"
     patience: Positive | None = None
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     clip_norm: Annotated[float, Field(gt=0)] | None
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     init: str | None

@@ -1,11 +1,14 @@
-"""Checkpoints of format 1 as those of today.
+"""Checkpoints of earlier formats as those of today.
 
-In format 1 the official code's choices were options of the paper's method.
+In format 1 the official code's choices were options of the paper's method. Format 2 had options
+that are constants now, and label smoothing was the method's.
 """
 
 from __future__ import annotations
 
 from typing import Any
+
+from engine.errors import UsageError
 
 # Options of format 1 that are the official code's alone now, with the value that meant the paper.
 RELEASED = {"rmm": {"similarity": "scaled_dot", "question_pairing": "own"},
@@ -15,8 +18,51 @@ GONE = {"rmm": {"temperature": 1.0, "detach_target": False, "init_std": 1.0}, "a
 MOVED = {"method.avr.fold.": "method.avr.layout.fold.", "method.avr.unfold.": "method.avr.layout.unfold."}
 
 
+# Options of format 2 that are gone, by component, with the value that is a constant now.
+CONSTANT = {
+    "modality_dropout": {"fill": "zeros"},
+    "prompts": {"tokens": 16, "level": "input", "finetune": "prompts"},
+    "shaspec": {"normalize": "layer", "align_weight": 0.1, "domain_weight": 0.02, "warmup_steps": 0},
+    "actionmae": {"memory": 4, "layers": 2, "heads": 8, "replace": "absent", "norm_target": False,
+                  "detach_target": True, "weight": 1.0},
+    "drfuse": {"attention": "per_answer", "jsd": "bernoulli_mean", "dropout": 0.3, "prediction_weight": 1.0,
+               "orthogonal_weight": 1.0, "jsd_weight": 1.0, "ranking_weight": 1.0},
+    "rmm_avr": {"fill": "zeros", "avr.detach_input": True},
+}
+
+
 def upgrade(state: dict[str, Any]) -> dict[str, Any]:
-    """The content of a checkpoint of format 1 with today's names."""
+    """The content of a checkpoint of format 1 or 2 with today's names.
+
+    Raises:
+        UsageError: it was trained with an option that is gone.
+    """
+    return of_format_2(of_format_1(state) if state["format"] == 1 else state)
+
+
+def of_format_2(state: dict[str, Any]) -> dict[str, Any]:
+    config = {section: dict(options) for section, options in state["config"].items()}
+    for kind in ("backbone", "method"):
+        for key, constant in CONSTANT.get(config[kind]["name"], {}).items():
+            drop(config[kind], key, constant, kind)
+    config["train"]["label_smoothing"] = config["method"].pop("label_smoothing", 0.0)
+    gone = ("method.steps_done",) if config["method"]["name"] == "plain" else ("method.steps_done", "method.fill.")
+    model = {name: value for name, value in state["model"].items() if not name.startswith(gone)}
+    return {**state, "config": config, "model": model}
+
+
+def drop(section: dict[str, Any], key: str, constant: Any, kind: str) -> None:
+    """Take `key`, which may be `avr.detach_input`, out of the section; UsageError if it had another value."""
+    first, _, rest = key.partition(".")
+    if rest:
+        section[first] = dict(section.get(first, {}))
+        drop(section[first], rest, constant, f"{kind}.{first}")
+    elif section.pop(first, constant) != constant:
+        raise UsageError(f"it was trained with {kind}.{first} other than {constant!r}, an option that is gone; "
+                         "use the version of the code that trained it")
+
+
+def of_format_1(state: dict[str, Any]) -> dict[str, Any]:
     model = {new_name(name): value for name, value in state["model"].items()}
     if "method.fill.seen" in model:                      # was one flag for both modalities
         model["method.fill.seen"] = model["method.fill.seen"].expand(2).clone()

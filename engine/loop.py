@@ -27,7 +27,7 @@ from engine.metrics import notes, table
 from engine.optimiser import Schedule, make_optimiser
 from engine.same_run import check_same_data, check_same_run, digests
 from models import build_model
-from models.objective import check_finite, total_loss
+from models.objective import check_finite, named, total_loss
 
 
 class Trainer:
@@ -41,7 +41,7 @@ class Trainer:
         self.accelerator = runtime.make_accelerator(config["runtime"])
         train = config["train"]
         runtime.seed_everything(train["seed"])
-        self.model = build_model(spec, config["backbone"], config["method"])
+        self.model = build_model(spec, config["backbone"], config["method"], train["label_smoothing"])
         self.epoch = self.step = 0
         self.best_score = -1.0
         self.history: list[dict[str, Any]] = []
@@ -190,7 +190,7 @@ class Trainer:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.config["train"]["clip_norm"])
         self.optimiser.step()
         self.schedule.after_step()
-        return {"total": total, **terms}
+        return {"total": total, **named(terms)}
 
     def validate(self) -> dict[str, float]:
         """Accuracy per scenario on the validation split, and the mean that selects the best."""

@@ -1,40 +1,39 @@
-"""The composition, and the only file that knows backbone, method and head: encode -> blank ->
-method -> fuse -> head.
-"""
+"""The composition, and the only file that knows backbone, method and head."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from dataset.types import AUDIO, VISUAL, Batch
 from models.backbones.base import Backbone
 from models.features import Features, Fused, blank, blank_features, concatenate
 from models.methods.base import Answered, Method, Views
-from models.objective import answer_loss
+from models.objective import ACROSS, Terms, answer_loss
 
 
 @dataclass
 class Output:
-    """Logits (B, A), or (B, M) over candidates, by view, and in training every loss term by name
-    (scalars, unweighted).
-    """
+    """Logits (B, A), or (B, M) over candidates, by view; in training all loss terms, unweighted."""
 
     logits: dict[str, Tensor]
-    terms: dict[str, Tensor] = field(default_factory=dict)
+    terms: Terms = field(default_factory=dict)
 
 
 class AVQAModel(nn.Module):
-    """A backbone, a missing-modality method and an answer head."""
+    """A backbone, a missing-modality method and an answer head: encode -> method -> fuse -> head.
 
-    def __init__(self, backbone: Backbone, method: Method, head: nn.Module) -> None:
+    `label_smoothing`: of every view's answer loss.
+    """
+
+    def __init__(self, backbone: Backbone, method: Method, head: nn.Module, label_smoothing: float = 0.0) -> None:
         super().__init__()
         self.backbone = backbone
         self.method = method
         self.head = head
+        self.label_smoothing = label_smoothing
         method.adapt(backbone, backbone.combination())
 
     @property
@@ -43,43 +42,29 @@ class AVQAModel(nn.Module):
         return {"answer": 1.0, **self.backbone.loss_weights, **self.method.loss_weights}
 
     def forward(self, batch: Batch) -> Output:
-        """Training: all views of the method with their terms. Evaluation: one completed view, no
-        terms.
-        """
-        batch = blank_batch(batch)
-        features = blank_features(self.backbone.encode(batch), batch.presence)
+        """Training: all views of the method with their terms. Evaluation: one view, no terms."""
+        features = self.encode(batch)
         if self.training:
-            views = self.method.views(features, batch.presence)
-            return self.answer_views(views, batch)
-        completed = self.method.complete(features, batch.presence)
-        answered = self.answer(completed, batch, None)[1]
+            return self.answer_views(self.method.views(features.with_(question_id=None)), batch)
+        _, answered = self.answer(self.method.fill_in(features), batch, None)
         return Output({"complete": answered.logits})
 
-    @torch.no_grad()
-    def answer_on_noised_real(self, batch: Batch, state: Tensor, scale: tuple[float, float]) -> Tensor:
-        """Logits (B, A) by the protocol of the released evaluation code, in which nothing is
-        missing.
-
-        What `state` (B, T, 2) calls absent is the real feature plus noise of the standard
-        deviations `scale` (audio, visual). For comparison with published figures only: this is the
-        one path on which absent values are read.
-        """
-        features = blank_features(self.backbone.encode(blank_batch(batch)), batch.presence)
-        completed = self.method.refine_noised_real(features, state, scale)
-        return self.answer(completed, batch, None)[1].logits
+    def encode(self, batch: Batch) -> Features:
+        """Blank before and after: no value and no gradient sees what stood in absent entries."""
+        return blank_features(self.backbone.encode(blank_batch(batch)), batch.presence)
 
     def answer_views(self, views: Views, batch: Batch) -> Output:
-        """All views through the backbone as one batch, then one answer loss per view."""
-        size, count = len(batch), len(views.features)
-        repeated = repeat_batch(batch, count)
+        """All views through the backbone as one batch, then the losses of each and across them."""
+        names, size = list(views.features), len(batch)
+        repeated = repeat_batch(batch, len(names))
         fused, answered = self.answer(concatenate(list(views.features.values())), repeated, repeated.answer)
-        logits = answered.logits.split(size)                                        # count x (B, A)
-        output = Output(dict(zip(views.features, logits, strict=True)), dict(views.losses))
-        for index, (name, view_logits) in enumerate(output.logits.items()):
-            output.terms[f"answer_{name}"] = answer_loss(view_logits, batch.answer, self.method.label_smoothing)
-            for term, values in (fused.losses | answered.losses).items():           # (count * B,)
-                output.terms[f"{term}_{name}"] = values[index * size:(index + 1) * size].mean()
-        return output
+        logits = dict(zip(names, answered.logits.split(size), strict=True))         # (B, A) each
+        across = views.losses | self.method.losses(views.features, logits, batch)
+        terms = {term: {ACROSS: value} for term, value in across.items()}
+        terms["answer"] = {name: answer_loss(logits[name], batch.answer, self.label_smoothing) for name in names}
+        for term, values in (fused.losses | answered.losses).items():               # (views * B,)
+            terms[term] = {name: part.mean() for name, part in zip(names, values.split(size), strict=True)}
+        return Output(logits, terms)
 
     def answer(self, features: Features, batch: Batch, target: Tensor | None) -> tuple[Fused, Answered]:
         """Fuse the completed features and let the method read off the logits."""

@@ -42,7 +42,7 @@ class Features:
     words: Tensor                     # (B, L, D)
     word_mask: Tensor                 # (B, L) bool, True = a word
     question: Tensor                  # (B, D)
-    question_id: Tensor               # (B,) int64, seeds the noise of evaluation
+    question_id: Tensor | None        # (B,) int64, seeds the noise of evaluation; None in training
     presence: Tensor                  # (B, T, 2) bool, columns AUDIO, VISUAL
     filled: bool = True               # False: absent entries are to be masked out, nothing stands in for them
     video: Tensor | None = None       # (B,) int64, equal for questions on one video: no negatives of each other
@@ -124,9 +124,7 @@ def blank(values: Tensor, present: Tensor) -> Tensor:
 
 
 def blank_features(features: Features, presence: Tensor) -> Features:
-    """The features of which only `presence` (B, T, 2) is there: zeros in every absent entry of both
-    streams.
-    """
+    """`features` of which only `presence` (B, T, 2) is there: zeros in all other entries."""
     return features.with_(
         presence=presence,
         audio=blank(features.audio, presence[..., AUDIO]),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+Terms = dict[str, dict[str, Tensor]]     # {term: {view: scalar}}
+ACROSS = ""                              # the view of a term that belongs to none alone
 
 
 class NonFiniteLoss(RuntimeError):
@@ -14,9 +17,7 @@ class NonFiniteLoss(RuntimeError):
 
 
 def answer_loss(logits: Tensor, answer: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """L_ce of Eq. 8: mean cross entropy of `logits` (B, A) against `answer` (B,) int64; -1 is left
-    out.
-    """
+    """L_ce of Eq. 8: mean cross entropy of `logits` (B, A) against `answer` (B,); -1 is left out."""
     known = (answer >= 0).sum().clamp_min(1)
     loss = F.cross_entropy(
         logits.float(), answer, ignore_index=-1, reduction="sum", label_smoothing=label_smoothing
@@ -24,29 +25,25 @@ def answer_loss(logits: Tensor, answer: Tensor, label_smoothing: float = 0.0) ->
     return loss / known
 
 
-def total_loss(terms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
-    """The weighted sum of all terms. A view's term `match_audio_missing` takes the weight of
-    `match`; of several weights whose names begin it, that of the longest. KeyError for a term
-    without a weight.
-    """
-    total = torch.zeros((), device=next(iter(terms.values())).device)
-    for name, value in terms.items():
-        total = total + weights[weight_name(name, weights)] * value
-    return total
+def total_loss(terms: Terms, weights: Mapping[str, float]) -> Tensor:
+    """The sum over all views and terms, each value times the weight of its term.
 
-
-def weight_name(term: str, weights: Iterable[str]) -> str:
-    """The weight that counts for `term`: its own name, or the longest that it begins with before a
-    `_VIEW`.
+    Raises:
+        KeyError: a term has no weight.
     """
-    fitting = [name for name in weights if term == name or term.startswith(f"{name}_")]
-    if not fitting:
+    for term in terms.keys() - weights.keys():
         raise KeyError(f"the loss term '{term}' has no weight; there are weights for {', '.join(sorted(weights))}")
-    return max(fitting, key=len)
+    views = dict.fromkeys(view for values in terms.values() for view in values)
+    return sum(weights[term] * values[view] for view in views for term, values in terms.items() if view in values)
 
 
-def check_finite(values: dict[str, float]) -> None:
-    """Stop at the first term that is not finite, by name."""
+def named(terms: Terms) -> dict[str, Tensor]:
+    """{`match_audio_missing`: value} for the log; a term across views has its own name alone."""
+    return {f"{term}_{view}" if view else term: value for term, views in terms.items() for view, value in views.items()}
+
+
+def check_finite(values: Mapping[str, float]) -> None:
+    """Stop at the first of the named values that is not finite."""
     for name, value in values.items():
-        if not torch.isfinite(torch.tensor(value)):
+        if not math.isfinite(value):
             raise NonFiniteLoss(f"the loss term '{name}' is {value}")

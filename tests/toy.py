@@ -44,7 +44,7 @@ def random_features(size: int, seed: int = 0, shape: FeatureShape = SHAPE) -> Fe
 
 def completed(model: AVQAModel, features: Features) -> Features:
     """The features with every absent entry filled by the method."""
-    return model.method.complete(features, features.presence)
+    return model.method.fill_in(features)
 
 
 def unweighted(model: AVQAModel, batch: Batch) -> torch.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dataset.types import AUDIO, VISUAL
 from models.features import Features, FeatureShape
@@ -32,28 +32,28 @@ class Fill(nn.Module):
         self.register_buffer("seen", torch.zeros(2, dtype=torch.bool))             # columns AUDIO, VISUAL
 
     @torch.no_grad()
-    def observe(self, features: Features, presence: Tensor) -> None:
+    def observe(self, features: Features) -> None:
         """Update the running means (D,) from the present entries of a training batch."""
         for name, column in (("audio", AUDIO), ("visual", VISUAL)):
-            if self.mode != "mean" or not bool(presence[..., column].any()):
+            present = features.presence[..., column]                   # (B, T)
+            if self.mode != "mean" or not bool(present.any()):
                 continue
-            mean = present_entries(getattr(features, name), presence[..., column]).mean(dim=0)     # (D,)
+            mean = present_entries(getattr(features, name), present).mean(dim=0)                   # (D,)
             running = getattr(self, f"mean_{name}")
             running.copy_(torch.lerp(running, mean, self.momentum) if bool(self.seen[column]) else mean)
             self.seen[column] = True
 
-    def forward(self, features: Features, presence: Tensor, question_id: Tensor | None) -> Features:
-        """`features` with every absent entry filled; `presence` (B, T, 2). Zeros are there already.
-        """
-        if self.mode == "zeros" or bool(presence.all()):
+    def forward(self, features: Features) -> Features:
+        """`features` with every absent entry filled. Zeros are there already."""
+        if self.mode == "zeros":
             return features
-        audio_absent = ~presence[..., AUDIO, None]                     # (B, T, 1)
-        visual_absent = ~presence[..., VISUAL, None, None]             # (B, T, 1, 1)
+        audio_absent = ~features.presence[..., AUDIO, None]            # (B, T, 1)
+        visual_absent = ~features.presence[..., VISUAL, None, None]    # (B, T, 1, 1)
         if self.mode == "mean":
             audio, visual = self.mean_audio.to(features.audio.dtype), self.mean_visual.to(features.visual.dtype)
         else:
-            audio = gaussian_like(features.audio, question_id, stream=1)
-            visual = gaussian_like(features.visual, question_id, stream=2)
+            audio = gaussian_like(features.audio, features.question_id, stream=1)
+            visual = gaussian_like(features.visual, features.question_id, stream=2)
         return features.with_(
             audio=torch.where(audio_absent, audio, features.audio),
             visual=torch.where(visual_absent, visual, features.visual),

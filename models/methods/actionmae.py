@@ -1,30 +1,26 @@
-"""ActionMAE (Woo et al., AAAI 2023): a masked autoencoder over modality tokens predicts the absent
-ones.
-"""
+"""ActionMAE (Woo et al., AAAI 2023): a masked autoencoder predicts absent modality tokens."""
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dataset.types import AUDIO, VISUAL
 from models.errors import OptionError
 from models.features import Features, FeatureShape
 from models.methods.base import Method, ViewMode, Views, simulate
 
+MEMORY, LAYERS, HEADS = 4, 2, 8          # tokens; of the encoder and of the decoder, as released
+
 
 class ActionMAE(Method):
     """Woo et al., "Towards Good Practices for Missing Modality Robust Action Recognition", AAAI
     2023; numbers from the released code.
 
-    Options: `views` (`simulate`); `memory` tokens; `layers` of the encoder and of the decoder with
-    `heads`; `replace` what by predictions; `norm_target` standardises every target token;
-    `detach_target`; `weight`; `label_smoothing` of the answer loss.
+    Option: `views` (`simulate`). Its label smoothing of 0.1 is `train.label_smoothing`, set by
+    configs/method/actionmae.yaml.
 
     Fidelity:
     - encoder on memory and kept tokens, mask tokens for the rest, decoder, linear head, MSE of
@@ -38,10 +34,9 @@ class ActionMAE(Method):
       positions and never adds them, so that its mask tokens are all equal;
     - the decoder always runs and memory tokens are always removed; the release hands over memory
       tokens where nothing was dropped;
-    - `replace: absent`: real features stay as they are; the release answers on predictions
-      throughout (`all`, for which the negatives of a match loss remain real maps);
-    - `norm_target: false`, since predictions stand beside real features; the release standardises.
-      Targets are detached, or features would shrink to be predictable; the release does not;
+    - real features stay as they are; the release answers on predictions throughout;
+    - targets are not standardised, since predictions stand beside real features; the release does.
+      They are detached, or features would shrink to be predictable; the release does not;
     - tokens are normalised per modality: raw maps and encoded audio differ in scale;
     - `views: keep_count` is the release's draw, per question and not per batch; `all` (Eq. 8) the
       rule of every row;
@@ -49,44 +44,28 @@ class ActionMAE(Method):
     - the question does not enter the reconstruction, as in the original.
     """
 
-    def __init__(
-        self,
-        shape: FeatureShape,
-        *,
-        views: ViewMode = "all",
-        memory: Annotated[int, Field(ge=1)] = 4,
-        layers: Annotated[int, Field(ge=1)] = 2,
-        heads: Annotated[int, Field(ge=1)] = 8,
-        replace: Literal["absent", "all"] = "absent",
-        norm_target: bool = False,
-        detach_target: bool = True,
-        weight: Annotated[float, Field(ge=0)] = 1.0,
-        label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1,
-    ) -> None:
+    loss_weights = {"reconstruction": 1.0}
+
+    def __init__(self, shape: FeatureShape, *, views: ViewMode = "all") -> None:
         super().__init__()
         D = shape.channels
-        if D % heads:
-            raise OptionError(f"method.heads={heads} must divide the {D} channels of the features")
+        if D % HEADS:
+            raise OptionError(f"method=actionmae has {HEADS} heads, which must divide the {D} channels of the features")
         self.views_mode = views
-        self.keeps_present = replace == "absent"
-        self.norm_target = norm_target
-        self.detach_target = detach_target
-        self.label_smoothing = label_smoothing
-        self.loss_weights = {"reconstruction": weight}
         self.norm_audio, self.norm_visual = nn.LayerNorm(D), nn.LayerNorm(D)
-        self.memory = nn.Parameter(torch.randn(memory, D) * 0.02)
+        self.memory = nn.Parameter(torch.randn(MEMORY, D) * 0.02)
         self.mask = nn.Parameter(torch.randn(D) * 0.02)
         self.modality = nn.Parameter(torch.randn(2, D) * 0.02)         # rows AUDIO, VISUAL
         self.register_buffer("time", sinusoids(shape.segments, D), persistent=False)
-        self.encoder, self.decoder = transformer(D, heads, layers), transformer(D, heads, layers)
+        self.encoder, self.decoder = transformer(D), transformer(D)
         self.head = nn.Linear(D, D)
 
-    def complete(self, features: Features, presence: Tensor) -> Features:
-        return self.stand_in(features, self.predict(tokens(features), presence), presence)
+    def fill_in(self, features: Features) -> Features:
+        return self.stand_in(features, self.predict(tokens(features), features.presence), features.presence)
 
-    def views(self, features: Features, presence: Tensor) -> Views:
-        """All states go through the autoencoder as one batch; the loss is on what they took away.
-        """
+    def views(self, features: Features) -> Views:
+        """All states pass the autoencoder as one batch; the loss is on what they took away."""
+        presence = features.presence
         states = simulate(presence, self.views_mode)
         count, kept = len(states), torch.cat(list(states.values()))    # (count * B, T, 2)
         real = tokens(features).repeat(count, 1, 1, 1)                 # (count * B, T, 2, D)
@@ -113,25 +92,18 @@ class ActionMAE(Method):
         return self.head(y[:, count:]).unflatten(1, (T, 2))
 
     def stand_in(self, features: Features, predicted: Tensor, presence: Tensor) -> Features:
-        """Predictions where `presence` is False, or everywhere with `replace: all`; visual over its
-        whole map.
-        """
-        kept = presence if self.keeps_present else torch.zeros_like(presence)
+        """Predictions where `presence` (B, T, 2) is False; visual over its whole map."""
         audio = predicted[..., AUDIO, :].to(features.audio.dtype)      # (B, T, D)
         visual = predicted[..., VISUAL, :].to(features.visual.dtype).unsqueeze(2)              # (B, T, 1, D)
         return features.with_(
             presence=presence,
-            audio=torch.where(kept[..., AUDIO, None], features.audio, audio),
-            visual=torch.where(kept[..., VISUAL, None, None], features.visual, visual),
+            audio=torch.where(presence[..., AUDIO, None], features.audio, audio),
+            visual=torch.where(presence[..., VISUAL, None, None], features.visual, visual),
         )
 
     def loss(self, predicted: Tensor, target: Tensor, removed: Tensor) -> Tensor:
         """Mean squared error of the tokens (B, T, 2, D) that `removed` (B, T, 2) selects."""
-        target = target[removed].float()                               # (R, D)
-        if self.detach_target:
-            target = target.detach()
-        if self.norm_target:
-            target = F.layer_norm(target, target.shape[-1:], eps=1e-6)
+        target = target[removed].float().detach()                      # (R, D)
         return (predicted[removed].float() - target).square().sum() / max(target.numel(), 1)
 
 
@@ -141,11 +113,11 @@ def tokens(features: Features) -> Tensor:
     return torch.stack([features.audio.to(visual.dtype), visual], dim=2)
 
 
-def transformer(channels: int, heads: int, layers: int) -> nn.TransformerEncoder:
+def transformer(channels: int) -> nn.TransformerEncoder:
     layer = nn.TransformerEncoderLayer(
-        channels, heads, 4 * channels, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+        channels, HEADS, 4 * channels, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
     )
-    return nn.TransformerEncoder(layer, layers, norm=nn.LayerNorm(channels), enable_nested_tensor=False)
+    return nn.TransformerEncoder(layer, LAYERS, norm=nn.LayerNorm(channels), enable_nested_tensor=False)
 
 
 def sinusoids(length: int, channels: int) -> Tensor:

@@ -1,5 +1,4 @@
-"""What every missing-modality method offers: it lives between `encode` and `fuse` and nowhere else.
-"""
+"""What every missing-modality method offers; it lives between `encode` and `fuse`."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from dataset.types import AUDIO, VISUAL
+from dataset.types import AUDIO, VISUAL, Batch
 from models.features import Features, Fused
 
 ViewMode = Literal["all", "segments", "sampled", "keep_count"]
@@ -20,8 +19,7 @@ OneView = Literal["audio_missing", "visual_missing"]
 
 @dataclass
 class Views:
-    """The completed bundles that training answers, by name, and the method's own scalar loss terms.
-    """
+    """The completed bundles that training answers, by name, and scalar losses of making them."""
 
     features: dict[str, Features]
     losses: dict[str, Tensor] = field(default_factory=dict)
@@ -29,62 +27,66 @@ class Views:
 
 @dataclass
 class Answered:
-    """Logits (B, A) and, in training, the loss terms of answering by name, one value per question
-    (B,).
-    """
+    """Logits (B, A) and, in training, loss terms by name with one value per question (B,)."""
 
     logits: Tensor
     losses: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Method(nn.Module, ABC):
-    """A method never knows which backbone encoded the features; it returns the shapes it received.
+    """A method never knows which backbone encoded the features; it keeps their shapes.
+
+    `features.presence` (B, T, 2) says what is real, in every argument and in every result. In
+    training `features.question_id` is None, and noise comes from the global generator.
     """
 
     loss_weights: dict[str, float] = {}
     keeps_present: bool = True           # False where the published method rewrites what is there, too
-    label_smoothing: float = 0.0         # of every view's answer loss
     needs_trained_backbone: bool = False     # True where the backbone's weights are not trained along
     reverse_steps: int | None = None     # of a diffusion at test; to be set to fewer for a study
 
     def adapt(self, backbone: nn.Module, combination: list[nn.Module]) -> None:
-        """Called once when the model is built; `combination` are the backbone's layers behind its
-        summaries.
+        """Called once when the model is built.
 
-        A method that trains only a part of the backbone, or replaces one, stops the gradients of
-        the rest here.
+        `combination` are the backbone's layers behind its summaries. A method that trains only a
+        part of the backbone, or replaces one, stops the gradients of the rest here.
         """
 
     def compile_hot_path(self) -> None:
         """torch.compile what costs the most; nothing by default."""
 
     @abstractmethod
-    def complete(self, features: Features, presence: Tensor) -> Features:
-        """Every entry that `presence` (B, T, 2) marks absent filled; what evaluation answers on."""
+    def fill_in(self, features: Features) -> Features:
+        """Something in every absent entry, which is blank; what evaluation answers on."""
 
     @abstractmethod
-    def views(self, features: Features, presence: Tensor) -> Views:
-        """What training answers on. `features` is blank where `presence` (B, T, 2) is False."""
+    def views(self, features: Features) -> Views:
+        """What training answers on; absent entries of `features` are blank."""
 
-    def stages(self, features: Features, presence: Tensor) -> dict[str, Features]:
-        """What `complete` passes through on its way, by name, to be compared with the real
-        features.
+    def losses(
+        self, features: dict[str, Features], logits: dict[str, Tensor], batch: Batch
+    ) -> dict[str, Tensor]:
+        """Scalar losses that compare the answered views, by term; none by default.
+
+        `features` and `logits` (B, A) by view, as `views` returned them and as they were answered.
         """
-        return {"stand-in": self.complete(features, presence)}
+        return {}
+
+    def stages(self, features: Features) -> dict[str, Features]:
+        """What `fill_in` makes on its way, by name, to be compared with the real features."""
+        return {"stand-in": self.fill_in(features)}
 
     def addressing(self, features: Features) -> tuple[Tensor, Tensor] | None:
-        """The weights (B, T, K) of the slots that audio and visual stand-ins are recalled from;
-        None without slots.
-        """
+        """The weights (B, T, K) of the slots that either modality is recalled from, or None."""
         return None
 
     def answer(
         self, fused: Fused, features: Features, head: Callable[[Tensor], Tensor], target: Tensor | None
     ) -> Answered:
-        """Logits of what the backbone made of `features`; `head` takes vectors (B, ..., D) to
-        logits (B, ..., A).
+        """Logits of what the backbone made of `features`.
 
-        `target` (B,) is the right answer, -1 where it is unknown, in training only.
+        `head` takes vectors (B, ..., D) to logits (B, ..., A). `target` (B,) is the right answer,
+        -1 where it is unknown, in training only.
         """
         return Answered(head(fused.vector))
 
@@ -99,8 +101,7 @@ def without_match(features: Features) -> Features:
 def without(presence: Tensor, modality: int) -> Tensor:
     """`presence` (B, T, 2) with one modality taken away, where the other is there to answer from.
 
-    A segment that has only this modality keeps it: training simulates one missing modality, not
-    two.
+    A segment that has only this modality keeps it: training takes one modality, not two.
     """
     other = presence[..., VISUAL if modality == AUDIO else AUDIO]      # (B, T)
     reduced = presence.clone()

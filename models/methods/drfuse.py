@@ -1,16 +1,12 @@
-"""DrFuse (Yao et al., AAAI 2024): shared and distinct representations, an absent modality simply
-has no part.
-"""
+"""DrFuse (Yao et al., AAAI 2024): shared and distinct representations of what is there."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,14 +15,12 @@ from models.features import Features, FeatureShape, Fused, blank_features
 from models.layers.attention import masked_mean
 from models.methods.base import Answered, Method, ViewMode, Views, simulate, without_match
 
-Weight = Annotated[float, Field(ge=0)]
+DROPOUT = 0.3                # of the encoders, as released
 
 
 @dataclass
 class Disentangled:
-    """Shared and distinct representations (B, 2, H) by modality, the pooled shared one (B, H),
-    presence (B, 2).
-    """
+    """Shared and distinct (B, 2, H) by modality, the pooled shared one (B, H), presence (B, 2)."""
 
     shared: Tensor
     distinct: Tensor
@@ -45,18 +39,14 @@ class Disentangled:
 
 
 class ClassAttention(nn.Module):
-    """Attention over the three sources with one key per source and answer (the paper's disease-wise
-    attention).
-    """
+    """Attention over three sources, a key per source and answer (the paper's disease-wise one)."""
 
     def __init__(self, width: int, answers: int) -> None:
         super().__init__()
         self.project = nn.Linear(width, (2 + answers) * width)
 
     def forward(self, sources: Tensor, readable: Tensor) -> tuple[Tensor, Tensor]:
-        """`sources` (B, S, H), `readable` (B, S) -> read (B, K, H), weights (B, K, S); zeros where
-        nothing is.
-        """
+        """`sources` (B, S, H), `readable` (B, S) -> read (B, K, H), weights (B, K, S), or zeros."""
         width = sources.shape[-1]
         projected = self.project(sources).unflatten(-1, (-1, width))                # (B, S, 2 + K, H)
         query, value, keys = masked_mean(projected[:, :, 0], readable), projected[:, :, 1], projected[:, :, 2:]
@@ -73,9 +63,8 @@ class DrFuse(Method):
 
     It takes the place of the backbone's combination layers: the summary of each modality is split
     into a shared and a distinct representation, and attention chooses among distinct audio, shared
-    and distinct visual. Options: `views` (`simulate`); `attention` with keys for every answer of an
-    open vocabulary, or a single one; a multiple choice has no answers of its own, so there it is
-    always single; `jsd`; `dropout` of the encoders; the weights of the losses.
+    and distinct visual, with a key for every answer of an open vocabulary; a multiple choice has no
+    answers of its own, so there it has a single one. Option: `views` (`simulate`).
 
     Fidelity:
     - logit pooling, common projector, attention with a mean query, orthogonality, ranking and
@@ -89,42 +78,27 @@ class DrFuse(Method):
       representation before an answer is read off, and one answer layer, the model's, reads them
       all, each through a linear map of its own;
     - one answer of many is right, so cross entropy replaces binary cross entropy, except in the
-      ranking of sources, which needs a cost per answer (`attention: per_answer`; `single` ranks by
-      the question's cross entropy);
+      ranking of sources, which needs a cost per answer (with a single key the question's cross
+      entropy);
     - both modalities may be absent; the original never loses its first one. With neither, the
       product has the question alone, and nothing but the answer is trained;
-    - `jsd: bernoulli_mean` is the divergence of Bernoulli variables, averaged over dimensions;
-      `released_sum` is the release's, which lacks the terms in 1 - p and grows with the width. Both
-      count questions with both modalities only; the release adds up all;
+    - the divergence is that of Bernoulli variables, averaged over dimensions, of questions with
+      both modalities; the release's lacks the terms in 1 - p, grows with the width, and adds up
+      all questions;
     - the ranking's mean over violated entries is taken per question, the release's over the batch;
     - absence is simulated per whole modality: `views: all` (Eq. 8) is the rule of every row here,
       `sampled` comes closest to the release's option that unpairs training data.
     """
 
-    def __init__(
-        self,
-        shape: FeatureShape,
-        *,
-        views: ViewMode = "all",
-        attention: Literal["per_answer", "single"] = "per_answer",
-        jsd: Literal["bernoulli_mean", "released_sum"] = "bernoulli_mean",
-        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3,
-        prediction_weight: Weight = 1.0,
-        orthogonal_weight: Weight = 1.0,
-        jsd_weight: Weight = 1.0,
-        ranking_weight: Weight = 1.0,
-    ) -> None:
+    loss_weights = {"shared": 1.0, "distinct": 1.0, "orthogonal": 1.0, "jsd": 1.0, "ranking": 1.0}
+
+    def __init__(self, shape: FeatureShape, *, views: ViewMode = "all") -> None:
         super().__init__()
         D, H = shape.channels, shape.channels // 2
         self.views_mode = views
-        self.per_answer = attention == "per_answer" and shape.answers > 0
-        self.jsd = jsd
-        self.loss_weights = {
-            "shared": prediction_weight, "distinct": prediction_weight, "orthogonal": orthogonal_weight,
-            "jsd": jsd_weight, "ranking": ranking_weight,
-        }
-        self.encode_shared = nn.ModuleList(encoder(D, H, dropout) for _ in range(2))         # AUDIO, VISUAL
-        self.encode_distinct = nn.ModuleList(encoder(D, H, dropout) for _ in range(2))
+        self.per_answer = shape.answers > 0
+        self.encode_shared = nn.ModuleList(encoder(D, H) for _ in range(2))        # AUDIO, VISUAL
+        self.encode_distinct = nn.ModuleList(encoder(D, H) for _ in range(2))
         self.project_shared = nn.Sequential(
             nn.Linear(H, 2 * H), nn.ReLU(), nn.Linear(2 * H, H), nn.ReLU(), nn.Linear(H, H)
         )
@@ -139,17 +113,15 @@ class DrFuse(Method):
             for layer in combination:
                 layer.requires_grad_(False)
 
-    def complete(self, features: Features, presence: Tensor) -> Features:
-        return self.absent(features, presence)
+    def fill_in(self, features: Features) -> Features:
+        return self.absent(features, features.presence)
 
-    def views(self, features: Features, presence: Tensor) -> Views:
-        states = simulate(presence, self.views_mode)
+    def views(self, features: Features) -> Views:
+        states = simulate(features.presence, self.views_mode)
         return Views({name: self.absent(features, state) for name, state in states.items()})
 
     def absent(self, features: Features, presence: Tensor) -> Features:
-        """`features` of which only `presence` (B, T, 2) may be read; nothing stands in for the
-        rest.
-        """
+        """`features` of which only `presence` (B, T, 2) may be read; nothing stands in."""
         return without_match(blank_features(features, presence)).with_(filled=False)
 
     def answer(
@@ -166,12 +138,11 @@ class DrFuse(Method):
         joint = torch.tanh(sources * self.question(features.question).unsqueeze(1))
         auxiliary = torch.stack([layer(joint[:, i]) for i, layer in enumerate(self.read_source)], dim=1)
         logits = head(torch.cat([final, auxiliary], dim=1))                         # (B, K + 3, A)
-        losses = self.losses(parts, weights, logits[:, -3:].float(), target)
+        losses = self.source_losses(parts, weights, logits[:, -3:].float(), target)
         return Answered(self.own_logit(logits[:, :-3]), losses)
 
     def disentangle(self, summary: Tensor, present: Tensor) -> Disentangled:
-        """`summary`, `present` (B, 2, D), (B, 2): what both modalities share, what each has alone.
-        """
+        """`summary`, `present` (B, 2, D), (B, 2): what both share, what each has alone."""
         shared = torch.stack([self.project_shared(f(summary[:, m])) for m, f in enumerate(self.encode_shared)], dim=1)
         distinct = torch.stack([f(summary[:, m]) for m, f in enumerate(self.encode_distinct)], dim=1)
         alone = torch.where(present[:, AUDIO, None], shared[:, AUDIO], shared[:, VISUAL])
@@ -182,9 +153,12 @@ class DrFuse(Method):
         """(B, K, A) -> (B, A): of the representation of each answer, the logit of that answer."""
         return logits.diagonal(dim1=1, dim2=2) if self.per_answer else logits[:, 0]
 
-    def losses(self, parts: Disentangled, weights: Tensor, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """All (B,), zero where undefined; `weights` (B, K, 3), `logits` (B, 3, A) of the sources,
-        `target` (B,).
+    def source_losses(
+        self, parts: Disentangled, weights: Tensor, logits: Tensor, target: Tensor
+    ) -> dict[str, Tensor]:
+        """All (B,), zero where undefined.
+
+        `weights` (B, K, 3) and `logits` (B, 3, A) are those of the sources, `target` (B,).
         """
         both, readable = parts.present.all(dim=1), parts.readable
         target = target.unsqueeze(1).expand(-1, 3)                                  # (B, 3)
@@ -193,24 +167,21 @@ class DrFuse(Method):
         costs = answer_costs(logits, target) if self.per_answer else cross.unsqueeze(-1)
         ranking = ranking_loss(weights.transpose(1, 2), costs)
         cosine = F.cosine_similarity(parts.shared.float(), parts.distinct.float(), dim=-1).abs()        # (B, 2)
-        divergence = bernoulli_jsd if self.jsd == "bernoulli_mean" else released_jsd
         return {
             "shared": cross[:, 1],
             "distinct": cross[:, 0] + cross[:, 2],
             "orthogonal": torch.where(parts.present, cosine, 0.0).sum(dim=1),
-            "jsd": torch.where(both, divergence(*parts.shared.float().unbind(1)), 0.0),
+            "jsd": torch.where(both, bernoulli_jsd(*parts.shared.float().unbind(1)), 0.0),
             "ranking": torch.where(both & (target[:, 0] >= 0), ranking, 0.0),
         }
 
 
-def encoder(channels: int, width: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(channels, width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, width))
+def encoder(channels: int, width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(channels, width), nn.ReLU(), nn.Dropout(DROPOUT), nn.Linear(width, width))
 
 
 def summaries(fused: Fused, features: Features) -> tuple[Tensor, Tensor]:
-    """The summaries (B, 2, D) of both streams, zeros where one is absent, and which are present (B,
-    2).
-    """
+    """The summaries (B, 2, D) of both streams, zeros for absent ones, and who is there (B, 2)."""
     present = features.presence.any(dim=1)
     streams = fused.summaries or (
         masked_mean(features.audio, features.presence[..., AUDIO]),
@@ -233,11 +204,6 @@ def bernoulli_jsd(x: Tensor, y: Tensor) -> Tensor:
     """
     mixture = logit_pool(x, y)
     return (half_jsd(x, y, mixture) + half_jsd(-x, -y, -mixture)).mean(dim=1)       # p, then 1 - p
-
-
-def released_jsd(x: Tensor, y: Tensor) -> Tensor:
-    """The release's divergence: the terms in p only, sum over H."""
-    return half_jsd(x, y, logit_pool(x, y)).sum(dim=1)
 
 
 def half_jsd(x: Tensor, y: Tensor, mixture: Tensor) -> Tensor:

@@ -4,8 +4,6 @@ noise.
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from models.features import Features, FeatureShape
 from models.layers.fill import Fill, FillMode
 from models.methods.base import Method, Views
@@ -22,9 +20,9 @@ class Plain(Method):
         super().__init__()
         self.fill = Fill(shape, fill)
 
-    def complete(self, features: Features, presence: Tensor) -> Features:
-        return self.fill(features, presence, features.question_id)
+    def fill_in(self, features: Features) -> Features:
+        return self.fill(features)
 
-    def views(self, features: Features, presence: Tensor) -> Views:
-        self.fill.observe(features, presence)
-        return Views({"complete": self.fill(features, presence, None)})
+    def views(self, features: Features) -> Views:
+        self.fill.observe(features)
+        return Views({"complete": self.fill(features)})

@@ -5,10 +5,8 @@ absent one.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -36,8 +34,7 @@ class ShaSpec(Method):
     via Shared-Specific Feature Modelling", CVPR 2023; numbers from the released code where it has
     them.
 
-    Options: `views` (`simulate`); `normalize` of each modality before the encoders; the two loss
-    weights; `warmup_steps` on the complete view alone.
+    Option: `views` (`simulate`).
 
     Fidelity:
     - one shared encoder, one specific encoder per modality, one residual fusion f = r + W[r; s] for
@@ -54,63 +51,40 @@ class ShaSpec(Method):
       aligns real features with those of a blank;
     - of the ring of four modalities one pair is left; visual enters both terms as the mean over its
       tokens;
-    - `normalize: layer` is ours: raw maps and encoded audio differ in scale, and one encoder reads
-      both;
+    - the layer norm before the encoders is ours: raw maps and encoded audio differ in scale, and
+      one encoder reads both;
     - absence per whole modality: `views: keep_count` is the release's draw, `all` (Eq. 8) the rule
-      of every row here; the warm-up is off by default for the same reason, as are SGD and its
-      schedule (configs/recipe);
+      of every row here; so there is no warm-up on complete input, and SGD with its schedule is left
+      to the training (configs/recipe);
     - the negatives of a match loss pass the same fusion, or they would be told apart by their
       scale.
     """
 
     keeps_present = False
+    loss_weights = {"align": 0.1, "domain": 0.02}
 
-    def __init__(
-        self,
-        shape: FeatureShape,
-        *,
-        views: ViewMode = "all",
-        normalize: Literal["layer", "none"] = "layer",
-        align_weight: Annotated[float, Field(ge=0)] = 0.1,
-        domain_weight: Annotated[float, Field(ge=0)] = 0.02,
-        warmup_steps: Annotated[int, Field(ge=0)] = 0,
-    ) -> None:
+    def __init__(self, shape: FeatureShape, *, views: ViewMode = "all") -> None:
         super().__init__()
         D = shape.channels
         self.views_mode = views
-        self.warmup_steps = warmup_steps
-        self.loss_weights = {"align": align_weight, "domain": domain_weight}
-        self.norm_audio = nn.LayerNorm(D) if normalize == "layer" else nn.Identity()
-        self.norm_visual = nn.LayerNorm(D) if normalize == "layer" else nn.Identity()
+        self.norm_audio, self.norm_visual = nn.LayerNorm(D), nn.LayerNorm(D)
         self.shared, self.specific_audio, self.specific_visual = perceptron(D), perceptron(D), perceptron(D)
         self.fusion = nn.Linear(2 * D, D)
         self.domain = nn.Linear(D, 2)                                  # logits in the order AUDIO, VISUAL
-        self.register_buffer("steps_done", torch.zeros((), dtype=torch.int64))
 
-    def complete(self, features: Features, presence: Tensor) -> Features:
-        return self.stand_in(features, self.encode(features), presence)
+    def fill_in(self, features: Features) -> Features:
+        return self.stand_in(features, self.encode(features), features.presence)
 
-    def views(self, features: Features, presence: Tensor) -> Views:
-        """All maps act on single tokens, so every view chooses from one encoding of the whole
-        batch.
-        """
+    def views(self, features: Features) -> Views:
+        """All maps act on single tokens, so every view chooses from one encoding of the batch."""
         encoded = self.encode(features)
         if features.negative is not None:
             fused = self.fuse(features.negative, self.norm_visual, self.specific_visual)[2]
             features = features.with_(negative=fused.to(features.negative.dtype))
-        states = {"complete": presence} if self.warming_up() else simulate(presence, self.views_mode)
-        whole = presence.all(dim=-1)                                   # (B, T)
+        states = simulate(features.presence, self.views_mode)
+        whole = features.presence.all(dim=-1)                          # (B, T)
         losses = {"align": self.align_loss(encoded, whole), "domain": self.domain_loss(encoded, whole)}
         return Views({name: self.stand_in(features, encoded, state) for name, state in states.items()}, losses)
-
-    def warming_up(self) -> bool:
-        """Counts the training steps in the checkpoint, so that a continued run does not warm up
-        again.
-        """
-        if self.warmup_steps == 0:
-            return False
-        self.steps_done += 1
-        return int(self.steps_done) <= self.warmup_steps
 
     def encode(self, features: Features) -> Encoded:
         r_audio, s_audio, f_audio = self.fuse(features.audio, self.norm_audio, self.specific_audio)
@@ -118,9 +92,7 @@ class ShaSpec(Method):
         return Encoded(r_audio, r_visual.mean(dim=2), s_audio, s_visual.mean(dim=2), f_audio, f_visual)
 
     def fuse(self, values: Tensor, norm: nn.Module, specific: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
-        """Shared, specific and fused features of one modality, each of the shape (..., D) of
-        `values`.
-        """
+        """Shared, specific and fused features of one modality, each (..., D) like `values`."""
         values = norm(values)
         r, s = self.shared(values), specific(values)
         return r, s, r + self.fusion(torch.cat([r, s], dim=-1))

@@ -17,7 +17,7 @@ The text is silent, and these are readings:
 - Eq. 7 sums over elements, this takes their mean;
 - Eq. 5 adds noise of unit scale, so features are standardised per channel before and restored
   after;
-- L_ave does not train the encoders (`detach_input`);
+- L_ave does not train the encoders (`trains_encoder`);
 - the U-Net's size, and the input beside its last layer (`input_skip`, `Denoiser`).
 """
 
@@ -30,7 +30,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from models.errors import OptionError
-from models.features import FeatureShape, blank
+from models.features import Features, FeatureShape, blank
 from models.layers.noise import gaussian_like
 from models.layers.standardise import Standardiser
 from models.rmm_avr.diffusion import SCHEDULES, Objective, Sampler, Schedule, best_linear_guess
@@ -38,12 +38,13 @@ from models.rmm_avr.fast import FastDiffusion
 from models.rmm_avr.layouts import LAYOUTS
 
 NOISE_STREAM = 10            # step t of a question draws from stream 10 + t of its own noise
+Width = Annotated[int, Field(ge=8, le=8192, multiple_of=8)]
+Steps = Annotated[int, Field(ge=2, le=1000)]
 Beta = Annotated[float, Field(gt=0)]
 
 
 class AVR(nn.Module):
-    """Learns the diffusion of real pairs of audio (B, T, D) and visual (B, T, N, D), and refines
-    pseudo + real ones.
+    """Learns the diffusion of real pairs of audio and visual features, and refines pseudo ones.
 
     `layout`: the sequences that are diffused. `width`, `multipliers`: of the U-Net. `input_skip`:
     whether its input is added to its output, with a learned weight per step that starts at the best
@@ -56,16 +57,17 @@ class AVR(nn.Module):
     """
 
     layouts = LAYOUTS
+    trains_encoder = False
 
     def __init__(
         self,
         shape: FeatureShape,
         *,
         layout: Literal["tokens", "time"] = "tokens",
-        width: Annotated[int, Field(ge=8, multiple_of=8)] = 64,
-        multipliers: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 2),
+        width: Width = 64,
+        multipliers: Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], Field(min_length=1, max_length=8)] = (1, 2),
         input_skip: bool = True,
-        steps: Annotated[int, Field(ge=2)] = 10,
+        steps: Steps = 10,
         schedule: Schedule = "ddpm",
         betas: tuple[Beta, Beta] = (1e-4, 0.02),
         objective: Objective = "noise",
@@ -74,11 +76,10 @@ class AVR(nn.Module):
         clip: Annotated[float, Field(gt=0)] | None = None,
         sampler: Sampler = "ancestral",
         gradient_steps: Annotated[int, Field(ge=0)] | None = None,
-        detach_input: bool = True,
     ) -> None:
         super().__init__()
         check_steps(steps, start_step, gradient_steps)
-        self.start, self.clip, self.detach_input = start, clip, detach_input
+        self.start, self.clip = start, clip
         self.reverse_steps = steps if start_step is None else start_step + 1
         self.gradient_steps = gradient_steps
         self.audio_scale, self.visual_scale = Standardiser(shape.channels), Standardiser(shape.channels)
@@ -90,54 +91,46 @@ class AVR(nn.Module):
         denoiser = self.layout.denoiser(width, skip)
         self.diffusion = FastDiffusion(denoiser, self.layout.length, betas, objective, sampler)
 
-    def loss(self, audio: Tensor, visual: Tensor, present: Tensor) -> Tensor:
-        """L_ave, Eq. 7, over the segments whose pair is real, `present` (B, T) bool; a scalar.
+    def loss(self, features: Features) -> Tensor:
+        """L_ave, Eq. 7, over the segments whose pair is real; a scalar.
 
-        In training the running statistics are updated first. Absent entries may hold anything, NaN
-        included.
+        In training the running statistics are updated first.
         """
-        if self.detach_input:
+        whole = features.presence.all(dim=-1)                                      # (B, T)
+        audio, visual = blank(features.audio, whole), blank(features.visual, whole)
+        if not self.trains_encoder:
             audio, visual = audio.detach(), visual.detach()
-        audio, visual = blank(audio, present), blank(visual, present)
         if self.training:
-            self.audio_scale.observe(audio, present)
-            self.visual_scale.observe(visual, present)
-        error = self.layout.per_segment(self.error(self.join(audio, visual)), len(present))    # (B, T)
-        return (error * present).sum() / present.sum().clamp_min(1)
+            self.audio_scale.observe(audio, whole)
+            self.visual_scale.observe(visual, whole)
+        error = self.layout.per_segment(self.error(self.join(audio, visual)), len(whole))      # (B, T)
+        return (error * whole).sum() / whole.sum().clamp_min(1)
 
     def error(self, clean: Tensor) -> Tensor:
         """The squared error of Eq. 7, (S, L), for clean sequences (S, L, C)."""
         return self.diffusion.training_error(clean)[0]
 
-    def refine(self, audio: Tensor, visual: Tensor, question_id: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The reverse process (Eq. 6, Fig. 4b) from the pair given, with gradient; shapes and
-        dtypes are kept.
-
-        `question_id` (B,) int64 seeds each question's noise (evaluation); None (training): the
-        global generator.
-        """
-        x, last = self.join(audio, visual), self.reverse_steps - 1                 # (S, L, C)
+    def refine(self, pair: Features) -> Features:
+        """Both sides after the reverse process (Eq. 6, Fig. 4b) from the pair, with gradient."""
+        x, last = self.join(pair.audio, pair.visual), self.reverse_steps - 1       # (S, L, C)
 
         def draw(step: int) -> Tensor:
-            questions = len(x) if question_id is None else len(question_id)
-            per_question = x.detach().reshape(questions, -1, x.shape[-1])
-            return gaussian_like(per_question, question_id, NOISE_STREAM + step).reshape(x.shape)
+            per_question = x.detach().unflatten(0, (len(pair.audio), -1))
+            return gaussian_like(per_question, pair.question_id, NOISE_STREAM + step).flatten(0, 1)
 
         state = x
         if self.start == "noised":
             state = self.diffusion.q_sample(x, torch.full(x.shape[:1], last, device=x.device), draw(last + 1))
         clean = self.diffusion.reverse(state, self.reverse_steps, draw, self.clip, self.gradient_steps)
-        refined = self.clean_to_pair(clean, len(audio))
-        return refined[0].to(audio.dtype), refined[1].to(visual.dtype)
+        audio, visual = self.clean_to_pair(clean, len(pair.audio))
+        return pair.with_(audio=audio.to(pair.audio.dtype), visual=visual.to(pair.visual.dtype))
 
     def join(self, audio: Tensor, visual: Tensor) -> Tensor:
         """The standardised pair as float32 sequences (S, L, C)."""
         return self.layout.join(self.audio_scale.standardise(audio), self.visual_scale.standardise(visual))
 
     def clean_to_pair(self, clean: Tensor, questions: int) -> tuple[Tensor, Tensor]:
-        """What `join` made, on the scale of the features again: audio (B, T, D), visual (B, T, N,
-        D).
-        """
+        """The inverse of `join`: audio (B, T, D) and visual (B, T, N, D) on their own scale."""
         return self.restore(*self.layout.separate(clean, questions))
 
     def restore(self, audio: Tensor, visual: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,9 +5,10 @@ Fidelity:
 - the visual slots have the size of a whole flattened map, w*h*c;
 - `loss_reduction: mean` departs from the letter of Eq. 3, which sums over elements: with lambda1 =
   1 the sum over 100,352 elements would drown the answer losses; `sum` is selectable;
-- where both modalities are absent, Eq. 2 is undefined; the question alone addresses the slots. The
-outer softmax of Eq. 2 acts on products of probabilities in [0, 1], so no slot can weigh more than e
-times another and the pseudo feature stays close to the mean of the slots. `addressing:
+- where both modalities are absent, Eq. 2 is undefined; the question alone addresses the slots.
+
+The outer softmax of Eq. 2 acts on products of probabilities in [0, 1], so no slot can weigh more
+than e times another and the pseudo feature stays close to the mean of the slots. `addressing:
 product_of_experts` is ours: softmax(s^v + s^t), the normalised product of the two addressings.
 """
 
@@ -24,6 +25,8 @@ from torch.nn import functional as F
 
 from dataset.types import AUDIO, VISUAL
 from models.features import Features, FeatureShape
+
+Slots = Annotated[int, Field(ge=1, le=10_000)]
 
 
 @dataclass
@@ -51,7 +54,7 @@ class RMM(nn.Module):
         self,
         shape: FeatureShape,
         *,
-        slots: Annotated[int, Field(ge=1)] = 75,
+        slots: Slots = 75,
         addressing: Literal["paper", "product_of_experts"] = "paper",
         scale: Literal["channels", "length"] = "channels",
         loss_reduction: Literal["mean", "sum"] = "mean",
@@ -85,8 +88,8 @@ class RMM(nn.Module):
             joint = torch.softmax(modal + text, dim=-1)
         return torch.where(present.unsqueeze(-1), joint, torch.softmax(text, dim=-1))
 
-    def forward(self, features: Features, presence: Tensor) -> Pseudo:
-        """Recall both modalities everywhere (Eq. 2); `presence` (B, T, 2) says who may address.
+    def forward(self, features: Features) -> Pseudo:
+        """Recall both modalities everywhere (Eq. 2); what `features.presence` marks may address.
 
         The softmaxes are taken in float32 under any precision.
         """
@@ -95,19 +98,17 @@ class RMM(nn.Module):
         text = self.score_question(features)
         from_visual = self.score(flat, self.visual_slots).float()                   # (B, T, K)
         from_audio = self.score(features.audio, self.audio_slots).float()           # (B, T, K)
-        a_vt = self.address(from_visual, text, presence[..., VISUAL])               # addresses the audio slots
-        a_at = self.address(from_audio, text, presence[..., AUDIO])                 # addresses the visual slots
+        a_vt = self.address(from_visual, text, features.presence[..., VISUAL])      # addresses the audio slots
+        a_at = self.address(from_audio, text, features.presence[..., AUDIO])        # addresses the visual slots
         audio = a_vt.to(features.audio.dtype) @ self.audio_slots.to(features.audio.dtype)       # (B, T, D)
         visual = a_at.to(features.visual.dtype) @ self.visual_slots.to(features.visual.dtype)   # (B, T, D*N)
         return Pseudo(audio, visual.reshape(B, T, D, N).transpose(2, 3), a_vt, a_at)
 
-    def loss(self, features: Features, pseudo: Pseudo, valid: Tensor) -> Tensor:
-        """L_rmmr = L_a + L_v, Eq. 3-4, over the segments where both modalities are real; `valid`
-        (B, T) bool.
-        """
-        terms = []
+    def loss(self, features: Features, pseudo: Pseudo) -> Tensor:
+        """L_rmmr = L_a + L_v, Eq. 3-4, over the segments where both modalities are real."""
+        whole, terms = features.presence.all(dim=-1), []                            # (B, T)
         for real, recalled in ((features.audio, pseudo.audio), (features.visual, pseudo.visual)):
             error = (real.float() - recalled.float()).square().flatten(2)           # (B, T, C)
             error = error.sum(-1) if self.loss_reduction == "sum" else error.mean(-1)
-            terms.append((error * valid).sum() / valid.sum().clamp_min(1))
+            terms.append((error * whole).sum() / whole.sum().clamp_min(1))
         return terms[0] + terms[1]

@@ -23,7 +23,6 @@ from dataset.types import AUDIO, MODALITIES, VISUAL
 from engine.metrics import Record, percentage
 from engine.released_noise import RELEASED_NOISE, NoisedEvaluator
 from engine.restore import Restored
-from models.avqa import blank_batch
 from models.features import Features, blank_features
 
 BINS = 15                                # of the calibration error, the usual number
@@ -80,15 +79,15 @@ def examine_features(run: Restored, split: str) -> dict[str, Any]:
         whole = batch.presence.flatten(1).all(dim=1)
         if not bool(whole.any()):
             continue
-        batch = blank_batch(batch.map(lambda t, keep=whole: t[keep]))
-        real = net.backbone.encode(batch)
+        batch = batch.map(lambda t, keep=whole: t[keep])
+        real = net.encode(batch)
         types = [type_of[row] for row in batch.row.tolist()]
-        reference = net.method.complete(real, batch.presence)      # a method may answer on features of its own
+        reference = net.method.fill_in(real)               # a method may answer on features of its own
         for name, modality in zip(MISSING, (AUDIO, VISUAL), strict=True):
             state = batch.presence.clone()
             state[..., modality] = False
             left = blank_features(real, state)
-            for stage, features in net.method.stages(left, state).items():
+            for stage, features in net.method.stages(left).items():
                 if features.filled:                                # else nothing stands in: the absent is masked out
                     add_stage(fits, (name, stage), reference, features, types)
             if weights := net.method.addressing(left):

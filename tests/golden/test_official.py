@@ -13,7 +13,7 @@ from golden.official import MISSING, SLOTS, SPEC, STEPS, STORED, batch, drawn_st
 from dataset.types import AUDIO, VISUAL
 from engine.config import compose
 from models import build_model
-from models.objective import total_loss
+from models.objective import named, total_loss
 from scripts.study.convert import BACKBONE, METHOD, convert
 
 EXPECTED = json.loads(STORED.read_text())
@@ -61,7 +61,7 @@ def test_a_training_pass_is_the_official_one(model):
     total_loss(output.terms, model.loss_weights).backward()
     for view, logits in EXPECTED["logits"].items():
         assert_close(head_of(output.logits[view]), logits)
-    assert {name: float(value.detach()) for name, value in output.terms.items()} == pytest.approx(
+    assert {name: float(value.detach()) for name, value in named(output.terms).items()} == pytest.approx(
         EXPECTED["terms"], rel=1e-4)
     gradients = {name: parameter.grad.norm().item() for name, parameter in model.named_parameters()
                  if parameter.grad is not None}

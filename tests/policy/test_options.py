@@ -29,14 +29,7 @@ UNUSED = {
     "backbone=pstp_net": "dropout heads num_layers segs selection_gradient top_k top_m",
     "dataset=avqa": "annotations audio_folder holdout test_file train_file",
     "dataset=music_avqa": "audio_folder",
-    "method=actionmae": "detach_target heads layers memory norm_target replace weight",
-    "method=drfuse": "attention dropout jsd jsd_weight orthogonal_weight prediction_weight "
-        "ranking_weight",
-    "method=modality_dropout": "fill",
-    "method=prompts": "finetune level tokens",
     "method=released": "avr.audio_readout avr.input_skip avr.loss_weight avr.objective",
-    "method=rmm_avr": "avr.betas avr.detach_input fill lambda2",
-    "method=shaspec": "align_weight domain_weight normalize warmup_steps",
     "train": "lr_gamma",
 }
 # What another machine, a repetition or a trial of minutes sets.

@@ -75,7 +75,7 @@ class Doubled(Method):
         return features.with_(audio=2 * features.audio, visual=2 * features.visual)
 
     def views(self, features, presence):
-        return Views({"complete": self.complete(features, presence)})
+        return Views({"complete": self.fill_in(features.with_(presence=presence))})
 
 
 def test_real_is_what_the_run_itself_answers_on(diagnosis):

@@ -15,7 +15,7 @@ from dataset.presence import Recorded, read_recorded
 from dataset.types import AUDIO, VISUAL, DataError
 from engine.config import compose
 from models import build_model
-from models.objective import total_loss
+from models.objective import named, total_loss
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_what_was_never_recorded_reaches_no_loss_or_gradient(lacking, method):
         batch.visual[~batch.presence[..., VISUAL]] = garbage
         terms = model(batch).terms
         total_loss(terms, model.loss_weights).backward()
-        results.append([*terms.values(), *(p.grad for p in model.parameters() if p.grad is not None)])
+        results.append([*named(terms).values(), *(p.grad for p in model.parameters() if p.grad is not None)])
     for a, b in zip(*results, strict=True):
         assert bool(a.isfinite().all()) and torch.equal(a, b)
 

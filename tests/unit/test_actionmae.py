@@ -40,7 +40,7 @@ def test_the_loss_against_numbers_worked_by_hand(norm_target, expected):
     features = random_features(1, shape=shape).with_(
         audio=torch.tensor([[[1.0, 4.0]]]), visual=torch.tensor([[[[3.0, 0.0], [5.0, -2.0]]]])
     )
-    views = mae.views(features, torch.ones(1, 1, 2, dtype=torch.bool))
+    views = mae.views(features.with_(presence=torch.ones(1, 1, 2, dtype=torch.bool)))
     assert views.losses["reconstruction"].item() == pytest.approx(expected, abs=1e-5)
     assert views.features["audio_missing"].audio.tolist() == [[[1.0, 0.0]]]
     assert views.features["visual_missing"].visual.tolist() == [[[[1.0, 0.0], [1.0, 0.0]]]]
@@ -51,19 +51,19 @@ def test_absent_entries_enter_no_loss():
     presence[0, :, AUDIO] = False
     presence[1, 2, VISUAL] = False
     presence[2] = False
-    expected = mae.views(features, presence).losses["reconstruction"]
+    expected = mae.views(features.with_(presence=presence)).losses["reconstruction"]
     audio, visual = features.audio.clone(), features.visual.clone()
     audio[~presence[..., AUDIO]], visual[~presence[..., VISUAL]] = 1e4, -1e4
-    found = mae.views(features.with_(audio=audio, visual=visual), presence).losses["reconstruction"]
+    found = mae.views(features.with_(audio=audio, visual=visual).with_(presence=presence)).losses["reconstruction"]
     torch.testing.assert_close(found, expected)
     present = features.with_(audio=features.audio + presence[..., AUDIO, None])
-    assert not torch.allclose(mae.views(present, presence).losses["reconstruction"], expected)
+    assert not torch.allclose(mae.views(present.with_(presence=presence)).losses["reconstruction"], expected)
 
 
 @pytest.mark.parametrize("norm_target", [False, True])
 def test_nothing_removed_is_no_loss(norm_target):
     presence = missing(AUDIO, 2)
-    assert method(norm_target=norm_target).views(random_features(2), presence).losses["reconstruction"] == 0
+    assert method(norm_target=norm_target).views(random_features(2).with_(presence=presence)).losses["reconstruction"] == 0
 
 
 @pytest.mark.parametrize("modality", [AUDIO, VISUAL])
@@ -89,7 +89,7 @@ def test_mask_tokens_know_their_modality_and_time():
 @pytest.mark.parametrize("replace,same", [("absent", True), ("all", False)])
 def test_which_tokens_are_replaced(replace, same):
     features, presence = random_features(3), missing(AUDIO, 3)
-    completed = method(replace=replace).eval().complete(features, presence)
+    completed = method(replace=replace).eval().fill_in(features.with_(presence=presence))
     assert torch.equal(completed.visual, features.visual) == same
     assert not torch.equal(completed.audio, features.audio)
     if not same:
@@ -115,13 +115,13 @@ def test_reconstruction_beats_the_mean():
     mae, mixing = method(), torch.randn(SHAPE.channels, SHAPE.channels) / SHAPE.channels ** 0.5
     optimiser = torch.optim.Adam(mae.parameters(), lr=3e-3)
     for step in range(300):
-        loss = mae.views(predictable(32, step, mixing), all_present(32)).losses["reconstruction"]
+        loss = mae.views(predictable(32, step, mixing).with_(presence=all_present(32))).losses["reconstruction"]
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
     unseen = predictable(200, 1000, mixing)
     with torch.no_grad():
-        predicted = mae.eval().complete(unseen, missing(VISUAL, 200)).visual
+        predicted = mae.eval().fill_in(unseen.with_(presence=missing(VISUAL, 200))).visual
     error = (predicted - unseen.visual).square().mean()
     of_mean = (unseen.visual - unseen.visual.mean(dim=(0, 1, 2))).square().mean()
     assert error < 0.5 * of_mean

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from torch import nn
-from unit.toy_avr import LAYOUTS, WHOLE, make, pair
+from unit.toy_avr import LAYOUTS, WHOLE, loss, make, pair, refine
 
 from models.errors import OptionError
 from models.layers.standardise import Standardiser
@@ -111,7 +111,7 @@ def test_loss_is_equation_7(objective):
     audio, visual = pair()
     present = torch.tensor([[True, True, False], [True, False, True]])
     torch.manual_seed(5)
-    value = avr.loss(audio, visual, present)
+    value = loss(avr, audio, visual, present)
     torch.manual_seed(5)
     step, noise = torch.randint(0, 4, (6,)), torch.randn(6, 6, 8)
     total, betas = 0.0, betas_by_hand(4)
@@ -203,7 +203,7 @@ def test_statistics_are_exact_first_then_running_and_restored():
 
 def test_statistics_move_in_training_only():
     for avr, moves in ((make(), True), (make().eval(), False)):
-        avr.loss(*pair(), WHOLE)
+        loss(avr, *pair(), WHOLE)
         assert bool(avr.audio_scale.seen) is moves
         assert bool((avr.visual_scale.mean != 0).any()) is moves
 
@@ -213,9 +213,9 @@ def test_statistics_move_in_training_only():
 def test_layouts_keep_every_value_in_its_place(layout, multipliers):
     avr = make(layout=layout, multipliers=multipliers, objective="x0")
     audio, visual = pair()
-    avr.loss(audio, visual, WHOLE)
+    loss(avr, audio, visual, WHOLE)
     avr.diffusion.model = Known(avr.join(audio, visual).detach())
-    refined = avr.refine(torch.zeros_like(audio), torch.zeros_like(visual), None)
+    refined = refine(avr, torch.zeros_like(audio), torch.zeros_like(visual), None)
     torch.testing.assert_close(refined, (audio, visual), rtol=1e-4, atol=1e-4)
 
 
@@ -224,13 +224,13 @@ def test_a_question_refines_alone_as_in_any_batch(layout):
     avr = make(layout=layout, start="noised").eval()
     audio, visual = pair(4)
     ids, order = torch.tensor([7, 11, 3, 100]), torch.tensor([2, 0, 3, 1])
-    whole = avr.refine(audio, visual, ids)
-    permuted = avr.refine(audio[order], visual[order], ids[order])
-    alone = avr.refine(audio[1:2], visual[1:2], ids[1:2])
+    whole = refine(avr, audio, visual, ids)
+    permuted = refine(avr, audio[order], visual[order], ids[order])
+    alone = refine(avr, audio[1:2], visual[1:2], ids[1:2])
     for together, mixed, single in zip(whole, permuted, alone, strict=True):
         torch.testing.assert_close(mixed, together[order], rtol=1e-4, atol=1e-3)
         torch.testing.assert_close(single, together[1:2], rtol=1e-4, atol=1e-3)
-    other = avr.refine(audio[1:2], visual[1:2], ids[:1])
+    other = refine(avr, audio[1:2], visual[1:2], ids[:1])
     assert not torch.allclose(other[0], alone[0])
 
 
@@ -238,7 +238,7 @@ def test_a_question_refines_alone_as_in_any_batch(layout):
 def test_gradients_reach_the_pair_and_every_weight(layout):
     avr = make(layout=layout, objective="v")
     audio, visual = (value.requires_grad_() for value in pair())
-    refined = avr.refine(audio, visual, None)
+    refined = refine(avr, audio, visual, None)
     sum(r.square().mean() for r in refined).backward()
     assert audio.grad.abs().min() > 0 and visual.grad.abs().min() > 0
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in avr.parameters())
@@ -248,7 +248,7 @@ def test_gradients_reach_the_pair_and_every_weight(layout):
 def test_detach_input_keeps_the_loss_from_the_encoders(detach):
     avr = make(detach_input=detach)
     audio, visual = (value.requires_grad_() for value in pair())
-    avr.loss(audio, visual, WHOLE).backward()
+    loss(avr, audio, visual, WHOLE).backward()
     assert (audio.grad is None) is detach
 
 
@@ -262,11 +262,11 @@ def test_what_absent_entries_hold_does_not_matter(layout):
         audio[~present], visual[~present] = filling, filling
         audio.requires_grad_()
         torch.manual_seed(1)
-        loss = avr.loss(audio, visual, present)
+        loss = loss(avr, audio, visual, present)
         loss.backward()
         results.append([loss, audio.grad, *(p.grad for p in avr.parameters()), avr.visual_scale.variance])
     assert all(bool(a.isfinite().all()) and torch.equal(a, b) for a, b in zip(*results, strict=True))
-    nothing = make(layout=layout).loss(*pair(), torch.zeros(2, 3, dtype=torch.bool))
+    nothing = loss(make(layout=layout), *pair(), torch.zeros(2, 3, dtype=torch.bool))
     assert nothing.item() == 0
 
 
@@ -276,7 +276,7 @@ def test_what_absent_entries_hold_does_not_matter(layout):
 def test_an_untrained_network_stays_finite(objective, clip, start):
     avr = make(steps=10, objective=objective, clip=clip, start=start)
     audio, visual = (value.requires_grad_() for value in pair())
-    refined = avr.refine(audio, visual, None)
+    refined = refine(avr, audio, visual, None)
     sum(r.square().mean() for r in refined).backward()
     assert all(bool(v.isfinite().all()) for v in (*refined, audio.grad, visual.grad))
     if clip is not None:
@@ -295,4 +295,4 @@ def test_a_process_that_cannot_be_is_refused(options, message):
 def test_the_reverse_process_starts_where_it_is_told():
     assert all(bool((make(schedule=s).diffusion.betas < 1).all()) for s in SCHEDULES)
     early, late = make(start_step=0), make()
-    assert not torch.allclose(early.refine(*pair(), None)[0], late.refine(*pair(), None)[0])
+    assert not torch.allclose(refine(early, *pair(), None)[0], refine(late, *pair(), None)[0])

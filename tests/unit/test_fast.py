@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from denoising_diffusion_pytorch import Unet1D
-from unit.toy_avr import LAYOUTS, WHOLE, make, pair
+from unit.toy_avr import LAYOUTS, WHOLE, loss, make, pair, refine
 
 from models.rmm_avr.diffusion import Denoiser
 from models.rmm_avr.fast import FastDenoiser
@@ -19,7 +19,7 @@ def assert_loops_agree(**options):
     for clip in (None, math.inf):
         avr = make(clip=clip, **options)
         audio, visual = (value.requires_grad_() for value in pair())
-        refined = avr.refine(audio, visual, torch.tensor([3, 4]))
+        refined = refine(avr, audio, visual, torch.tensor([3, 4]))
         sum((r * r.detach().sin()).sum() for r in refined).backward()
         results.append([*refined, audio.grad, visual.grad, *(p.grad for p in avr.parameters())])
     for narrow, plain in zip(*results, strict=True):
@@ -66,7 +66,7 @@ def test_computing_again_changes_nothing(large, monkeypatch):
     for threshold in (1e18, 0 if large else 1e18):
         monkeypatch.setattr("models.rmm_avr.fast.KEPT_BYTES", threshold)
         avr, values = make(), [value.requires_grad_() for value in pair()]
-        sum(r.square().sum() for r in avr.refine(*values, torch.tensor([3, 4]))).backward()
+        sum(r.square().sum() for r in refine(avr, *values, torch.tensor([3, 4]))).backward()
         results.append([*(v.grad for v in values), *(p.grad for p in avr.parameters())])
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
@@ -75,10 +75,10 @@ def test_computing_again_changes_nothing(large, monkeypatch):
 def test_bfloat16_autocast_stays_close_and_keeps_dtypes(layout):
     avr = make(layout=layout, objective="x0")
     audio, visual = pair()
-    exact = avr.refine(audio, visual, torch.tensor([1, 2]))
+    exact = refine(avr, audio, visual, torch.tensor([1, 2]))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = avr.loss(audio, visual, WHOLE)
-        rough = make(layout=layout, objective="x0").refine(audio, visual.bfloat16(), torch.tensor([1, 2]))
+        loss = loss(avr, audio, visual, WHOLE)
+        rough = refine(make(layout=layout, objective="x0"), audio, visual.bfloat16(), torch.tensor([1, 2]))
     loss.backward()
     assert rough[0].dtype == torch.float32 and rough[1].dtype == torch.bfloat16 and loss.dtype == torch.float32
     assert avr.audio_scale.mean.dtype == torch.float32

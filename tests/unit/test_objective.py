@@ -9,24 +9,24 @@ from toy import SPEC, random_batch
 
 from engine.config import compose
 from models import build_model
-from models.objective import NonFiniteLoss, answer_loss, check_finite, total_loss
+from models.objective import ACROSS, NonFiniteLoss, answer_loss, check_finite, named, total_loss
 
 
 def test_total_is_the_weighted_sum_of_named_terms():
-    terms = {"answer_complete": 1.0, "answer_audio_missing": 2.0, "match_audio_missing": 4.0, "rmmr": 8.0, "ave": 16.0}
-    weights = {"answer": 1.0, "match": 0.5, "rmmr": 0.25, "ave": 2.0}
-    total = total_loss({k: torch.tensor(v) for k, v in terms.items()}, weights)
+    terms = {"answer": {"complete": 1.0, "audio_missing": 2.0}, "match": {"audio_missing": 4.0},
+             "rmmr": {ACROSS: 8.0}, "ave": {ACROSS: 16.0}}
+    total = total_loss(terms, {"answer": 1.0, "match": 0.5, "rmmr": 0.25, "ave": 2.0})
     assert float(total) == 1 + 2 + 0.5 * 4 + 0.25 * 8 + 2 * 16
 
 
 def test_a_term_without_weight_is_refused():
     with pytest.raises(KeyError, match="'unknown' has no weight"):
-        total_loss({"unknown": torch.tensor(1.0)}, {"answer": 1.0})
+        total_loss({"unknown": {ACROSS: torch.tensor(1.0)}}, {"answer": 1.0})
 
 
-def test_a_name_with_an_underscore_finds_its_own_weight():
-    terms = {"my_loss_complete": torch.tensor(1.0), "my_complete": torch.tensor(10.0)}
-    assert float(total_loss(terms, {"my": 2.0, "my_loss": 3.0})) == 3 + 20
+def test_the_log_names_term_and_view():
+    terms = {"my_loss": {"complete": 1.0, "audio_missing": 2.0}, "rmmr": {ACROSS: 3.0}}
+    assert named(terms) == {"my_loss_complete": 1.0, "my_loss_audio_missing": 2.0, "rmmr": 3.0}
 
 
 def test_answer_loss_by_hand_and_without_unknown_answers():
@@ -48,14 +48,13 @@ def test_label_smoothing_by_hand():
 @pytest.mark.parametrize("method", [["method=modality_dropout"], ["method=actionmae"],
                                     ["method=rmm_avr", "avr.enabled=false"]], ids=lambda options: options[0])
 def test_label_smoothing_reaches_the_loss_of_every_view(method):
-    """A methods label smoothing reaches the loss of every view."""
-    config = compose(None, ["dataset=music_avqa", *method, "method.label_smoothing=0.2"])
-    model, batch = build_model(SPEC, config["backbone"], config["method"]).train(), random_batch(4)
+    config = compose(None, ["dataset=music_avqa", *method, "train.label_smoothing=0.2"])
+    model, batch = build_model(SPEC, config["backbone"], config["method"], config["train"]["label_smoothing"]).train(), random_batch(4)
     output = model(batch)
     assert len(output.logits) >= 3
     for name, logits in output.logits.items():
         expected = F.cross_entropy(logits, batch.answer, label_smoothing=0.2)
-        torch.testing.assert_close(output.terms[f"answer_{name}"], expected)
+        torch.testing.assert_close(output.terms["answer"][name], expected)
 
 
 def test_a_term_that_is_not_finite_is_named():

@@ -4,7 +4,7 @@ that is added.
 
 import pytest
 import torch
-from toy import SHAPE, SPEC, random_batch, random_features
+from toy import SHAPE, SPEC, random_batch, random_features, unweighted
 
 from dataset.types import AUDIO, VISUAL, Batch
 from models.avqa import AVQAModel
@@ -74,7 +74,7 @@ def test_without_prompts_the_backbone_answers_as_before(level):
     expected, prompted = logits(plain, batch), logits(model, batch)
     assert not torch.allclose(prompted, expected)
     with torch.no_grad():
-        features = model.method.complete(model.backbone.encode(batch), batch.presence)
+        features = model.method.fill_in(model.backbone.encode(batch).with_(presence=batch.presence))
         without = features.with_(audio_keys=None, audio_values=None, visual_keys=None, visual_values=None)
         assert torch.equal(model.answer(without, batch, None)[1].logits, expected)
     assert torch.equal(logits(build(MissingAwarePrompts(SHAPE, tokens=0)), batch), expected)
@@ -83,13 +83,13 @@ def test_without_prompts_the_backbone_answers_as_before(level):
 def test_half_of_the_tokens_are_keys_half_are_values():
     """Half of the tokens are keys and half are values at the attention level."""
     method, features = trained("attention").method, random_features(2)
-    found = method.complete(features, features.presence)
+    found = method.fill_in(features)
     for stream in (AUDIO, VISUAL):
         keys, values = found.extra(stream)
         assert keys.shape == values.shape == (2, 8, 16)
         assert torch.equal(torch.cat([keys[1], values[1]]), method.prompts[stream, COMPLETE])
     whole = trained("input").method
-    found = whole.complete(features, features.presence)
+    found = whole.fill_in(features)
     assert torch.equal(found.audio_keys, found.audio_values)
     assert torch.equal(found.audio_keys[0], whole.prompts[AUDIO, COMPLETE])
 
@@ -113,7 +113,7 @@ def test_prompts_alone_are_attended_where_a_modality_is_missing():
     batch = with_presence(random_batch(2), 0, audio=slice(4))
     block = model.backbone.eval().temporal_audio
     features = model.backbone.encode(batch)
-    found = model.backbone.fuse(model.method.complete(features, batch.presence)).summaries[AUDIO][0]
+    found = model.backbone.fuse(model.method.fill_in(features.with_(presence=batch.presence))).summaries[AUDIO][0]
     value = block.attention.in_proj_weight[2 * len(token):] @ token + block.attention.in_proj_bias[2 * len(token):]
     attended = block.attention.out_proj(value)
     torch.testing.assert_close(found, block.norm(attended + block.feed_forward(attended)))
@@ -136,7 +136,7 @@ def test_partial_absence_reads_what_is_left(level):
 
 def step(model: AVQAModel, batch: Batch, optimiser) -> None:
     optimiser.zero_grad()
-    sum(model.train()(batch).terms.values()).backward()
+    unweighted(model.train(), batch).backward()
     optimiser.step()
 
 
@@ -179,7 +179,7 @@ def test_dropout_sets_equal_rows_apart():
 def test_views_say_what_is_real_and_that_nothing_stands_in():
     valid = torch.ones(3, dtype=torch.bool)
     features = random_features(3).with_(negative=torch.zeros(3, 4, 6, 16), negative_valid=valid)
-    views = MissingAwarePrompts(SHAPE).views(features, features.presence)
+    views = MissingAwarePrompts(SHAPE).views(features)
     assert list(views.features) == list(VIEWS) and views.losses == {}
     for name, view in views.features.items():
         assert not view.filled and view.negative_valid.all() == (name == "complete")

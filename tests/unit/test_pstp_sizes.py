@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from commands import ROOT, write_dataset
+from toy import unweighted
 from unit.toy_pstp import CLIP, MAP, batch_of, make
 
 from dataset import make_loader
@@ -74,7 +75,7 @@ def test_candidates_are_read_by_their_own_lstm():
     spec = replace(CLIP, choices=4)
     model = build_model(spec, {"name": "pstp_net", "text": "clip"}, {"name": "plain"}).train()
     batch = replace(batch_of(5, spec), text_words=torch.randn(5, 9, 10), text_question=torch.randn(5, 10))
-    sum(model(batch).terms.values()).backward()
+    unweighted(model, batch).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
     model.eval()
     before = model(batch).logits["complete"]

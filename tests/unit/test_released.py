@@ -105,7 +105,7 @@ def test_what_is_unfolded_lies_in_zero_to_one():
     avr, features = released(), random_features(2)
     seen = []
     avr.layout.unfold.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    avr.refine(features.audio * 5, features.visual * 5, features.question_id)
+    avr.refine(features.with_(audio=features.audio * 5, visual=features.visual * 5))
     low, high = seen[0].detach().aminmax()
     assert 0 <= float(low) and float(high) <= 1
     assert float(low) == 0 or float(high) == 1
@@ -133,7 +133,7 @@ def test_the_reconstruction_loss_is_of_both_sides():
     torch.manual_seed(0)
     method = Released(SHAPE, rmm={"slots": 3}, avr=OPTIONS).train()
     features = random_features(3)
-    views = method.views(features, features.presence)
+    views = method.views(features)
     assert torch.equal(views.features["audio_missing"].visual, features.visual)
     assert float(views.losses["reconstruction"].detach()) > 0
     views.losses["reconstruction"].backward()
@@ -182,7 +182,7 @@ def test_what_the_data_lack_is_recalled_beside_noise():
     features, state = blank_features(whole, presence), presence.clone()
     state[..., AUDIO] = False
     found = method.refine_noised_real(features, state, (0.3, 0.7))
-    torch.testing.assert_close(found.visual, method.complete(features, presence).visual)
+    torch.testing.assert_close(found.visual, method.fill_in(features.with_(presence=presence)).visual)
     assert 0.2 < float((found.audio - whole.audio).std()) < 0.4
 
 

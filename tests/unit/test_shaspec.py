@@ -39,7 +39,7 @@ def by_hand() -> tuple[ShaSpec, Features]:
 
 def test_losses_and_features_against_numbers_worked_by_hand():
     method, features = by_hand()
-    views = method.views(features, torch.ones(1, 1, 2, dtype=torch.bool))
+    views = method.views(features.with_(presence=torch.ones(1, 1, 2, dtype=torch.bool)))
     # r_a = (1, 2), mean r_v = (2, 0): (|1 - 2| + |2 - 0|) / 2
     assert views.losses["align"].item() == pytest.approx(1.5)
     # audio: logits (1, 2), class 0; visual: logits (2, 0), class 1
@@ -57,23 +57,23 @@ def test_absent_entries_enter_no_loss():
     presence[0, :, AUDIO] = False
     presence[1, 2, VISUAL] = False
     presence[2] = False
-    expected = method.views(features, presence).losses
+    expected = method.views(features.with_(presence=presence)).losses
     for value in (float("nan"), 1e4):
         audio, visual = features.audio.clone(), features.visual.clone()
         audio[~presence[..., AUDIO]], visual[~presence[..., VISUAL]] = value, value
-        found = method.views(features.with_(audio=audio, visual=visual), presence).losses
+        found = method.views(features.with_(audio=audio, visual=visual).with_(presence=presence)).losses
         assert torch.equal(found["align"], expected["align"]) and torch.equal(found["domain"], expected["domain"])
     # nor does what is left of a segment that lacks the other modality
     alone = features.visual.clone()
     alone[0] += 3
-    found = method.views(features.with_(visual=alone), presence).losses
+    found = method.views(features.with_(visual=alone).with_(presence=presence)).losses
     assert torch.equal(found["align"], expected["align"]) and torch.equal(found["domain"], expected["domain"])
 
 
 def test_without_a_whole_segment_both_losses_are_zero():
     presence = all_present(2)
     presence[..., AUDIO] = False
-    losses = ShaSpec(SHAPE).views(random_features(2), presence).losses
+    losses = ShaSpec(SHAPE).views(random_features(2).with_(presence=presence)).losses
     assert losses["align"] == 0 and losses["domain"] == 0
 
 
@@ -82,10 +82,10 @@ def test_the_specific_branch_matters_where_present():
     torch.manual_seed(0)
     method, features, presence = ShaSpec(SHAPE), random_features(2), all_present(2)
     presence[0, :, AUDIO] = False
-    before = method.complete(features, presence)
+    before = method.fill_in(features.with_(presence=presence))
     nn.init.zeros_(method.specific_audio[2].weight)
     nn.init.zeros_(method.specific_visual[2].weight)
-    after = method.complete(features, presence)
+    after = method.fill_in(features.with_(presence=presence))
     assert torch.equal(before.audio[0], after.audio[0])
     assert not torch.allclose(before.audio[1], after.audio[1]) and not torch.allclose(before.visual, after.visual)
 
@@ -93,18 +93,18 @@ def test_the_specific_branch_matters_where_present():
 def test_negatives_pass_the_fusion_of_the_visual_stream():
     torch.manual_seed(0)
     method, features = ShaSpec(SHAPE), random_features(3)
-    view = method.views(features.with_(negative=features.visual), all_present(3)).features["complete"]
+    view = method.views(features.with_(negative=features.visual).with_(presence=all_present(3))).features["complete"]
     torch.testing.assert_close(view.negative, view.visual)
 
 
 def test_warm_up_trains_the_complete_view_alone():
     """Warm up trains the complete view alone and is kept in the checkpoint."""
     method, features = ShaSpec(SHAPE, warmup_steps=2), random_features(2)
-    counts = [len(method.views(features, all_present(2)).features) for _ in range(3)]
+    counts = [len(method.views(features.with_(presence=all_present(2))).features) for _ in range(3)]
     assert counts == [1, 1, 3]
     continued = ShaSpec(SHAPE, warmup_steps=2)
     continued.load_state_dict(method.state_dict())
-    assert len(continued.views(features, all_present(2)).features) == 3
+    assert len(continued.views(features.with_(presence=all_present(2))).features) == 3
 
 
 @pytest.mark.parametrize("mode,complete", [("sampled", 1 / 3), ("keep_count", 1 / 2)])
@@ -119,7 +119,7 @@ def test_a_specialist_answers_its_own_view_alone(name, kept):
     """A segment that has one modality only keeps it, as in the other modes."""
     presence = torch.tensor([[[True, True], [True, False], [False, True]]])
     whole = torch.ones(1, SHAPE.segments, 2, dtype=torch.bool)
-    views = ModalityDropout(SHAPE, views=name).views(random_features(1), whole)
+    views = ModalityDropout(SHAPE, views=name).views(random_features(1).with_(presence=whole))
     assert list(views.features) == [name]
     assert simulate(presence, name)[name].tolist() == [[[bool(kept[0]), bool(kept[1])], [True, False], [False, True]]]
     assert views.features[name].audio.any() == kept[0] and views.features[name].visual.any() == kept[1]
@@ -138,7 +138,7 @@ def test_training_makes_the_shared_features_alike(align_weight, alike):
     optimiser = torch.optim.Adam([*method.parameters(), *readout.parameters()], lr=3e-3)
     before = distances(method, features)
     for _ in range(300):
-        views = method.views(features, all_present(size))
+        views = method.views(features.with_(presence=all_present(size)))
         answers = [readout(torch.cat([f.audio, f.visual.mean(dim=2)], dim=-1)) for f in views.features.values()]
         loss = sum((a - cause).square().mean() for a in answers)
         loss = loss + sum(method.loss_weights[name] * value for name, value in views.losses.items())

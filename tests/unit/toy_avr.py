@@ -2,7 +2,7 @@
 
 import torch
 
-from models.features import FeatureShape
+from models.features import Features, FeatureShape
 from models.rmm_avr.avr import AVR
 
 SHAPE = FeatureShape(segments=3, grid=(2, 2), channels=8)
@@ -20,3 +20,20 @@ def pair(batch=2, seed=0):
 def make(**options):
     torch.manual_seed(0)
     return AVR(SHAPE, width=8, **{"steps": 4, **options})
+
+
+def bundle(audio, visual, present, ids=None):
+    """Both streams as the method hands them to AVR; `present` (B, T) marks whole pairs."""
+    nothing, words = torch.zeros(len(audio), 8), torch.zeros(len(audio), 1, 8)
+    presence = present.unsqueeze(-1).expand(*present.shape, 2)
+    return Features(audio, visual, words, words[..., 0] == 0, nothing, ids, presence)
+
+
+def loss(avr, audio, visual, present):
+    return avr.loss(bundle(audio, visual, present))
+
+
+def refine(avr, audio, visual, ids):
+    """Both refined sides."""
+    refined = avr.refine(bundle(audio, visual, torch.ones(audio.shape[:2], dtype=torch.bool), ids))
+    return refined.audio, refined.visual
