@@ -52,7 +52,7 @@ def of_format_2(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def drop(section: dict[str, Any], key: str, constant: Any, kind: str) -> None:
-    """Take `key`, which may be `avr.detach_input`, out of the section; UsageError if it had another value."""
+    """Take `key`, such as `avr.detach_input`, out of the section; UsageError at another value."""
     first, _, rest = key.partition(".")
     if rest:
         section[first] = dict(section.get(first, {}))

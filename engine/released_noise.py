@@ -7,37 +7,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from dataset import SCENARIOS, Scenario, Vocabulary
 from dataset.loader import QuestionSet
 from dataset.types import Batch
-from engine.errors import UsageError
 from engine.evaluation import Evaluator
 from engine.metrics import Record
-from models.avqa import AVQAModel, Output
+from models.rmm_avr.released import NoisedReal
 
 RELEASED_NOISE = "released_noise"
 # Standard deviation of the official code's noise on (audio, visual), by what it calls missing.
 NOISE_SCALE = {"audio": (0.3, 0.0), "visual": (0.0, 0.7), "both": (0.5, 0.5)}
 NOTHING_MISSING = ("protocol released_noise: the modality is NOT missing. Its real features, with noise added, reach "
                    "the answer, as in the official evaluation code. Not comparable with a missing modality.")
-
-
-class NoisedReal(nn.Module):
-    """`model`, answering on the real features, with noise, of what `batch.presence` calls absent.
-    """
-
-    def __init__(self, model: AVQAModel, scale: tuple[float, float]) -> None:
-        super().__init__()
-        if not hasattr(model.method, "refine_noised_real"):
-            raise UsageError("--protocol released_noise exists for checkpoints of method=rmm_avr and method=released "
-                             "only")
-        self.model, self.scale = model, scale
-
-    def forward(self, batch: Batch) -> Output:
-        whole = replace(batch, presence=torch.ones_like(batch.presence))
-        return Output({"complete": self.model.answer_on_noised_real(whole, batch.presence, self.scale)})
 
 
 @dataclass

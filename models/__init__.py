@@ -19,7 +19,7 @@ def resolve(path: str) -> type:
 
 
 def build_model(spec: DataSpec, backbone: dict, method: dict, label_smoothing: float = 0.0) -> AVQAModel:
-    """`backbone`, `method`: a `name` and the keywords of its class; OptionError where they are unfit."""
+    """`backbone`, `method`: a `name` and the keywords of its class; OptionError if unfit."""
     backbone, method = dict(backbone), dict(method)
     body = resolve(BACKBONES[backbone.pop("name")])(spec, **backbone)
     shape = FeatureShape(spec.segments, spec.grid, body.dim, 0 if spec.choices else spec.answers)

@@ -17,7 +17,7 @@ class NonFiniteLoss(RuntimeError):
 
 
 def answer_loss(logits: Tensor, answer: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """L_ce of Eq. 8: mean cross entropy of `logits` (B, A) against `answer` (B,); -1 is left out."""
+    """L_ce of Eq. 8: mean cross entropy of `logits` (B, A) and `answer` (B,); -1 is left out."""
     known = (answer >= 0).sum().clamp_min(1)
     loss = F.cross_entropy(
         logits.float(), answer, ignore_index=-1, reduction="sum", label_smoothing=label_smoothing

@@ -43,6 +43,7 @@ class Method(nn.Module, ABC):
     loss_weights: dict[str, float] = {}
     keeps_present: bool = True           # False where the published method rewrites what is there, too
     needs_trained_backbone: bool = False     # True where the backbone's weights are not trained along
+    refines_pairs: bool = False          # True where `refine` and `replace` exist, for the official protocol
     reverse_steps: int | None = None     # of a diffusion at test; to be set to fewer for a study
 
     def adapt(self, backbone: nn.Module, combination: list[nn.Module]) -> None:

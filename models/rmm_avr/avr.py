@@ -115,8 +115,9 @@ class AVR(nn.Module):
         x, last = self.join(pair.audio, pair.visual), self.reverse_steps - 1       # (S, L, C)
 
         def draw(step: int) -> Tensor:
-            per_question = x.detach().unflatten(0, (len(pair.audio), -1))
-            return gaussian_like(per_question, pair.question_id, NOISE_STREAM + step).flatten(0, 1)
+            questions = len(x) if pair.question_id is None else len(pair.question_id)
+            per_question = x.detach().reshape(questions, -1, x.shape[-1])
+            return gaussian_like(per_question, pair.question_id, NOISE_STREAM + step).reshape(x.shape)
 
         state = x
         if self.start == "noised":

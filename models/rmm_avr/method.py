@@ -37,6 +37,7 @@ class RMMAVR(Method):
     """
 
     sections = {"rmm": RMM, "avr": AVR}
+    refines_pairs = True
 
     def __init__(
         self,
@@ -126,7 +127,7 @@ class RMMAVR(Method):
         return merge(recalled, refined, *sides)
 
     def refinement_losses(self, real: Features, refined: Features) -> dict[str, Tensor]:
-        """Losses of the `refined` views, one after the other, against `real`; the paper has none."""
+        """Losses of the `refined` views, one after the other, by term; the paper has none."""
         return {}
 
     def addressing(self, features: Features) -> tuple[Tensor, Tensor] | None:

@@ -218,7 +218,7 @@ class NoisedReal(nn.Module):
 
     def __init__(self, model: AVQAModel, scale: tuple[float, float]) -> None:
         super().__init__()
-        if not isinstance(model.method, RMMAVR):
+        if not model.method.refines_pairs:
             raise OptionError("--protocol released_noise is for checkpoints of method=rmm_avr and method=released")
         self.model, self.scale = model, scale
 

@@ -149,7 +149,7 @@ def answers_by_scenario(run: Restored, split: str) -> dict[str, dict[str, float]
     where it has that.
     """
     inputs = {name: (name, "missing") for name in ("complete", *MISSING)}
-    if hasattr(run.model.method, "refine_noised_real"):
+    if run.model.method.refines_pairs:
         inputs |= {f"{name}, {RELEASED_NOISE}": (name, RELEASED_NOISE) for name in MISSING}
     records = {title: answer(run, split, *of) for title, of in inputs.items()}
     return {title: {"accuracy": percentage(r.correct for r in of_input), "ece": calibration(of_input)}

@@ -34,7 +34,7 @@ def curve(backbone: str, method: str) -> list[float]:
     """The total loss (Eq. 8, or that of the method) of the first `STEPS` steps of Adam."""
     config = compose(None, ["dataset=music_avqa", f"backbone={backbone}", f"method={method}", *OPTIONS.get(method, [])])
     torch.manual_seed(0)
-    model = build_model(SPEC, config["backbone"], config["method"]).train()
+    model = build_model(SPEC, config["backbone"], config["method"], config["train"]["label_smoothing"]).train()
     optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-3)
     found = []
     for step in range(STEPS):

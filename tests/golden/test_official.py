@@ -14,6 +14,7 @@ from dataset.types import AUDIO, VISUAL
 from engine.config import compose
 from models import build_model
 from models.objective import named, total_loss
+from models.rmm_avr.released import NoisedReal
 from scripts.study.convert import BACKBONE, METHOD, convert
 
 EXPECTED = json.loads(STORED.read_text())
@@ -79,5 +80,5 @@ def test_an_evaluation_is_the_official_one(model, missing):
     state = given.presence.clone()
     state[..., AUDIO if missing == "audio" else VISUAL] = False
     with drawing(reverse()):
-        logits = model.eval().answer_on_noised_real(given, state, MISSING[missing])
-    assert_close(head_of(logits), EXPECTED["evaluation"][missing])
+        output = NoisedReal(model.eval(), MISSING[missing])(replace(given, presence=state))
+    assert_close(head_of(output.logits["complete"].detach()), EXPECTED["evaluation"][missing])

@@ -77,10 +77,10 @@ def test_bfloat16_autocast_stays_close_and_keeps_dtypes(layout):
     audio, visual = pair()
     exact = refine(avr, audio, visual, torch.tensor([1, 2]))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = loss(avr, audio, visual, WHOLE)
+        value = loss(avr, audio, visual, WHOLE)
         rough = refine(make(layout=layout, objective="x0"), audio, visual.bfloat16(), torch.tensor([1, 2]))
-    loss.backward()
-    assert rough[0].dtype == torch.float32 and rough[1].dtype == torch.bfloat16 and loss.dtype == torch.float32
+    value.backward()
+    assert rough[0].dtype == torch.float32 and rough[1].dtype == torch.bfloat16 and value.dtype == torch.float32
     assert avr.audio_scale.mean.dtype == torch.float32
     assert all(p.grad.dtype == torch.float32 for p in avr.parameters())
     torch.testing.assert_close(rough[0], exact[0], atol=0.1, rtol=0.1)

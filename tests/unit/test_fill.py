@@ -15,8 +15,8 @@ def test_a_modality_counts_as_seen_only_when_it_was():
     fill, features = Fill(SHAPE, "mean"), random_features(3)
     silent = features.presence.clone()
     silent[..., AUDIO] = False
-    fill.observe(blank_features(features, silent), silent)
+    fill.observe(blank_features(features, silent))
     assert fill.seen.tolist() == [False, True]
-    fill.observe(features, features.presence)
+    fill.observe(features)
     torch.testing.assert_close(fill.mean_audio, features.audio.mean(dim=(0, 1)))
     assert fill.seen.tolist() == [True, True]

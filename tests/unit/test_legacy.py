@@ -1,4 +1,4 @@
-"""Checkpoints of format 1 load under the names of today and answer as before."""
+"""Checkpoints of earlier formats load under the names of today and answer as before."""
 
 import pytest
 import torch
@@ -6,6 +6,7 @@ from toy import SPEC
 
 from engine.checkpoint import load_checkpoint
 from engine.config import compose, validate
+from engine.errors import UsageError
 from engine.legacy import upgrade
 from models import build_model
 
@@ -25,11 +26,12 @@ def before(**changes):
     for key, value in changes.items():
         place = next(part for part in (method["rmm"], method["avr"], method) if key in part)
         place[key] = value
-    new = upgrade({"model": {}, "config": {"method": method}})["config"]["method"]
+    config = {"method": method, "backbone": {"name": "avst"}, "train": {}}
+    new = upgrade({"format": 1, "model": {}, "config": config})["config"]["method"]
     weights = build_model(SPEC, {"name": "avst"}, new).state_dict()
     weights = {name.replace("avr.layout.", "avr."): value for name, value in weights.items()}
     weights["method.fill.seen"] = torch.tensor(True)
-    return {"format": 1, "config": {"method": method}, "vocabulary": {}, "spec": {}, "model": weights, "epoch": 1}
+    return {"format": 1, "config": config, "vocabulary": {}, "spec": {}, "model": weights, "epoch": 1}
 
 
 @pytest.mark.parametrize("changes,name", [
@@ -47,6 +49,25 @@ def test_a_checkpoint_of_before_loads(tmp_path, changes, name):
     model = build_model(SPEC, {"name": "avst"}, method)
     model.load_state_dict(state["model"], strict=True)
     assert validate_method(method) == method
+
+
+def of_format_2(**method):
+    model = {"backbone.x": torch.zeros(1), "method.fill.mean_audio": torch.zeros(16)}
+    return {"format": 2, "model": model, "config": {"method": method, "backbone": {"name": "avst"}, "train": {}}}
+
+
+def test_an_option_that_is_gone_is_dropped_at_its_value():
+    state = upgrade(of_format_2(name="prompts", views="all", tokens=16, level="input", label_smoothing=0.2))
+    assert state["config"]["method"] == {"name": "prompts", "views": "all"}
+    assert state["config"]["train"] == {"label_smoothing": 0.2} and list(state["model"]) == ["backbone.x"]
+    assert "method.fill.mean_audio" in upgrade(of_format_2(name="plain", fill="mean"))["model"]
+
+
+@pytest.mark.parametrize("method,option", [({"name": "prompts", "tokens": 8}, "method.tokens"),
+                                           ({"name": "rmm_avr", "avr": {"detach_input": False}}, "method.avr.detach_input")])
+def test_another_value_of_such_an_option_is_refused(method, option):
+    with pytest.raises(UsageError, match=f"trained with {option} other than"):
+        upgrade(of_format_2(**method))
 
 
 def validate_method(method: dict) -> dict:

@@ -49,7 +49,8 @@ def test_label_smoothing_by_hand():
                                     ["method=rmm_avr", "avr.enabled=false"]], ids=lambda options: options[0])
 def test_label_smoothing_reaches_the_loss_of_every_view(method):
     config = compose(None, ["dataset=music_avqa", *method, "train.label_smoothing=0.2"])
-    model, batch = build_model(SPEC, config["backbone"], config["method"], config["train"]["label_smoothing"]).train(), random_batch(4)
+    model = build_model(SPEC, config["backbone"], config["method"], config["train"]["label_smoothing"]).train()
+    batch = random_batch(4)
     output = model(batch)
     assert len(output.logits) >= 3
     for name, logits in output.logits.items():

@@ -1,16 +1,31 @@
 """The choices of the released code, each against a computation of its own."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+import toy
 from denoising_diffusion_pytorch import Unet
 from torch.nn import functional as F
 from toy import SHAPE, random_features
 
 from dataset.types import AUDIO, VISUAL
 from engine.config import compose
-from models.features import FeatureShape, blank_features
+from models.avqa import AVQAModel
+from models.backbones.avst import AVST
+from models.errors import OptionError
+from models.features import FeatureShape
+from models.heads import OpenVocabulary
+from models.methods.plain import Plain
 from models.rmm_avr.method import RMMAVR
-from models.rmm_avr.released import MapDenoiser, Released, ReleasedAVR, ReleasedRMM, reconstruction_loss
+from models.rmm_avr.released import (
+    MapDenoiser,
+    NoisedReal,
+    Released,
+    ReleasedAVR,
+    ReleasedRMM,
+    reconstruction_loss,
+)
 from scripts.tables.grid import find_grid
 
 OPTIONS = {"width": 8, "steps": 4}
@@ -36,12 +51,13 @@ def test_the_preset_changes_what_departs_from_the_paper():
     assert changed == {
         "backbone.negatives": "other_video", "method.name": "released", "method.refine": "missing_only",
         "method.avr.schedule": "sigmoid", "method.avr.objective": "v", "method.avr.clip": 1.0, "method.avr.layout": "map",
-        "method.avr.input_skip": False, "method.avr.detach_input": False, "train.init_method": True,
+        "method.avr.input_skip": False, "train.init_method": True,
         "train.init": "runs/music_avqa-avst-released-start-s1/last.pt", "evaluate.checkpoint": "last",
     }
     assert {key: value for key, value in release.items() if key not in paper} == {
         "method.reconstruction": 1.0, "method.rmm.similarity": "cosine", "method.rmm.question_pairing": "own",
-        "method.avr.loss_weight": "snr", "method.avr.normalize": "unnormalise_only", "method.avr.audio_readout": "corner",
+        "method.avr.loss_weight": "snr", "method.avr.detach_input": False,
+        "method.avr.normalize": "unnormalise_only", "method.avr.audio_readout": "corner",
     }
     assert release["train.clip_norm"] is None and (release["train.epochs"], release["train.batch_size"]) == (50, 4)
 
@@ -119,13 +135,14 @@ def test_the_weight_over_steps_is_snr_over_snr_plus_one():
 
 def test_the_reconstruction_loss_by_hand():
     real, view = random_features(2), random_features(2, seed=1)
-    whole = torch.tensor([[True, False, True, True], [False, True, True, True]])
+    real.presence[0, 1, AUDIO] = real.presence[1, 0, VISUAL] = False
+    whole = real.presence.all(dim=-1)
     expected = 0.0
     for name in ("audio", "visual"):
         errors = [float((getattr(view, name)[b, t] - getattr(real, name)[b, t]).square().mean())
                   for b in range(2) for t in range(4) if whole[b, t]]
         expected += 2 * sum(errors) / len(errors)                   # the same view twice
-    assert float(reconstruction_loss(real, [view, view], whole)) == pytest.approx(expected, rel=1e-5)
+    assert float(reconstruction_loss(real, [view, view])) == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_reconstruction_loss_is_of_both_sides():
@@ -145,45 +162,40 @@ def test_time_major_pairs_rows_with_other_questions():
     torch.manual_seed(0)
     rmm, features = ReleasedRMM(SHAPE, slots=5, question_pairing="time_major"), random_features(3)
     B, T = features.audio.shape[:2]
-    found = rmm.train()(features, features.presence).audio_addressing.flatten(0, 1)
+    found = rmm.train()(features).audio_addressing.flatten(0, 1)
     own = ReleasedRMM(SHAPE, slots=5)
     own.load_state_dict(rmm.state_dict())
     for i in range(B * T):
         b, t = divmod(i, T)
         asked = features.rows(slice(b, b + 1)).with_(question=features.question[i % B:i % B + 1])
-        torch.testing.assert_close(found[i], own(asked, asked.presence).audio_addressing[0, t])
-    torch.testing.assert_close(rmm.eval()(features, features.presence).audio, own(features, features.presence).audio)
+        torch.testing.assert_close(found[i], own(asked).audio_addressing[0, t])
+    torch.testing.assert_close(rmm.eval()(features).audio, own(features).audio)
 
 
-def test_the_noised_pair_reads_what_is_called_missing():
-    """The noised pair of the released evaluation reads what is called missing."""
+def test_the_official_evaluation_reads_what_is_missing():
+    """Without noise nothing is missing, and noise comes on the missing side alone."""
     torch.manual_seed(0)
-    method = RMMAVR(SHAPE, rmm={"slots": 3}, avr={"enabled": False}).eval()
-    features, state = random_features(3), torch.ones(3, SHAPE.segments, 2, dtype=torch.bool)
-    state[..., AUDIO] = False
-    found = method.refine_noised_real(features, state, (0.3, 0.7))
-    noise = found.audio - features.audio
-    assert torch.equal(found.visual, features.visual)
-    assert 0.2 < noise.std().item() < 0.4
-    state[..., VISUAL], state[..., AUDIO] = False, True
-    found = method.refine_noised_real(features, state, (0.3, 0.7))
-    assert torch.equal(found.audio, features.audio)
-    assert 0.6 < float((found.visual - features.visual).std()) < 0.8
+    method = RMMAVR(toy.SHAPE, rmm={"slots": 3}, avr={"enabled": False})
+    model = AVQAModel(AVST(toy.SPEC), method, OpenVocabulary(16, toy.SPEC.answers)).eval()
+    batch = toy.random_batch(3)
+    silent = replace(batch, presence=batch.presence.clone())
+    silent.presence[..., AUDIO] = False
+
+    def logits(given, *scale):
+        with torch.no_grad():
+            return NoisedReal(model, scale)(given).logits["complete"]
+
+    whole = model(batch).logits["complete"]
+    torch.testing.assert_close(logits(silent, 0.0, 0.0), whole)
+    assert torch.equal(logits(silent, 0.3, 0.0), logits(silent, 0.3, 0.7))
+    assert not torch.allclose(logits(silent, 0.3, 0.0), whole)
+    torch.testing.assert_close(logits(batch, 0.3, 0.7), whole)
 
 
-def test_what_the_data_lack_is_recalled_beside_noise():
-    """One question has no picture at all: RMM recalls it, without noise; the others' sound is the
-    real one plus noise.
-    """
-    torch.manual_seed(0)
-    method, whole = RMMAVR(SHAPE, rmm={"slots": 3}, avr={"enabled": False}).eval(), random_features(3)
-    presence = torch.ones(3, SHAPE.segments, 2, dtype=torch.bool)
-    presence[1, :, VISUAL] = False
-    features, state = blank_features(whole, presence), presence.clone()
-    state[..., AUDIO] = False
-    found = method.refine_noised_real(features, state, (0.3, 0.7))
-    torch.testing.assert_close(found.visual, method.fill_in(features.with_(presence=presence)).visual)
-    assert 0.2 < float((found.audio - whole.audio).std()) < 0.4
+def test_the_official_evaluation_is_for_this_method_alone():
+    model = AVQAModel(AVST(toy.SPEC), Plain(toy.SHAPE), OpenVocabulary(16, toy.SPEC.answers))
+    with pytest.raises(OptionError, match="released_noise"):
+        NoisedReal(model, (0.3, 0.7))
 
 
 def test_every_row_of_the_table_takes_back_one_choice():

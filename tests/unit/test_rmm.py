@@ -6,6 +6,7 @@ import pytest
 import torch
 from toy import SHAPE, random_features
 
+from dataset.types import VISUAL
 from models.features import Features, FeatureShape
 from models.rmm_avr.released import ReleasedRMM
 from models.rmm_avr.rmm import RMM
@@ -28,40 +29,39 @@ def tiny():
         word_mask=torch.ones(1, 1, dtype=torch.bool), question=torch.tensor([[1.0, 3.0]]),
         question_id=torch.tensor([1]), presence=torch.ones(1, 1, 2, dtype=torch.bool),
     )
-    return rmm, features, torch.ones(1, 1, 2, dtype=torch.bool)
+    return rmm, features
 
 
 def test_pseudo_audio_follows_equations_1_and_2_by_hand():
-    rmm, features, presence = tiny()
+    rmm, features = tiny()
     root = math.sqrt(2)
     a_v = softmax([2 / root, 2 / root])          # 2*1 + 1*0 and 2*0 + 1*2
     a_t = softmax([2 / root, -2 / root])         # .5 + 1.5 and 1 - 3
     a_vt = softmax([v * t for v, t in zip(a_v, a_t, strict=True)])
     expected = [a_vt[0] * 3 - a_vt[1], a_vt[0] + 2 * a_vt[1]]
-    assert rmm(features, presence).audio.flatten().tolist() == pytest.approx(expected, abs=1e-6)
+    assert rmm(features).audio.flatten().tolist() == pytest.approx(expected, abs=1e-6)
 
 
 def test_pseudo_visual_and_loss_follow_equations_2_to_4_by_hand():
-    rmm, features, presence = tiny()
+    rmm, features = tiny()
     root = math.sqrt(2)
     a_a = softmax([(3 - 2) / root, (-1 - 4) / root])
     a_t = softmax([2 / root, -2 / root])
     a_at = softmax([a * t for a, t in zip(a_a, a_t, strict=True)])
     visual = [a_at[0], 2 * a_at[1]]
-    pseudo = rmm(features, presence)
+    pseudo = rmm(features)
     assert pseudo.visual.flatten().tolist() == pytest.approx(visual, abs=1e-6)
     audio = pseudo.audio.flatten().tolist()
     squares = [(1 - audio[0]) ** 2 + (-2 - audio[1]) ** 2, (2 - visual[0]) ** 2 + (1 - visual[1]) ** 2]
-    valid = torch.ones(1, 1, dtype=torch.bool)
-    assert float(rmm.loss(features, pseudo, valid)) == pytest.approx(sum(squares) / 2, rel=1e-5)      # mean of 2
+    assert float(rmm.loss(features, pseudo)) == pytest.approx(sum(squares) / 2, rel=1e-5)      # mean of 2
     rmm.loss_reduction = "sum"
-    assert float(rmm.loss(features, pseudo, valid)) == pytest.approx(sum(squares), rel=1e-5)
+    assert float(rmm.loss(features, pseudo)) == pytest.approx(sum(squares), rel=1e-5)
 
 
 def test_every_segment_is_addressed_with_its_own_question():
     """A plain loop over questions and segments; the released code mixes rows here."""
     rmm, features = RMM(SHAPE, slots=5), random_features(3)
-    pseudo = rmm(features, torch.ones(3, 4, 2, dtype=torch.bool))
+    pseudo = rmm(features)
     for b in range(3):
         for t in range(4):
             vector = features.visual[b, t].T.reshape(-1)
@@ -79,15 +79,14 @@ def test_the_addressing_prefers_a_slot_at_most_e_times():
     for rmm in (sharp, free):
         for slots in rmm.parameters():
             slots.data *= 50
-    presence = torch.ones(4, 4, 2, dtype=torch.bool)
-    weights = sharp(features, presence).audio_addressing
+    weights = sharp(features).audio_addressing
     assert float((weights.max(-1).values / weights.min(-1).values).max()) <= math.e + 1e-4
-    assert float(free(features, presence).audio_addressing.max()) > 0.99
+    assert float(free(features).audio_addressing.max()) > 0.99
 
 
 def test_product_of_experts_is_the_normalised_product():
     rmm, features = RMM(SHAPE, slots=5, addressing="product_of_experts"), random_features(2)
-    weights = rmm(features, torch.ones(2, 4, 2, dtype=torch.bool)).visual_addressing
+    weights = rmm(features).visual_addressing
     a_a = torch.softmax(features.audio @ rmm.audio_slots.T / 4, dim=-1)
     a_t = torch.softmax(features.question @ rmm.text_slots.T / 4, dim=-1)[:, None]
     product = a_a * a_t
@@ -96,9 +95,8 @@ def test_product_of_experts_is_the_normalised_product():
 
 def test_cosine_ignores_the_length_of_the_vectors():
     rmm, features = ReleasedRMM(SHAPE, slots=5), random_features(2)
-    presence = torch.ones(2, 4, 2, dtype=torch.bool)
     longer = features.with_(audio=features.audio * 7, visual=features.visual * 3, question=features.question * 2)
-    torch.testing.assert_close(rmm(features, presence).audio, rmm(longer, presence).audio)
+    torch.testing.assert_close(rmm(features).audio, rmm(longer).audio)
 
 
 def test_scale_by_length_divides_by_the_flattened_map():
@@ -111,10 +109,8 @@ def test_scale_by_length_divides_by_the_flattened_map():
 
 def test_loss_counts_only_segments_where_both_are_real():
     rmm, features = RMM(SHAPE, slots=5), random_features(2)
-    presence = torch.ones(2, 4, 2, dtype=torch.bool)
-    valid = presence.all(-1)
-    valid[0, 1:] = False
+    pseudo = rmm(features)
+    features.presence[0, 1:, VISUAL] = False
     changed = features.with_(audio=features.audio.clone())
     changed.audio[0, 1:] = 1e6
-    pseudo = rmm(features, presence)
-    assert float(rmm.loss(features, pseudo, valid)) == float(rmm.loss(changed, pseudo, valid))
+    assert float(rmm.loss(features, pseudo)) == float(rmm.loss(changed, pseudo))
