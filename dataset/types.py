@@ -85,6 +85,12 @@ class Batch:
     negative_visual: Tensor | None = None   # (B, T, C, H, W), segments of other videos
     text_words: Tensor | None = None        # (B, Lt, Ct) question features by text position, float32 or float16
     text_question: Tensor | None = None     # (B, Ct) of the whole question
+    nothing_absent: Tensor | None = None    # `presence` itself, where the host has seen that all of it is True
+
+    @property
+    def whole(self) -> bool:
+        """True where nothing is absent, as far as that is known without waiting for the device."""
+        return self.nothing_absent is self.presence
 
     def map(self, change) -> Batch:
         """The same batch with `change` applied to every tensor."""
@@ -94,7 +100,9 @@ class Batch:
     def to(self, device: torch.device | str) -> Batch:
         """On `device`; features stored in half precision travel so and are float32 from here on."""
         moved = self.map(lambda t: t.to(device, non_blocking=True))
-        return moved.map(lambda t: t.float() if t.is_floating_point() else t)
+        moved = moved.map(lambda t: t.float() if t.is_floating_point() else t)
+        on_host = self.presence.device.type == "cpu"
+        return replace(moved, nothing_absent=moved.presence if on_host and bool(self.presence.all()) else None)
 
     def pin_memory(self) -> Batch:
         """Called by the loader; a batch that is not pinned blocks while it is copied to the GPU."""

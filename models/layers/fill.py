@@ -10,7 +10,7 @@ from torch import nn
 from dataset.types import AUDIO, VISUAL
 from models.features import Features, FeatureShape
 from models.layers.noise import gaussian_like
-from models.layers.standardise import present_entries
+from models.layers.standardise import mean_and_variance
 
 FillMode = Literal["zeros", "noise", "mean"]
 
@@ -35,13 +35,11 @@ class Fill(nn.Module):
     def observe(self, features: Features) -> None:
         """Update the running means (D,) from the present entries of a training batch."""
         for name, column in (("audio", AUDIO), ("visual", VISUAL)):
-            present = features.presence[..., column]                   # (B, T)
-            if self.mode != "mean" or not bool(present.any()):
-                continue
-            mean = present_entries(getattr(features, name), present).mean(dim=0)                   # (D,)
-            running = getattr(self, f"mean_{name}")
-            running.copy_(torch.lerp(running, mean, self.momentum) if bool(self.seen[column]) else mean)
-            self.seen[column] = True
+            if self.mode == "mean":
+                mean, _, count = mean_and_variance(getattr(features, name), features.presence[..., column])
+                share = torch.where(self.seen[column], self.momentum, 1.0) * (count > 0)
+                getattr(self, f"mean_{name}").lerp_(mean, share)
+                self.seen[column] |= count > 0
 
     def forward(self, features: Features) -> Features:
         """`features` with every absent entry filled. Zeros are there already."""

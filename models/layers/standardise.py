@@ -6,10 +6,19 @@ import torch
 from torch import Tensor, nn
 
 
-def present_entries(values: Tensor, present: Tensor) -> Tensor:
-    """(entries, D) float32, those of `values` (B, T, ..., D) that `present` (B, T) marks."""
-    chosen = values if bool(present.all()) else values[present]
-    return chosen.float().reshape(-1, values.shape[-1])
+def mean_and_variance(values: Tensor, present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the entries of `values` (B, T, ..., D) that `present` (B, T) marks: mean and variance (D,)
+    in float32, and how many there are.
+
+    Sums over all entries with the others as zeros: to pick them out, the host would have to wait
+    for the device.
+    """
+    rows = values.float().flatten(2, -2) if values.dim() > 3 else values.float().unsqueeze(2)      # (B, T, N, D)
+    marked = present[:, :, None, None]
+    count = present.sum() * rows.shape[2]
+    mean = torch.where(marked, rows, 0.0).sum(dim=(0, 1, 2)) / count.clamp_min(1)  # (D,)
+    variance = torch.where(marked, rows - mean, 0.0).square().sum(dim=(0, 1, 2)) / count.clamp_min(1)
+    return mean, variance, count
 
 
 class Standardiser(nn.Module):
@@ -31,15 +40,11 @@ class Standardiser(nn.Module):
     @torch.no_grad()
     def observe(self, values: Tensor, present: Tensor) -> None:
         """Update from the entries of `values` (B, T, ..., D) that `present` (B, T) marks."""
-        chosen = present_entries(values, present)
-        if chosen.shape[0] < 2:
-            return
-        variance, mean = torch.var_mean(chosen, dim=0, correction=0)
-        if bool(self.seen):
-            variance, mean = self.variance.lerp(variance, self.momentum), self.mean.lerp(mean, self.momentum)
-        self.mean.copy_(mean)
-        self.variance.copy_(variance)
-        self.seen.fill_(True)
+        mean, variance, count = mean_and_variance(values, present)
+        share = torch.where(self.seen, self.momentum, 1.0) * (count > 1)           # 0: too few to count
+        self.mean.lerp_(mean, share)
+        self.variance.lerp_(variance, share)
+        self.seen |= count > 1
 
     def deviation(self) -> Tensor:
         floor = 0.01 * self.variance.mean().sqrt() + 1e-6

@@ -103,8 +103,8 @@ class ActionMAE(Method):
 
     def loss(self, predicted: Tensor, target: Tensor, removed: Tensor) -> Tensor:
         """Mean squared error of the tokens (B, T, 2, D) that `removed` (B, T, 2) selects."""
-        target = target[removed].float().detach()                      # (R, D)
-        return (predicted[removed].float() - target).square().sum() / max(target.numel(), 1)
+        error = (predicted.float() - target.float().detach()).square().mean(dim=-1)            # (B, T, 2)
+        return torch.where(removed, error, 0.0).sum() / removed.sum().clamp_min(1)
 
 
 def tokens(features: Features) -> Tensor:

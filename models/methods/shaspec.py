@@ -109,21 +109,20 @@ class ShaSpec(Method):
 
     def align_loss(self, encoded: Encoded, whole: Tensor) -> Tensor:
         """Mean absolute difference of the shared features over the segments `whole` (B, T)."""
-        difference = encoded.shared_audio[whole].float() - encoded.shared_visual[whole].float()      # (S, D)
-        return difference.abs().sum() / max(difference.numel(), 1)
+        difference = (encoded.shared_audio.float() - encoded.shared_visual.float()).abs().mean(dim=-1)   # (B, T)
+        return torch.where(whole, difference, 0.0).sum() / whole.sum().clamp_min(1)
 
     def domain_loss(self, encoded: Encoded, whole: Tensor) -> Tensor:
         """Cross entropy of naming the modality from its specific features, pooled over the segments
-        `whole` (B, T).
+        `whole` (B, T); questions without one do not count.
         """
         counts = whole.sum(dim=1)                                      # (B,)
-        pooled = []
-        for values in (encoded.specific_audio, encoded.specific_visual):
-            kept = torch.where(whole[..., None], values.float(), 0.0)
-            pooled.append((kept.sum(dim=1) / counts.clamp_min(1)[:, None])[counts > 0])     # (Q, D)
-        logits = self.domain(torch.cat(pooled)).float()                # (2Q, 2)
-        target = torch.arange(2, device=logits.device).repeat_interleave(len(pooled[0]))    # AUDIO, then VISUAL
-        return F.cross_entropy(logits, target, reduction="sum") / max(len(target), 1)
+        specific = torch.stack([encoded.specific_audio, encoded.specific_visual]).float()          # (2, B, T, D)
+        pooled = torch.where(whole[..., None], specific, 0.0).sum(dim=2) / counts.clamp_min(1)[:, None]
+        logits = self.domain(pooled).float()                           # (2, B, 2)
+        target = torch.arange(2, device=logits.device)[:, None].expand(-1, len(counts))            # AUDIO, then VISUAL
+        loss = F.cross_entropy(logits.transpose(1, 2), target, reduction="none")                   # (2, B)
+        return (loss * (counts > 0)).sum() / (2 * (counts > 0).sum()).clamp_min(1)
 
 
 def perceptron(channels: int) -> nn.Sequential:

@@ -19,7 +19,7 @@ from models.avqa import AVQAModel
 # partner that differs.
 VARIANTS = ("modality_alignment preset=agreement", "modality_alignment preset=agreement values=visual norm=batch",
             "pstp_net variant=released")
-PLUS = ("rmm_avr method.label_smoothing=0.1 method.views=segments rmm.addressing=product_of_experts rmm.scale=length "
+PLUS = ("rmm_avr method.views=segments rmm.addressing=product_of_experts rmm.scale=length "
         "avr.enabled=false")
 PAIRS = [(b, m) for b in BACKBONES for m in METHODS if b == "avst" or m != "released"]     # a slow denoiser: once
 PAIRS += [(b, m) for b in VARIANTS for m in ("plain", "prompts", "drfuse")]
