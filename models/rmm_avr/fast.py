@@ -61,9 +61,7 @@ class Weights:
 
 
 def laid_out(layer: nn.Conv1d, short: bool) -> Tensor:
-    """See `Weights`; a kernel of 4 with stride 2 as a kernel of 3 over pairs of positions, (2C, 3,
-    C').
-    """
+    """See `Weights`; a kernel of 4 with stride 2 is one of 3 over pairs of positions, (2C, 3, C')."""
     if layer.kernel_size == (1,):
         return layer.weight.squeeze(-1).t()
     if not short:
@@ -77,12 +75,14 @@ def laid_out(layer: nn.Conv1d, short: bool) -> Tensor:
 
 
 class Pass:
-    """One pass through the inside of the U-Net. `row`: the step among those of `weights`; None: one
-    per sequence.
+    """One pass through the inside of the U-Net.
+
+    `row`: the step among those of `weights`; None: one per sequence.
     """
 
     def __init__(self, model: FastDenoiser, weights: Weights, row: int | None, sequences: int) -> None:
-        self.model, self.weights, self.row, self.sequences = model, weights, row, sequences
+        self.model, self.weights, self.sequences = model, weights, sequences
+        self.conditioned = {block: pairs if row is None else pairs[row] for block, pairs in weights.conditioned.items()}
 
     def __call__(self, first: Tensor) -> Tensor:
         """(L*S, width) after the first convolution -> (L*S, width) before the last."""
@@ -94,23 +94,18 @@ class Pass:
             return x @ weight if bias is None else torch.addmm(bias, x, weight)
         return convolve(x, weight, bias, self.sequences, layer.stride[0])
 
-    def conditioned(self, block: ResnetBlock) -> tuple[Tensor, Tensor]:
-        pairs = self.weights.conditioned[block]
-        return pairs if self.row is None else pairs[self.row]
-
     def norm(self, x: Tensor, norm: nn.Module, activate: bool = True) -> Tensor:
         return NormAct.apply(x, self.weights.gains[norm], None, activate)
 
     def resnet(self, x: Tensor, block: ResnetBlock) -> Tensor:
         """Two convolution blocks, the first one conditioned on the step, and a residual."""
         first, second = block.block1, block.block2
-        h = NormAct.apply(self.convolve(x, first.proj), *self.conditioned(block), True)
+        h = NormAct.apply(self.convolve(x, first.proj), *self.conditioned[block], True)
         h = self.norm(self.convolve(h, second.proj), second.norm)
         return h + (x if isinstance(block.res_conv, nn.Identity) else self.convolve(x, block.res_conv))
 
     def attend(self, x: Tensor, residual: nn.Module) -> Tensor:
-        """Pre-norm attention with residual, with the weights of the library's wrappers around it.
-        """
+        """Pre-norm attention with residual, with the weights of the library's wrappers."""
         layer, y = residual.fn.fn, self.norm(x, residual.fn.norm, False)
         if len(x) // self.sequences <= layer.to_qkv.out_channels // 3 // layer.heads:          # channels of a head
             y = self.short_attention(y, layer)
@@ -119,8 +114,9 @@ class Pass:
         return x + (self.norm(y, layer.to_out[1], False) if isinstance(layer, LinearAttention) else y)
 
     def short_attention(self, y: Tensor, layer: Attention | LinearAttention) -> Tensor:
-        """Both attentions with L x L numbers per head; the linear one is (softmax(q) softmax(k)^T)
-        v.
+        """Both attentions with L x L numbers per head.
+
+        The linear one is (softmax(q) softmax(k)^T) v.
         """
         def heads(t: Tensor) -> Tensor:
             return t.view(len(y) // self.sequences, self.sequences * layer.heads, -1).transpose(0, 1)      # (S*h, L, d)
@@ -192,10 +188,17 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, sequences: int, str
     return ShortConvolution.apply(x, weight.contiguous(), bias, sequences)
 
 
+def run(one: Pass, first: Tensor) -> Tensor:
+    return one(first)
+
+
 class FastDenoiser(Denoiser):
-    """`Denoiser` with the same weights and values. L must be a multiple of 2 ** (number of
-    multipliers - 1).
+    """`Denoiser` with the same weights and values.
+
+    L must be a multiple of 2 ** (number of multipliers - 1).
     """
+
+    run = staticmethod(run)
 
     def forward(self, x: Tensor, step: Tensor) -> Tensor:
         """`x` (S, L, C) at the diffusion steps `step` (S,) -> the prediction (S, L, C)."""
@@ -212,10 +215,14 @@ class FastDenoiser(Denoiser):
         """`Pass`, of which only the input is kept if `again`: going backward, it is computed once
         more.
         """
-        run = Pass(self, weights, row, sequences)
+        one = Pass(self, weights, row, sequences)
         if again and torch.is_grad_enabled():
-            return checkpoint(run, first, use_reentrant=False, preserve_rng_state=False)
-        return run(first)
+            return checkpoint(self.run, one, first, use_reentrant=False, preserve_rng_state=False)
+        return self.run(one, first)
+
+    def compile(self) -> None:
+        """Compile the pass, which all steps share; what lies around it is a few operations."""
+        self.run = torch.compile(run, dynamic=False)
 
     def affordable(self, first: Tensor) -> int:
         """How many passes over sequences like `first` (L*S, width) may keep their tensors."""

@@ -57,6 +57,10 @@ class RMMAVR(Method):
         self.views_mode = views
         self.loss_weights = {"rmmr": lambda1, "ave": lambda2}
 
+    def compile_hot_path(self) -> None:
+        if self.avr is not None:
+            self.avr.diffusion.model.compile()
+
     def fill_in(self, features: Features) -> Features:
         """Recall and refine the questions that lack something; the others pass untouched."""
         lacking = ~features.whole                                      # (B,)
