@@ -61,7 +61,7 @@ class Weights:
 
 
 def laid_out(layer: nn.Conv1d, short: bool) -> Tensor:
-    """See `Weights`; a kernel of 4 with stride 2 is one of 3 over pairs of positions, (2C, 3, C')."""
+    """See `Weights`; a kernel of 4 with stride 2 is one of 3 on pairs of positions, (2C, 3, C')."""
     if layer.kernel_size == (1,):
         return layer.weight.squeeze(-1).t()
     if not short:

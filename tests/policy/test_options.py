@@ -29,7 +29,6 @@ UNUSED = {
     "backbone=pstp_net": "dropout heads num_layers segs selection_gradient top_k top_m",
     "dataset=avqa": "annotations audio_folder holdout test_file train_file",
     "dataset=music_avqa": "audio_folder",
-    "method=released": "avr.audio_readout avr.input_skip avr.loss_weight avr.objective",
     "train": "lr_gamma",
 }
 # What another machine, a repetition or a trial of minutes sets.
