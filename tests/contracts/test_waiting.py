@@ -3,8 +3,8 @@
 import pytest
 import torch
 from contracts.pairs import PARAMS, build
-from toy import random_batch, unweighted
 from torch.utils._python_dispatch import TorchDispatchMode
+from toy import random_batch, unweighted
 
 WAITS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::is_nonzero"}
 
