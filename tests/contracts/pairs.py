@@ -19,7 +19,7 @@ from models.avqa import AVQAModel
 # partner that differs.
 VARIANTS = ("modality_alignment preset=agreement", "modality_alignment preset=agreement values=visual norm=batch",
             "pstp_net variant=released")
-PLUS = ("rmm_avr method.views=segments rmm.addressing=product_of_experts rmm.scale=length "
+PLUS = ("rmm_avr train.label_smoothing=0.1 method.views=segments rmm.addressing=product_of_experts rmm.scale=length "
         "avr.enabled=false")
 PAIRS = [(b, m) for b in BACKBONES for m in METHODS if b == "avst" or m != "released"]     # a slow denoiser: once
 PAIRS += [(b, m) for b in VARIANTS for m in ("plain", "prompts", "drfuse")]
@@ -34,7 +34,7 @@ def build(pair: tuple[str, str]) -> AVQAModel:
     config = compose(None, ["dataset=music_avqa", f"backbone={backbone}", f"method={method}", *SHRUNK.get(method, []),
                             *(f"backbone.{option}" for option in of_backbone), *of_method])
     torch.manual_seed(0)
-    return build_model(SPEC, config["backbone"], config["method"])
+    return build_model(SPEC, config["backbone"], config["method"], config["train"]["label_smoothing"])
 
 
 def with_absence(case: str, size: int = 5) -> Batch:

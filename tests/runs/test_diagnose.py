@@ -71,11 +71,11 @@ class Doubled(Method):
 
     keeps_present = False
 
-    def complete(self, features, presence):
+    def fill_in(self, features):
         return features.with_(audio=2 * features.audio, visual=2 * features.visual)
 
-    def views(self, features, presence):
-        return Views({"complete": self.fill_in(features.with_(presence=presence))})
+    def views(self, features):
+        return Views({"complete": self.fill_in(features)})
 
 
 def test_real_is_what_the_run_itself_answers_on(diagnosis):

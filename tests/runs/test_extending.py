@@ -1,5 +1,6 @@
 """docs/extending.md, followed to the letter in a copy of the project."""
 
+import json
 import os
 import re
 import shutil
@@ -23,12 +24,12 @@ def extended(tmp_path_factory):
     for name in ("main_train.py", "main_test.py", "pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, copy / name)
     files = re.findall(r"^`([\w/]+\.(?:py|yaml))`\n\n```\w+\n(.*?)```", PAGE, re.MULTILINE | re.DOTALL)
-    assert len(files) == 6
+    assert len(files) == 8
     for path, text in files:
         assert not (copy / path).exists()
         (copy / path).write_text(text)
     lines = re.findall(r"^`([\w/]+\.py)` gets one line:\n\n```python\n(.*?)```", PAGE, re.MULTILINE | re.DOTALL)
-    assert len(lines) == 3
+    assert len(lines) == 4
     for path, line in lines:
         registry = (copy / path).read_text()
         (copy / path).write_text(registry.replace("\n}\n", f"\n{line}}}\n", 1))
@@ -45,16 +46,20 @@ def run(folder, *command: str) -> subprocess.CompletedProcess:
 
 def test_the_examples_pass_laws_and_policies(extended):
     done = run(extended, "-m", "pytest", "-x", "tests/contracts", "tests/policy", "-k",
-               "(gated_mean and (rmm_avr or constant)) or (avst and constant) or spreadsheet or imports or registered "
-               "or screen")
+               "(gated_mean and (rmm_avr or constant)) or (avst and (constant or consistency)) or spreadsheet or "
+               "imports or registered or screen")
     assert done.returncode == 0, done.stdout[-3000:]
     assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 100
 
 
 def test_the_examples_train_and_are_evaluated(extended):
-    """All three at once: the data set, the backbone and the method of the page."""
+    """The data set, the backbone and both methods of the page; a loss across views counts."""
     write = "from pathlib import Path; import toy_data; toy_data.spreadsheet(Path('data/spreadsheet'))"
     assert run(extended, "-c", f"import sys; sys.path.insert(0, 'tests'); {write}").returncode == 0
-    done = run(extended, "main_train.py", "dataset=spreadsheet", "backbone=gated_mean", "method=constant", *TINY)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert (extended / "runs" / "spreadsheet-gated_mean-constant-s1" / "results.json").is_file()
+    for method in ("constant", "consistency"):
+        done = run(extended, "main_train.py", "dataset=spreadsheet", "backbone=gated_mean", f"method={method}", *TINY)
+        assert done.returncode == 0, done.stderr[-3000:]
+        folder = extended / "runs" / f"spreadsheet-gated_mean-{method}-s1"
+        assert (folder / "results.json").is_file()
+    losses = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["loss"]
+    assert losses["consistency"] > 0 and losses.pop("total") == pytest.approx(sum(losses.values()))

@@ -9,7 +9,6 @@ from toy import SHAPE, SPEC, random_batch, random_features, unweighted
 from dataset.types import AUDIO, VISUAL, Batch
 from models.avqa import AVQAModel
 from models.backbones.avst import AVST
-from models.errors import OptionError
 from models.heads import OpenVocabulary
 from models.methods.plain import Plain
 from models.methods.prompts import MissingAwarePrompts, cases
@@ -24,9 +23,9 @@ def build(method=None, seed: int = 0) -> AVQAModel:
     return AVQAModel(backbone, method or MissingAwarePrompts(SHAPE), head)
 
 
-def trained(level: str = "input", **options) -> AVQAModel:
+def trained() -> AVQAModel:
     """As after training: prompts of which no two rows are alike."""
-    model = build(MissingAwarePrompts(SHAPE, level=level, **options))
+    model = build()
     torch.nn.init.normal_(model.method.prompts)
     return model
 
@@ -53,12 +52,11 @@ def test_each_stream_reads_the_prompts_of_what_is_missing():
     assert visual.tolist() == [COMPLETE, NO_AUDIO, NO_VISUAL, NO_VISUAL, NO_AUDIO, NO_VISUAL]
 
 
-@pytest.mark.parametrize("level", ["input", "attention"])
 @pytest.mark.parametrize("stream", [AUDIO, VISUAL])
 @pytest.mark.parametrize("case", VIEWS.values())
-def test_the_prompts_of_a_case_change_its_logits_only(level, stream, case):
+def test_the_prompts_of_a_case_change_its_logits_only(stream, case):
     """The prompts of one case change the logits of that case only."""
-    model = trained(level)
+    model = trained()
     batch = with_presence(with_presence(random_batch(3), 1, audio=slice(4)), 2, visual=slice(4))
     before = logits(model, batch)
     with torch.no_grad():
@@ -67,40 +65,32 @@ def test_the_prompts_of_a_case_change_its_logits_only(level, stream, case):
     assert changed.tolist() == [case == i for i in range(3)]
 
 
-@pytest.mark.parametrize("level", ["input", "attention"])
-def test_without_prompts_the_backbone_answers_as_before(level):
+def test_without_prompts_the_backbone_answers_as_before():
     """Without prompts the frozen backbone gives its own logits."""
-    model, plain, batch = trained(level), build(Plain(SHAPE)), random_batch(4)
+    model, plain, batch = trained(), build(Plain(SHAPE)), random_batch(4)
     expected, prompted = logits(plain, batch), logits(model, batch)
     assert not torch.allclose(prompted, expected)
     with torch.no_grad():
-        features = model.method.fill_in(model.backbone.encode(batch).with_(presence=batch.presence))
+        features = model.method.fill_in(model.backbone.encode(batch))
         without = features.with_(audio_keys=None, audio_values=None, visual_keys=None, visual_values=None)
         assert torch.equal(model.answer(without, batch, None)[1].logits, expected)
-    assert torch.equal(logits(build(MissingAwarePrompts(SHAPE, tokens=0)), batch), expected)
 
 
-def test_half_of_the_tokens_are_keys_half_are_values():
-    """Half of the tokens are keys and half are values at the attention level."""
-    method, features = trained("attention").method, random_features(2)
-    found = method.fill_in(features)
+def test_every_token_is_a_key_and_a_value():
+    method = trained().method
+    prompted = method.fill_in(random_features(2))
     for stream in (AUDIO, VISUAL):
-        keys, values = found.extra(stream)
-        assert keys.shape == values.shape == (2, 8, 16)
-        assert torch.equal(torch.cat([keys[1], values[1]]), method.prompts[stream, COMPLETE])
-    whole = trained("input").method
-    found = whole.fill_in(features)
-    assert torch.equal(found.audio_keys, found.audio_values)
-    assert torch.equal(found.audio_keys[0], whole.prompts[AUDIO, COMPLETE])
+        keys, values = prompted.extra(stream)
+        assert torch.equal(keys, values) and keys.shape == (2, 16, 16)
+        assert torch.equal(keys[0], method.prompts[stream, COMPLETE])
 
 
 def test_the_start_is_zeros_and_a_row_of_ones():
     """The start is zeros and a row of ones that tells the cases apart."""
-    for stream in MissingAwarePrompts(SHAPE).prompts:
+    prompts = MissingAwarePrompts(SHAPE).prompts
+    for stream in prompts:
         assert [case.sum(dim=-1).nonzero().flatten().tolist() for case in stream] == [[0], [2], [1]]
-    for stream in MissingAwarePrompts(SHAPE, level="attention").prompts:
-        assert [case.sum(dim=-1).nonzero().flatten().tolist() for case in stream] == [[0, 8], [2, 10], [1, 9]]
-    assert MissingAwarePrompts(SHAPE).prompts.max() == 1
+    assert prompts.max() == 1
 
 
 def test_prompts_alone_are_attended_where_a_modality_is_missing():
@@ -113,16 +103,15 @@ def test_prompts_alone_are_attended_where_a_modality_is_missing():
     batch = with_presence(random_batch(2), 0, audio=slice(4))
     block = model.backbone.eval().temporal_audio
     features = model.backbone.encode(batch)
-    found = model.backbone.fuse(model.method.fill_in(features.with_(presence=batch.presence))).summaries[AUDIO][0]
+    summary = model.backbone.fuse(model.method.fill_in(features)).summaries[AUDIO][0]
     value = block.attention.in_proj_weight[2 * len(token):] @ token + block.attention.in_proj_bias[2 * len(token):]
     attended = block.attention.out_proj(value)
-    torch.testing.assert_close(found, block.norm(attended + block.feed_forward(attended)))
+    torch.testing.assert_close(summary, block.norm(attended + block.feed_forward(attended)))
 
 
-@pytest.mark.parametrize("level", ["input", "attention"])
-def test_partial_absence_reads_what_is_left(level):
+def test_partial_absence_reads_what_is_left():
     """Partial absence reads the segments that are left and the missing prompts."""
-    model = trained(level)
+    model = trained()
     batch = with_presence(random_batch(2), 0, audio=slice(1, 3))
     before = logits(model, batch)
     absent, present = random_batch(2), random_batch(2)
@@ -140,23 +129,18 @@ def step(model: AVQAModel, batch: Batch, optimiser) -> None:
     optimiser.step()
 
 
-@pytest.mark.parametrize("finetune", ["prompts", "all"])
-def test_what_a_step_changes(finetune):
-    """A step changes prompts combination and head and with finetune all the rest."""
-    model = build(MissingAwarePrompts(SHAPE, finetune=finetune))
+def test_a_step_changes_prompts_combination_and_head_only():
+    model = build()
     before = {k: v.clone() for k, v in model.state_dict().items()}
     step(model, random_batch(5), torch.optim.Adam(model.parameters(), lr=1e-2))
     changed = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
     trained = [f"{layer}.{p}" for layer in ("backbone.fusion", "head.answer") for p in ("weight", "bias")]
-    ours = {"method.prompts", *trained}
-    assert changed == (ours if finetune == "prompts" else set(before))
-    assert model.method.needs_trained_backbone == (finetune == "prompts")
+    assert changed == {"method.prompts", *trained} and model.method.needs_trained_backbone
 
 
-@pytest.mark.parametrize("level", ["input", "attention"])
-def test_all_views_train_every_prompt(level):
+def test_all_views_train_every_prompt():
     """Every prompt of every stream and case is trained in each step with all views."""
-    model = build(MissingAwarePrompts(SHAPE, level=level))
+    model = build()
     for _ in range(2):
         before = model.method.prompts.detach().clone()
         step(model, random_batch(5), torch.optim.SGD(model.parameters(), lr=1.0))
@@ -184,8 +168,3 @@ def test_views_say_what_is_real_and_that_nothing_stands_in():
     for name, view in views.features.items():
         assert not view.filled and view.negative_valid.all() == (name == "complete")
     assert not views.features["audio_missing"].audio.any() and not views.features["visual_missing"].visual.any()
-
-
-def test_an_odd_number_of_tokens_cannot_be_halved():
-    with pytest.raises(OptionError, match="method.tokens=5 must be even"):
-        MissingAwarePrompts(SHAPE, tokens=5, level="attention")
