@@ -9,9 +9,8 @@ Fidelity (the paper, and the official `lavit.py`, `input.py`, `attention.py`, `p
   objects and sounds: the data have no boxes. The coordinate of a token is its time, (t / T, 1 / T),
   entering as the published ones do;
 - words are embedded from scratch over the data set's vocabulary. The default has 3, 2, 2 and 3
-  layers of the features' width D and 8 heads, for 32 thousand questions; the published 9, 5, 5 and
-  5 layers of 768 with BERT's weights are a matter of the `layers_*` keys, except for the width and
-  the weights;
+  layers of the features' width D and 8 heads, for 32 thousand questions. The `layers_*` keys give
+  the published 9, 5, 5 and 5 layers, not their width of 768, 12 heads and BERT's weights;
 - the language layers are part of `encode`, so that a method finds a question vector, the first
   token's;
 - the answer layers end at width D, which the answer layer shared by all backbones reads (the
@@ -20,8 +19,8 @@ Fidelity (the paper, and the official `lavit.py`, `input.py`, `attention.py`, `p
   encoder; here padding and what cannot be read are out of every attention. The mean token of a
   stream without anything to read is the mean of nothing, zero, so that its embedding is a learned
   vector;
-- a layer norm that small makes the gradient of a blank token a million times larger, and again
-  in every layer behind it; here a blank token hands no gradient on;
+- such a layer norm makes the gradient of a blank token a million times larger, and so does every
+  norm behind it; here a blank token hands no gradient on;
 - prompts are read by every attention to their stream, as keys and values only.
 """
 
