@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from dataset.types import Batch, DataSpec
 from models.avqa import AVQAModel
@@ -52,3 +53,12 @@ def unweighted(model: AVQAModel, batch: Batch) -> torch.Tensor:
     weight.
     """
     return total_loss(model(batch).terms, dict.fromkeys(model.loss_weights, 1.0))
+
+
+def without_dropout(model: nn.Module) -> nn.Module:
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if isinstance(module, nn.MultiheadAttention):
+            module.dropout = 0.0
+    return model

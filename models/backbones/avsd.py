@@ -1,5 +1,4 @@
-"""AVSD, the simple baseline for audio-visual scene-aware dialog (Schwartz et al., CVPR 2019),
-without the dialog.
+"""AVSD, the baseline for scene-aware dialog (Schwartz et al., CVPR 2019), without the dialog.
 
 Fidelity (the paper, and the official `mmseq2seq_model.py`, `atten.py`):
 - factor-graph attention over the question's words, the frames and the sound: unary, self and pair
@@ -11,12 +10,10 @@ Fidelity (the paper, and the official `mmseq2seq_model.py`, `atten.py`):
 - the attended media vectors, sound first, then the frames in order, go through one LSTM, whose last
   state meets the attended question. The history is gone with the dialog, and beam search with the
   sentence;
-- no port to single answers was released. `answer: perceptron` is ours; `decoder` is the first step
-  of the dialog's decoder, from the media's state, with an output as wide as the answer layer reads
-  (the release: 128);
-- `frames: 4`, as published: segments are averaged in as many runs of equal length as possible, the
-  map over 2 x 2 positions, so that 14 x 14 gives the 49 published ones; an odd grid is kept. `all`
-  takes every segment. Frames share all weights, as their number may vary;
+- no port to single answers was released; the answer's perceptron is ours;
+- 4 frames, as published: segments are averaged in runs of nearly equal length, the map over 2 x 2
+  positions, so that 14 x 14 gives the 49 published ones; an odd grid is kept. Frames share all
+  weights, as short data have fewer;
 - widths are shares of D, of 512 as published: words 128, all else 256. The question's LSTM has D,
   so that a method finds features of one width; its state at the last word is the question vector;
 - what cannot be read is out of every potential, mean and softmax; a utility without anything to
@@ -26,24 +23,24 @@ Fidelity (the paper, and the official `mmseq2seq_model.py`, `atten.py`):
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dataset.types import AUDIO, VISUAL, Batch, DataSpec
-from models.backbones.base import Backbone
+from dataset.types import Batch, DataSpec
+from models.backbones.base import Backbone, encoded, streams
 from models.errors import OptionError
 from models.features import Features, Fused
-from models.layers.attention import Extra, masked_mean
+from models.layers.attention import Extra, Stream, masked_mean
+from models.layers.question import run_lstm
+
+FRAMES, DROPOUT = 4, 0.5                 # as published; dropout of the unary potentials and before the answer
 
 
 class Utility(NamedTuple):
-    """Utilities of one kind, U of them with n elements each: (B, U, n, H), and which may be read,
-    (B, U, n).
-    """
+    """U utilities of n elements (B, U, n, H) each, and which of them may be read, (B, U, n)."""
 
     elements: Tensor
     mask: Tensor
@@ -52,10 +49,10 @@ class Utility(NamedTuple):
 class Unary(nn.Module):
     """What an element says by itself, and by its similarity to the others of its utility."""
 
-    def __init__(self, width: int, dropout: float) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.score = nn.Sequential(
-            nn.Linear(width, width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, 1, bias=False)
+            nn.Linear(width, width), nn.ReLU(), nn.Dropout(DROPOUT), nn.Linear(width, 1, bias=False)
         )
         self.left, self.right = nn.Linear(width, width), nn.Linear(width, width)
 
@@ -84,10 +81,12 @@ class Pair(nn.Module):
 class FactorGraphAttention(nn.Module):
     """Attention of words, frames and sound to each other (CVPR 2019, section 3)."""
 
-    def __init__(self, width: int, frames: int, dropout: float) -> None:
+    def __init__(self, width: int, frames: int) -> None:
         super().__init__()
         self.frames = frames
-        self.words, self.frame, self.audio = (Unary(width, dropout) for _ in range(3))
+        others = [[j for j in range(frames) if j != i] for i in range(frames)]      # F x (F - 1)
+        self.register_buffer("others", torch.tensor(others, dtype=torch.int64), persistent=False)
+        self.words, self.frame, self.audio = (Unary(width) for _ in range(3))
         self.words_frame, self.words_audio, self.audio_frame, self.frame_frame = (Pair(width) for _ in range(4))
         bound = (4 + frames) ** -0.5
         self.mix_words, self.mix_audio, self.mix_frame = (
@@ -101,9 +100,7 @@ class FactorGraphAttention(nn.Module):
         self, words: Utility, frame: Utility, audio: Utility, prior: Tensor,
         extra_audio: Extra | None = None, extra_frame: Extra | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """-> attended words (B, 1, H), frames (B, F, H) and sound (B, 1, H); `prior` (B, 1, L) of
-        the words.
-        """
+        """`prior` (B, 1, L) of the words -> words (B, 1, H), frames (B, F, H), sound (B, 1, H)."""
         heard, seen = keys_of(extra_audio, 1), keys_of(extra_frame, self.frames)
         asked, listened, looked = words.elements, with_extra(audio.elements, heard), with_extra(frame.elements, seen)
         of_words = [*self.words(words, None), prior, *self.words_audio.from_left(asked, audio).unbind(-1),
@@ -116,84 +113,58 @@ class FactorGraphAttention(nn.Module):
                 read(audio, of_audio, self.mix_audio, extra_audio))
 
     def other_frames(self, looked: Tensor, frame: Utility) -> list[Tensor]:
-        """The pair potentials (B, F, n) of every frame with the first, second, ... of the others.
-        """
+        """The pair potentials (B, F, n) of every frame with the first, second, ... other one."""
         scores = self.frame_frame.from_left(looked, frame)                          # (B, F, n, F)
-        others = [[j for j in range(self.frames) if j != i] for i in range(self.frames)]
-        index = torch.tensor(others, device=looked.device, dtype=torch.int64)       # (F, F - 1)
-        index = index[None, :, None].expand(*scores.shape[:3], -1)
+        index = self.others[None, :, None].expand(*scores.shape[:3], -1)
         return list(scores.gather(-1, index).unbind(-1))
 
 
 class AVSD(Backbone):
-    """Factor-graph attention, an LSTM over sound and frames.
+    """Factor-graph attention, an LSTM over sound and frames, a perceptron; it has no options."""
 
-    Options: `frames` of a video, 4 as published, or `all` segments; `answer` from the attended
-    question and the media state; `dropout` of the unary potentials and before the answer.
-    """
-
-    def __init__(
-        self,
-        spec: DataSpec,
-        *,
-        frames: Annotated[int, Field(ge=1)] | Literal["all"] = 4,
-        answer: Literal["perceptron", "decoder"] = "perceptron",
-        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5,
-    ) -> None:
+    def __init__(self, spec: DataSpec) -> None:
         super().__init__()
         self.dim = dim = spec.visual_channels
         if dim % 4:
             raise OptionError(f"backbone=avsd takes shares of the features' {dim} channels; their number must be a "
                              "multiple of 4")
         width, self.grid = dim // 2, spec.grid
-        self.frames = spec.segments if frames == "all" else min(frames, spec.segments)
+        self.frames = min(FRAMES, spec.segments)
         self.embedding = nn.Embedding(spec.vocabulary, dim // 4)
         self.lstm = nn.LSTM(dim // 4, dim, batch_first=True)
         self.audio = nn.Linear(spec.audio_channels, dim)
         self.narrow_words, self.narrow_frame, self.narrow_audio = (nn.Linear(dim, width) for _ in range(3))
-        self.attention = FactorGraphAttention(width, self.frames, dropout)
+        self.attention = FactorGraphAttention(width, self.frames)
         self.media = nn.LSTM(width, width, batch_first=True)
-        self.decoder = nn.LSTMCell(width, width) if answer == "decoder" else None
-        size = width if answer == "decoder" else 2 * width
-        self.answer = nn.Sequential(nn.Linear(size, dim), nn.ReLU(), nn.Dropout(dropout))
+        self.answer = nn.Sequential(nn.Linear(2 * width, dim), nn.ReLU(), nn.Dropout(DROPOUT))
 
     def encode(self, batch: Batch) -> Features:
-        states, question = self.read_words(batch.words)
-        return Features(
-            audio=self.audio(batch.audio),                                          # (B, T, D)
-            visual=batch.visual.flatten(3).transpose(2, 3),                         # (B, T, N, D)
-            words=states, word_mask=batch.words != 0, question=question,
-            question_id=batch.question_id, presence=batch.presence,
-        )
+        return encoded(batch, self.audio(batch.audio), self.read_words(batch.words))
 
     def encode_text(self, words: Tensor) -> Tensor:
         return self.read_words(words)[1]                                            # (B, D)
 
     def read_words(self, words: Tensor) -> tuple[Tensor, Tensor]:
         """`words` (B, L) -> states (B, L, D) and the one at the last real word (B, D)."""
-        states = self.lstm(self.embedding(words))[0]
+        states = run_lstm(self.lstm, self.embedding(words))[0]
         return states, states[torch.arange(len(words), device=words.device), last_word(words != 0)]
 
     def fuse(self, features: Features) -> Fused:
         words = Utility(self.narrow_words(features.words).unsqueeze(1), features.word_mask.unsqueeze(1))
-        heard = readable(features, AUDIO).unsqueeze(1)                              # (B, 1, T)
-        audio = Utility(self.narrow_audio(features.audio).unsqueeze(1), heard)
-        frame = self.group_frames(features.visual, readable(features, VISUAL))
+        heard, seen = streams(features, features.visual)
+        audio = Utility(self.narrow_audio(heard.tokens).unsqueeze(1), heard.readable.unsqueeze(1))
+        frame = self.group_frames(seen)
         prior = F.one_hot(last_word(features.word_mask), features.words.shape[1]).to(audio.elements.dtype)
-        asked, seen, listened = self.attention(
+        asked, looked, listened = self.attention(
             words, frame, audio, prior.unsqueeze(1),
-            narrowed(self.narrow_audio, features.extra(AUDIO)), narrowed(self.narrow_frame, features.extra(VISUAL)),
+            narrowed(self.narrow_audio, heard.extra), narrowed(self.narrow_frame, seen.extra),
         )
-        _, (hidden, cell) = self.media(torch.cat([listened, seen], dim=1))          # (1, B, H) twice
-        asked = asked.squeeze(1)                                                    # (B, H)
-        if self.decoder is None:
-            return Fused(self.answer(torch.cat([asked, hidden[0]], dim=-1)))
-        return Fused(self.answer(self.decoder(asked, (hidden[0], cell[0]))[0]))
+        media = run_lstm(self.media, torch.cat([listened, looked], dim=1))[1][0]      # (1, B, H)
+        return Fused(self.answer(torch.cat([asked.squeeze(1), media[0]], dim=-1)))
 
-    def group_frames(self, visual: Tensor, mask: Tensor) -> Utility:
-        """`visual` (B, T, N, D), `mask` (B, T) -> F frames, each the mean of a run of segments, on
-        a coarser grid.
-        """
+    def group_frames(self, seen: Stream) -> Utility:
+        """T maps (B, T, N, D) -> F frames: means of runs of segments on a coarser grid."""
+        visual, mask = seen.tokens, seen.readable
         height, width = self.grid
         if height % 2 == 0 and width % 2 == 0:
             visual = visual.unflatten(2, (height // 2, 2, width // 2, 2)).mean(dim=(3, 5)).flatten(2, 3)
@@ -205,12 +176,6 @@ class AVSD(Backbone):
 
     def combination(self) -> list[nn.Module]:
         return [self.answer]
-
-
-def readable(features: Features, modality: int) -> Tensor:
-    """(B, T) bool, all True where a stand-in was written into what is absent."""
-    mask = features.mask(modality)
-    return torch.ones_like(features.presence[..., modality]) if mask is None else mask
 
 
 def last_word(mask: Tensor) -> Tensor:
@@ -239,9 +204,7 @@ def mean_direction(vectors: Tensor, mask: Tensor) -> Tensor:
 
 
 def similarity(vectors: Tensor, mean: Tensor) -> Tensor:
-    """Mean cosine of `vectors` (B, U, n, H) with what `mean` (B, U, H) is the mean direction of:
-    (B, U, n).
-    """
+    """Mean cosine (B, U, n) of `vectors` (B, U, n, H) with vectors of that mean direction."""
     return (F.normalize(vectors, dim=-1) @ mean.unsqueeze(-1)).squeeze(-1)
 
 
@@ -251,8 +214,7 @@ def every_similarity(vectors: Tensor, means: Tensor) -> Tensor:
 
 
 def read(own: Utility, potentials: list[Tensor], mix: Tensor, extra: Extra | None) -> Tensor:
-    """The elements (and extra values) weighed by the softmax of their mixed potentials: (B, U, H).
-    """
+    """Elements and extra values weighed by the softmax of their mixed potentials: (B, U, H)."""
     score = torch.stack(potentials, dim=-1) @ mix                                   # (B, U, n + P)
     values, mask = own.elements, own.mask
     if extra is not None:

@@ -10,8 +10,7 @@ so every number below is this project's choice.
   audio is projected in `encode`, visual in `fuse` on the mean over the map, so that a method sees
   the map itself;
 - association blocks: self-attention whose residual takes in a small amount of the other modality
-  (abstract, captions: "soft association"); `mix` is where the learned amount starts, one scalar per
-  block and modality;
+  (abstract, captions: "soft association"), one learned scalar per block and modality;
 - the pooled streams of the last block are contrasted in both directions; questions on the same
   video are no negatives of each other. The contrast is direct, without further projections. Since a
   block has mixed each stream into the other, the contrast can be met without any correspondence
@@ -20,9 +19,8 @@ so every number below is this project's choice.
 - one aggregator for both modalities and both levels: the question attends to the projected and to
   the associated features, the early and the late correlation, and each time brings back a clue
   (abstract, captions). Four clues and the question make the combinatorial question embedding.
-  `text_objects: words` lets each clue attend to the question's words, as the paper's optional
-  branch attends to its key words and type; which words are key ones is not marked in every data
-  set, so all are read;
+  Each clue attends to the question's words, as the paper's optional branch attends to its key words
+  and type; which words are key ones is not marked in every data set, so all are read;
 - semantic approximation: the question is drawn to both modalities in a latent space by contrast, as
   the captions say of the distillation. The features that it is drawn to are detached before their
   projections, which are trained: the question learns from them, not they from it;
@@ -36,72 +34,60 @@ so every number below is this project's choice.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from dataset.types import AUDIO, VISUAL, Batch, DataSpec
-from models.backbones.base import Backbone
+from dataset.types import Batch, DataSpec
+from models.backbones.base import Backbone, encoded, streams
 from models.features import Features, Fused
-from models.layers.attention import Extra, attend, masked_mean, multihead
+from models.layers.attention import Stream, attend, multihead
 from models.layers.contrast import info_nce
 from models.layers.question import QuestionLSTM
 
 Weight = Annotated[float, Field(ge=0)]
-Size = Annotated[int, Field(ge=1)]
-
-
-class Stream(NamedTuple):
-    """Tokens (B, T, D), which of them may be read (B, T), and a method's extra tokens."""
-
-    tokens: Tensor
-    mask: Tensor | None
-    extra: Extra | None
+BLOCKS, HEADS, DROPOUT = 2, 4, 0.1       # of association; these numbers and the next ones are ours
+MIX = 0.1                                # how much of the other modality a block starts to take in
+LATENT, TEMPERATURE = 128, 0.07          # of the contrasts
+ANSWER_DROPOUT = 0.5                     # before the answer
 
 
 class Association(nn.Module):
-    """One block of one modality: self-attention plus a little of the other one, then a perceptron.
-    """
+    """One block of a modality: self-attention plus a little of the other one, then a perceptron."""
 
-    def __init__(self, dim: int, heads: int, dropout: float, mix: float) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        self.own = multihead(dim, heads, dropout)
-        self.other = multihead(dim, heads, dropout)
-        self.mix = nn.Parameter(torch.tensor(mix))
+        self.own = multihead(dim, HEADS, DROPOUT)
+        self.other = multihead(dim, HEADS, DROPOUT)
+        self.mix = nn.Parameter(torch.tensor(MIX))
         self.norm, self.norm_out = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.feed_forward = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * dim, dim))
+        self.feed_forward = perceptron(dim)
 
     def forward(self, x: Stream, y: Stream) -> Stream:
         """`x` after it has read itself and, by the learned amount, `y`."""
-        own = attend(self.own, x.tokens, x.tokens, x.mask, x.extra)[0]
-        other = attend(self.other, x.tokens, y.tokens, y.mask, y.extra)[0]
+        own, other = attend(self.own, x.tokens, x), attend(self.other, x.tokens, y)
         mixed = self.norm(x.tokens + own + self.mix * other)                        # (B, T, D)
         return x._replace(tokens=self.norm_out(mixed + self.feed_forward(mixed)))
 
 
 class Aggregator(nn.Module):
-    """The question reads a stream and, if asked, the words: one clue per stream, with the same
-    weights for all.
-    """
+    """The question reads a stream and the words: one clue per stream, the same weights for all."""
 
-    def __init__(self, dim: int, heads: int, dropout: float, words: bool) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        self.attention = multihead(dim, heads, dropout)
+        self.attention = multihead(dim, HEADS, DROPOUT)
         self.norm, self.norm_out = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.feed_forward = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * dim, dim))
-        self.objects = multihead(dim, heads, dropout) if words else None
+        self.feed_forward = perceptron(dim)
+        self.objects = multihead(dim, HEADS, DROPOUT)
 
-    def forward(self, question: Tensor, stream: Stream, words: Tensor, word_mask: Tensor) -> Tensor:
-        """`question` (B, D) -> clue (B, D); zeros where neither the stream nor extra tokens can be
-        read.
-        """
+    def forward(self, question: Tensor, stream: Stream, words: Stream) -> Tensor:
+        """`question` (B, D) -> clue (B, D); zeros where the stream has nothing to read."""
         query = question.unsqueeze(1)                                               # (B, 1, D)
-        clue = self.norm(query + attend(self.attention, query, stream.tokens, stream.mask, stream.extra)[0])
+        clue = self.norm(query + attend(self.attention, query, stream))
         clue = self.norm_out(clue + self.feed_forward(clue))
-        if self.objects is not None:
-            clue = clue + attend(self.objects, clue, words, word_mask)[0]
+        clue = clue + attend(self.objects, clue, words)
         clue = clue.squeeze(1)                                                      # (B, D)
         if stream.mask is None or stream.extra is not None:
             return clue
@@ -111,63 +97,37 @@ class Aggregator(nn.Module):
 class MCD(Backbone):
     """Association, aggregation into the question, semantic approximation.
 
-    Options: `blocks` of association with `heads`, `dropout` and the start of `mix`; `text_objects`;
-    `latent` width and `temperature` of the contrasts; the weights of both; `answer_dropout` before
-    the answer.
+    Options: the weights of the contrast of both streams and of that of each with the question.
     """
 
     has_summaries = True
 
-    def __init__(
-        self,
-        spec: DataSpec,
-        *,
-        blocks: Size = 2,
-        heads: Size = 4,
-        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1,
-        mix: float = 0.1,
-        text_objects: Literal["words", "none"] = "words",
-        latent: Size = 128,
-        temperature: Annotated[float, Field(gt=0)] = 0.07,
-        contrast_weight: Weight = 0.5,
-        distil_weight: Weight = 0.5,
-        answer_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5,
-    ) -> None:
+    def __init__(self, spec: DataSpec, *, contrast_weight: Weight = 0.5, distil_weight: Weight = 0.5) -> None:
         super().__init__()
         self.dim = dim = spec.visual_channels
-        self.temperature = temperature
         self.loss_weights = {"contrast": contrast_weight, "distil": distil_weight}
         self.question = QuestionLSTM(spec.vocabulary, dim)
         self.audio = nn.Linear(spec.audio_channels, dim)
         self.visual = nn.Linear(dim, dim)
-        self.associate_audio = nn.ModuleList(Association(dim, heads, dropout, mix) for _ in range(blocks))
-        self.associate_visual = nn.ModuleList(Association(dim, heads, dropout, mix) for _ in range(blocks))
-        self.aggregate = Aggregator(dim, heads, dropout, text_objects == "words")
+        self.associate_audio = nn.ModuleList(Association(dim) for _ in range(BLOCKS))
+        self.associate_visual = nn.ModuleList(Association(dim) for _ in range(BLOCKS))
+        self.aggregate = Aggregator(dim)
         self.combine, self.norm = nn.Linear(4 * dim, dim), nn.LayerNorm(dim)
-        self.latent_audio, self.latent_visual, self.latent_question = (projection(dim, latent) for _ in range(3))
-        self.answer = nn.Sequential(nn.Dropout(answer_dropout), nn.GELU(), nn.Linear(dim, dim), nn.GELU())
+        self.latent_audio, self.latent_visual, self.latent_question = (projection(dim) for _ in range(3))
+        self.answer = nn.Sequential(nn.Dropout(ANSWER_DROPOUT), nn.GELU(), nn.Linear(dim, dim), nn.GELU())
 
     def encode(self, batch: Batch) -> Features:
-        states, question = self.question(batch.words)
-        return Features(
-            audio=self.audio(batch.audio),                                          # (B, T, D)
-            visual=batch.visual.flatten(3).transpose(2, 3),                         # (B, T, N, D)
-            words=states, word_mask=batch.words != 0, question=question,
-            question_id=batch.question_id, presence=batch.presence, video=batch.video,
-        )
+        return encoded(batch, self.audio(batch.audio), self.question(batch.words)).with_(video=batch.video)
 
     def encode_text(self, words: Tensor) -> Tensor:
         return self.question(words)[1]                                              # (B, D)
 
     def fuse(self, features: Features) -> Fused:
-        low_audio = Stream(features.audio, features.mask(AUDIO), features.extra(AUDIO))
-        frames = self.visual(features.visual.mean(dim=2))                           # (B, T, D)
-        low_visual = Stream(frames, features.mask(VISUAL), features.extra(VISUAL))
-        audio, visual = low_audio, low_visual
+        low_audio, low_visual = streams(features, self.visual(features.visual.mean(dim=2)))
+        audio, visual, words = low_audio, low_visual, Stream(features.words, features.word_mask)
         for hear, see in zip(self.associate_audio, self.associate_visual, strict=True):
             audio, visual = hear(audio, visual), see(visual, audio)                 # both from the block's inputs
-        clues = [self.aggregate(features.question, stream, features.words, features.word_mask)
-                 for stream in (low_audio, audio, low_visual, visual)]
+        clues = [self.aggregate(features.question, stream, words) for stream in (low_audio, audio, low_visual, visual)]
         embedding = self.norm(features.question + self.combine(torch.cat(clues, dim=-1)))       # (B, D)
         losses = self.losses(features, audio, visual, embedding) if self.training else {}
         summaries = (clues[0] + clues[1]) / 2, (clues[2] + clues[3]) / 2
@@ -177,13 +137,11 @@ class MCD(Backbone):
         return [self.combine, self.norm, self.answer]
 
     def losses(self, features: Features, audio: Stream, visual: Stream, embedding: Tensor) -> dict[str, Tensor]:
-        """Contrast of both streams, and of the question embedding (B, D) with each of them; (B,)
-        each.
-        """
-        heard, seen = masked_mean(audio.tokens, audio.mask), masked_mean(visual.tokens, visual.mask)    # (B, D)
+        """(B,) each: contrast of both streams, and of the question embedding (B, D) with either."""
+        heard, seen = audio.mean(), visual.mean()                                   # (B, D)
 
         def contrast(anchor: Tensor, partner: Tensor) -> Tensor:
-            return info_nce(anchor, partner, features.video, features.whole, self.temperature)
+            return info_nce(anchor, partner, features.video, features.whole, TEMPERATURE)
 
         asked = self.latent_question(embedding)                                     # (B, latent)
         return {
@@ -193,5 +151,9 @@ class MCD(Backbone):
         }
 
 
-def projection(dim: int, latent: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(dim, latent), nn.GELU(), nn.Linear(latent, latent))
+def perceptron(dim: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Dropout(DROPOUT), nn.Linear(4 * dim, dim))
+
+
+def projection(dim: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(dim, LATENT), nn.GELU(), nn.Linear(LATENT, LATENT))

@@ -1,5 +1,4 @@
-"""Pano-AVQA's LaViT: three transformer streams that read each other in a ring (Yun et al., ICCV
-2021).
+"""Pano-AVQA's LaViT: three transformers that read each other in a ring (Yun et al., ICCV 2021).
 
 Fidelity (the paper, and the official `lavit.py`, `input.py`, `attention.py`, `pooler.py`):
 - post-norm layers with GELU, weights from N(0, 0.02), layer norms with 1e-12; language, visual and
@@ -10,9 +9,8 @@ Fidelity (the paper, and the official `lavit.py`, `input.py`, `attention.py`, `p
   objects and sounds: the data have no boxes. The coordinate of a token is its time, (t / T, 1 / T),
   entering as the published ones do;
 - words are embedded from scratch over the data set's vocabulary. The default has 3, 2, 2 and 3
-  layers of the features' width D and 8 heads, for 32 thousand questions; the published 9, 5, 5 and
-  5 layers of 768 with BERT's weights are a matter of the `layers_*` keys, except for the width and
-  the weights;
+  layers of the features' width D and 8 heads, for 32 thousand questions. The `layers_*` keys give
+  the published 9, 5, 5 and 5 layers, not their width of 768, 12 heads and BERT's weights;
 - the language layers are part of `encode`, so that a method finds a question vector, the first
   token's;
 - the answer layers end at width D, which the answer layer shared by all backbones reads (the
@@ -21,60 +19,63 @@ Fidelity (the paper, and the official `lavit.py`, `input.py`, `attention.py`, `p
   encoder; here padding and what cannot be read are out of every attention. The mean token of a
   stream without anything to read is the mean of nothing, zero, so that its embedding is a learned
   vector;
+- such a layer norm makes the gradient of a blank token a million times larger, and so does every
+  norm behind it; here a blank token hands no gradient on;
 - prompts are read by every attention to their stream, as keys and values only.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from dataset.types import AUDIO, VISUAL, Batch, DataSpec
-from models.backbones.base import Backbone
+from dataset.types import Batch, DataSpec
+from models.backbones.base import Backbone, encoded, streams
 from models.features import Features, Fused
-from models.layers.attention import Extra, attend, masked_mean, multihead
+from models.layers.attention import Stream, attend, masked_mean, multihead
 
-Count = Annotated[int, Field(ge=1)]
-EPSILON = 1e-12                           # of every layer norm, as in BERT
+Layers = Annotated[int, Field(ge=1, le=48)]
+HEADS = 8                                 # published: 12 of width 768
+EXPANSION, DROPOUT = 4, 0.1               # as in BERT: width of the perceptrons over that of the stream
 
 
-class Stream(NamedTuple):
-    """Tokens (B, S, D), the first of which stands for all, which may be read (B, S), and a method's
-    extra tokens.
-    """
+class Norm(nn.LayerNorm):
+    """BERT's layer norm. A blank token (all channels equal) hands no gradient on."""
 
-    tokens: Tensor
-    mask: Tensor
-    extra: Extra | None = None
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, eps=1e-12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        blank = (x == x[..., :1]).all(dim=-1, keepdim=True)
+        return super().forward(torch.where(blank, x.detach(), x))
 
 
 class Residual(nn.Module):
     """Attention with dropout, residual and norm."""
 
-    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        self.attention = multihead(dim, heads, dropout)
-        self.dropout, self.norm = nn.Dropout(dropout), nn.LayerNorm(dim, eps=EPSILON)
+        self.attention = multihead(dim, HEADS, DROPOUT)
+        self.dropout, self.norm = nn.Dropout(DROPOUT), Norm(dim)
 
     def forward(self, x: Stream, y: Stream) -> Stream:
         """`x` after reading `y`."""
-        read = attend(self.attention, x.tokens, y.tokens, y.mask, y.extra)[0]
-        return x._replace(tokens=self.norm(x.tokens + self.dropout(read)))
+        return x._replace(tokens=self.norm(x.tokens + self.dropout(attend(self.attention, x.tokens, y))))
 
 
 class Layer(nn.Module):
     """A transformer layer of one stream (BERT's)."""
 
-    def __init__(self, dim: int, heads: int, expansion: int, dropout: float) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        self.read_own = Residual(dim, heads, dropout)
+        self.read_own = Residual(dim)
         self.feed_forward = nn.Sequential(
-            nn.Linear(dim, expansion * dim), nn.GELU(), nn.Linear(expansion * dim, dim), nn.Dropout(dropout)
+            nn.Linear(dim, EXPANSION * dim), nn.GELU(), nn.Linear(EXPANSION * dim, dim), nn.Dropout(DROPOUT)
         )
-        self.norm = nn.LayerNorm(dim, eps=EPSILON)
+        self.norm = Norm(dim)
 
     def forward(self, x: Stream) -> Stream:
         x = self.read_own(x, x)
@@ -84,10 +85,10 @@ class Layer(nn.Module):
 class CrossBranch(nn.Module):
     """One stream's part of a cross layer: it reads another stream, then itself."""
 
-    def __init__(self, dim: int, heads: int, expansion: int, dropout: float) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        self.read_other = Residual(dim, heads, dropout)
-        self.layer = Layer(dim, heads, expansion, dropout)
+        self.read_other = Residual(dim)
+        self.layer = Layer(dim)
 
     def forward(self, x: Stream, y: Stream) -> Stream:
         return self.layer(self.read_other(x, y))
@@ -96,41 +97,38 @@ class CrossBranch(nn.Module):
 class CrossLayer(nn.Module):
     """Language reads audio, audio reads visual, visual reads language."""
 
-    def __init__(self, dim: int, heads: int, expansion: int, dropout: float) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        self.language, self.audio, self.visual = (CrossBranch(dim, heads, expansion, dropout) for _ in range(3))
+        self.language, self.audio, self.visual = (CrossBranch(dim) for _ in range(3))
 
     def forward(self, language: Stream, audio: Stream, visual: Stream) -> tuple[Stream, Stream, Stream]:
         return self.language(language, audio), self.audio(audio, visual), self.visual(visual, language)
 
 
 class Tokens(nn.Module):
-    """Segments to tokens: feature and time, each projected and normalised, averaged; the mean of
-    both comes first.
+    """Segments to tokens: the mean of feature and time, each projected and normalised.
+
+    The token of both means comes first and stands for all.
     """
 
-    def __init__(self, dim: int, dropout: float, coordinates: bool) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        self.feature = nn.Sequential(nn.Linear(dim, dim), nn.LayerNorm(dim, eps=EPSILON))
-        self.time = nn.Sequential(nn.Linear(2, dim), nn.LayerNorm(dim, eps=EPSILON)) if coordinates else None
-        self.dropout = nn.Dropout(dropout)
+        self.feature = nn.Sequential(nn.Linear(dim, dim), Norm(dim))
+        self.time = nn.Sequential(nn.Linear(2, dim), Norm(dim))
+        self.dropout = nn.Dropout(DROPOUT)
 
-    def forward(self, features: Tensor, mask: Tensor | None, extra: Extra | None) -> Stream:
-        """`features` (B, T, D), `mask` (B, T) -> 1 + T tokens."""
-        mask = torch.ones_like(features[..., 0], dtype=torch.bool) if mask is None else mask
-        tokens = self.feature(with_mean(features, mask))                            # (B, 1 + T, D)
-        if self.time is not None:
-            time = time_coordinates(features.shape[1], features).expand(len(features), -1, -1)
-            tokens = (tokens + self.time(with_mean(time, mask))) / 2
-        return Stream(self.dropout(tokens), torch.cat([torch.ones_like(mask[:, :1]), mask], dim=1), extra)
+    def forward(self, segments: Stream) -> Stream:
+        """T segments -> 1 + T tokens."""
+        features, mask = segments.tokens, segments.readable
+        time = time_coordinates(features.shape[1], features).expand(len(features), -1, -1)
+        tokens = (self.feature(with_mean(features, mask)) + self.time(with_mean(time, mask))) / 2
+        return Stream(self.dropout(tokens), behind_first(mask), segments.extra)
 
 
 class PanoAVQA(Backbone):
     """LaViT with time in place of space.
 
-    Options: `layers_language`, `layers_visual`, `layers_audio`, `layers_cross`; `heads`;
-    `expansion` of the perceptrons; `dropout`; `coordinates` off makes it blind to the order of
-    segments.
+    Options: `layers_language`, `layers_visual`, `layers_audio`, `layers_cross`.
     """
 
     has_summaries = True
@@ -139,68 +137,55 @@ class PanoAVQA(Backbone):
         self,
         spec: DataSpec,
         *,
-        layers_language: Count = 3,
-        layers_visual: Count = 2,
-        layers_audio: Count = 2,
-        layers_cross: Count = 3,
-        heads: Count = 8,
-        expansion: Count = 4,
-        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1,
-        coordinates: bool = True,
+        layers_language: Layers = 3,
+        layers_visual: Layers = 2,
+        layers_audio: Layers = 2,
+        layers_cross: Layers = 3,
     ) -> None:
         super().__init__()
         self.dim = dim = spec.visual_channels
-        size = dim, heads, expansion, dropout
         self.embedding = nn.Embedding(spec.vocabulary + 1, dim)                     # the last one is the first token
         self.position = nn.Embedding(spec.words + 1, dim)
-        self.norm_words, self.dropout = nn.LayerNorm(dim, eps=EPSILON), nn.Dropout(dropout)
-        self.language = nn.ModuleList(Layer(*size) for _ in range(layers_language))
+        self.norm_words, self.dropout = Norm(dim), nn.Dropout(DROPOUT)
+        self.language = nn.ModuleList(Layer(dim) for _ in range(layers_language))
         self.project_audio = nn.Linear(spec.audio_channels, dim)
-        self.audio_tokens, self.visual_tokens = (Tokens(dim, dropout, coordinates) for _ in range(2))
-        self.audio = nn.ModuleList(Layer(*size) for _ in range(layers_audio))
-        self.visual = nn.ModuleList(Layer(*size) for _ in range(layers_visual))
-        self.cross = nn.ModuleList(CrossLayer(*size) for _ in range(layers_cross))
+        self.audio_tokens, self.visual_tokens = (Tokens(dim) for _ in range(2))
+        self.audio = nn.ModuleList(Layer(dim) for _ in range(layers_audio))
+        self.visual = nn.ModuleList(Layer(dim) for _ in range(layers_visual))
+        self.cross = nn.ModuleList(CrossLayer(dim) for _ in range(layers_cross))
         self.pool_language, self.pool_audio, self.pool_visual = (
             nn.Sequential(nn.Linear(dim, dim), nn.Tanh()) for _ in range(3)
         )
-        self.answer = nn.Sequential(nn.Linear(3 * dim, dim), nn.GELU(), nn.LayerNorm(dim, eps=EPSILON))
+        self.answer = nn.Sequential(nn.Linear(3 * dim, dim), nn.GELU(), Norm(dim))
         self.apply(initialise)
 
     def encode(self, batch: Batch) -> Features:
-        language = self.read_words(batch.words)
-        return Features(
-            audio=self.project_audio(batch.audio),                                  # (B, T, D)
-            visual=batch.visual.flatten(3).transpose(2, 3),                         # (B, T, N, D)
-            words=language.tokens[:, 1:], word_mask=language.mask[:, 1:], question=language.tokens[:, 0],
-            question_id=batch.question_id, presence=batch.presence,
-        )
+        states = self.read_words(batch.words)                                       # (B, 1 + L, D)
+        return encoded(batch, self.project_audio(batch.audio), (states[:, 1:], states[:, 0]))
 
     def encode_text(self, words: Tensor) -> Tensor:
-        return self.read_words(words).tokens[:, 0]                                  # (B, D)
+        return self.read_words(words)[:, 0]                                         # (B, D)
 
-    def read_words(self, words: Tensor) -> Stream:
-        """`words` (B, L) -> the language stream of 1 + L tokens; positions beyond those of training
-        share the last.
-        """
+    def read_words(self, words: Tensor) -> Tensor:
+        """`words` (B, L) -> (B, 1 + L, D); positions beyond those of training share the last."""
         first = torch.full_like(words[:, :1], self.embedding.num_embeddings - 1)
         indices = torch.cat([first, words], dim=1)                                  # (B, 1 + L)
         places = torch.arange(indices.shape[1], device=words.device).clamp_max(self.position.num_embeddings - 1)
         tokens = self.dropout(self.norm_words(self.embedding(indices) + self.position(places)))
-        stream = Stream(tokens, indices != 0)
+        stream = Stream(tokens, behind_first(words != 0))
         for layer in self.language:
             stream = layer(stream)
-        return stream
+        return stream.tokens
 
     def fuse(self, features: Features) -> Fused:
-        audio = self.audio_tokens(features.audio, features.mask(AUDIO), features.extra(AUDIO))
-        visual = self.visual_tokens(features.visual.mean(dim=2), features.mask(VISUAL), features.extra(VISUAL))
+        heard, seen = streams(features, features.visual.mean(dim=2))
+        audio, visual = self.audio_tokens(heard), self.visual_tokens(seen)
         for layer in self.audio:
             audio = layer(audio)
         for layer in self.visual:
             visual = layer(visual)
         states = torch.cat([features.question.unsqueeze(1), features.words], dim=1)             # (B, 1 + L, D)
-        mask = torch.cat([torch.ones_like(features.word_mask[:, :1]), features.word_mask], dim=1)
-        language = Stream(states, mask)
+        language = Stream(states, behind_first(features.word_mask))
         for layer in self.cross:
             language, audio, visual = layer(language, audio, visual)
         summaries = self.pool_audio(audio.tokens[:, 0]), self.pool_visual(visual.tokens[:, 0])
@@ -208,15 +193,18 @@ class PanoAVQA(Backbone):
         return Fused(self.answer(pooled), summaries=summaries)
 
     def combination(self) -> list[nn.Module]:
-        """Also what language gathers in the last cross layer: it reaches the answer, but no
-        summary.
-        """
+        """Also what language reads in the last cross layer: it reaches the answer, no summary."""
         return [self.cross[-1].language, self.pool_language, self.answer]
 
 
 def with_mean(values: Tensor, mask: Tensor) -> Tensor:
     """`values` (B, T, C) behind the mean of those that `mask` (B, T) leaves: (B, 1 + T, C)."""
     return torch.cat([masked_mean(values, mask).unsqueeze(1), values], dim=1)
+
+
+def behind_first(mask: Tensor) -> Tensor:
+    """`mask` (B, S) behind a first token that may always be read: (B, 1 + S)."""
+    return torch.cat([torch.ones_like(mask[:, :1]), mask], dim=1)
 
 
 def time_coordinates(segments: int, like: Tensor) -> Tensor:
@@ -226,8 +214,7 @@ def time_coordinates(segments: int, like: Tensor) -> Tensor:
 
 
 def initialise(module: nn.Module) -> None:
-    """BERT's: weights from N(0, 0.02), biases zero. Attention's stacked projections are reached by
-    its own name.
+    """BERT's: weights from N(0, 0.02), biases zero; attention stacks its projections in one weight.
     """
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, std=0.02)

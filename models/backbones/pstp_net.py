@@ -1,5 +1,4 @@
-"""PSTP-Net, progressive spatio-temporal perception for audio-visual questions (Li et al., ACM MM
-2023).
+"""PSTP-Net, progressive spatio-temporal perception for AVQA (Li et al., ACM MM 2023).
 
 The question chooses segments, then regions of their frames; sound looks at the regions; a path over
 all seconds keeps the context; one self-attention layer over everything and the question give the
@@ -22,16 +21,16 @@ Fidelity (the paper, and the official `nets/PSTP_Net_Ours.py`):
   the weights that choose, in training;
 - with CLIP features (`DataSpec.frame_token`) token 0 is the frame and the others are its patches,
   as published. On plain maps the frame is the mean of the projected tokens and has no projection of
-  its own; `top_m` keeps 25 of 49 patches, or that share of the map;
+  its own;
 - `text: clip` is published: projections of CLIP's question and of all 77 of its text positions.
   With `lstm`, for data without them, `QuestionLSTM` gives the question and the words, and padding
   is not fused. Candidates of a multiple choice have no CLIP features and are always read by an
   LSTM, of their own with `clip`;
-- the published sizes fit 60 seconds (12 segments, 2 chosen); `segment_count` and `top_k` derive
-  others from T;
+- the published sizes fit 60 seconds (12 segments, 2 chosen, 25 of 49 patches); `fitted` derives
+  others from the data;
 - a second that cannot be read is out of every pool, ranking, attention and mean; the sound looks at
-  regions only where both are there. Fewer readable segments than `top_k` are all chosen, and what
-  is chosen beyond them is masked out;
+  regions only where both are there. Readable segments are chosen first, and what is chosen beyond
+  them is masked out;
 - prompts are read wherever whole streams are attended to: in choosing segments, in the global path
   and in the fusion;
 - the summaries are the means over the audio and over the visual part of the fused sequence. Nothing
@@ -42,31 +41,21 @@ Fidelity (the paper, and the official `nets/PSTP_Net_Ours.py`):
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dataset.types import AUDIO, VISUAL, Batch, DataSpec
-from models.backbones.base import Backbone
+from dataset.types import Batch, DataSpec
+from models.backbones.base import Backbone, encoded, streams
 from models.errors import OptionError
 from models.features import Features, Fused
-from models.layers.attention import AttentionBlock, Extra, attend, masked_mean
+from models.layers.attention import AttentionBlock, Extra, Stream, attend, masked_mean, multihead, perceptron
 from models.layers.question import QuestionLSTM
 
 SEGMENTS, TOP_K, KEPT_SHARE = 12, 2, 25 / 49      # published, for 60 seconds and the 49 patches of a ViT-B/32
-
-Size = Annotated[int, Field(ge=1)]
-
-
-class Stream(NamedTuple):
-    """Tokens (B, S, D) of which `mask` (B, S) says what may be read; `extra` as in `attend`."""
-
-    tokens: Tensor
-    mask: Tensor
-    extra: Extra | None = None
+HEADS, DROPOUT = 4, 0.1                           # as released, where the global path and the fusion have one head
 
 
 class Sizes(NamedTuple):
@@ -78,23 +67,19 @@ class Sizes(NamedTuple):
 
 
 class Ranking(nn.Module):
-    """The head-averaged attention weights of a question over candidates: all that a selection needs
-    of an attention.
-    """
+    """The head-averaged attention weights of a question over candidates: all a selection needs."""
 
-    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads, self.dropout = HEADS, DROPOUT
         self.query = nn.Linear(dim, dim)
         self.key = nn.Linear(dim, dim, bias=False)
         for layer in (self.query, self.key):         # as within nn.MultiheadAttention, which stacks three
             nn.init.xavier_uniform_(layer.weight, gain=math.sqrt(0.5))
 
     def forward(self, question: Tensor, candidates: Stream) -> Tensor:
-        """`question` (B, D), `candidates` of S tokens -> weights (B, S), 0 where masked (unless
-        everything is).
-        """
-        keys, mask = candidates.tokens, candidates.mask
+        """`question` (B, D), S candidates -> weights (B, S), 0 where masked unless all are."""
+        keys, mask = candidates.tokens, candidates.readable
         if candidates.extra is not None:
             keys = torch.cat([keys, candidates.extra[0]], dim=1)                    # (B, S + P, D)
             mask = torch.cat([mask, mask.new_ones(candidates.extra[0].shape[:2])], dim=1)
@@ -107,22 +92,18 @@ class Ranking(nn.Module):
 
 
 class SegmentSelection(nn.Module):
-    """Temporal segment selection: which `top_k` of `segs` segments of the video the question is
-    about.
-    """
+    """Temporal selection: which `top_k` of `segs` segments of the video the question is about."""
 
-    def __init__(self, dim: int, heads: int, dropout: float, segs: int, top_k: int) -> None:
+    def __init__(self, dim: int, segs: int, top_k: int) -> None:
         super().__init__()
         self.segs, self.top_k = segs, top_k
         self.combine = nn.Linear(2 * dim, dim)
-        self.ranking = Ranking(dim, heads, dropout)
+        self.ranking = Ranking(dim)
 
     def forward(self, question: Tensor, audio: Stream, frame: Stream) -> tuple[Tensor, Tensor]:
-        """-> the seconds chosen (B, K) in order of time, K = `top_k` * T / `segs`, and the share
-        (B, K) of each.
+        """-> chosen seconds (B, K) in order of time, K = `top_k` * T / `segs`, and shares (B, K).
 
-        A share is the attention weight of a second's segment times the number of readable segments:
-        1 on average.
+        A share is the weight of a second's segment times the number of readable segments.
         """
         length = audio.tokens.shape[1] // self.segs
         pooled = torch.cat([self.pool(audio), self.pool(frame)], dim=-1)            # (B, segs, 2D)
@@ -143,36 +124,29 @@ class SegmentSelection(nn.Module):
 class RegionSelection(nn.Module):
     """Spatial region selection: which `top_m` patches of a frame the question is about."""
 
-    def __init__(self, dim: int, heads: int, dropout: float, top_m: int) -> None:
+    def __init__(self, dim: int, top_m: int) -> None:
         super().__init__()
         self.top_m = top_m
-        self.ranking = Ranking(dim, heads, dropout)
+        self.ranking = Ranking(dim)
 
     def forward(self, question: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """`patches` (B, K, M, D) -> those kept (B, K, m, D) and the share (B, K, m) of each, weight
-        times M.
-        """
+        """`patches` (B, K, M, D) -> those kept (B, K, m, D), shares (B, K, m) = weights times M."""
         seconds, regions = patches.shape[1:3]
         patches = patches.flatten(0, 1)                                             # (B * K, M, D)
-        candidates = Stream(patches, patches.new_ones(patches.shape[:2], dtype=torch.bool))
-        weights = self.ranking(question.repeat_interleave(seconds, dim=0), candidates)          # (B * K, M)
+        weights = self.ranking(question.repeat_interleave(seconds, dim=0), Stream(patches))     # (B * K, M)
         chosen = best(weights, self.top_m)                                          # (B * K, m)
         share = weights.gather(1, chosen) * regions
         return take(patches, chosen).unflatten(0, (-1, seconds)), share.unflatten(0, (-1, seconds))
 
 
 class PostNorm(nn.Module):
-    """What follows an attention: residual and norm, then a two-layer perceptron with residual and
-    norm.
-    """
+    """What follows an attention: residual and norm, then a perceptron with residual and norm."""
 
-    def __init__(self, dim: int, dropout: float) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(DROPOUT)
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(2))
-        self.feed_forward = nn.Sequential(
-            nn.Linear(dim, dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(dim, dim), nn.Dropout(dropout)
-        )
+        self.feed_forward = perceptron(dim, DROPOUT)
 
     def forward(self, tokens: Tensor, *attended: Tensor) -> Tensor:
         tokens = self.norms[0](tokens + sum(self.dropout(a) for a in attended))
@@ -182,42 +156,38 @@ class PostNorm(nn.Module):
 class CrossModalLayer(nn.Module):
     """Global-local perception: a stream attends to the other one and to itself, single head."""
 
-    def __init__(self, dim: int, dropout: float) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        self.cross = nn.MultiheadAttention(dim, 1, dropout=dropout, batch_first=True)
-        self.own = nn.MultiheadAttention(dim, 1, dropout=dropout, batch_first=True)
-        self.rest = PostNorm(dim, dropout)
+        self.cross, self.own = multihead(dim, 1, DROPOUT), multihead(dim, 1, DROPOUT)
+        self.rest = PostNorm(dim)
 
     def forward(self, stream: Stream, other: Stream) -> Stream:
-        cross, _ = attend(self.cross, stream.tokens, *other)
-        own, _ = attend(self.own, stream.tokens, *stream)
+        cross, own = attend(self.cross, stream.tokens, other), attend(self.own, stream.tokens, stream)
         return stream._replace(tokens=self.rest(stream.tokens, cross, own))
 
 
 class FusionLayer(nn.Module):
     """Self-attention over all tokens, single head."""
 
-    def __init__(self, dim: int, dropout: float) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        self.attention = nn.MultiheadAttention(dim, 1, dropout=dropout, batch_first=True)
-        self.rest = PostNorm(dim, dropout)
+        self.attention = multihead(dim, 1, DROPOUT)
+        self.rest = PostNorm(dim)
 
     def forward(self, stream: Stream) -> Tensor:
-        return self.rest(stream.tokens, attend(self.attention, stream.tokens, *stream)[0])
+        return self.rest(stream.tokens, attend(self.attention, stream.tokens, stream))
 
 
 class Perception(nn.Module):
-    """All modules between the projections and the fusion: the selections and the path over all
-    seconds.
-    """
+    """All between the projections and the fusion: the selections, the path over all seconds."""
 
-    def __init__(self, dim: int, sizes: Sizes, heads: int, dropout: float, num_layers: int, weighted: bool) -> None:
+    def __init__(self, dim: int, sizes: Sizes, weighted: bool) -> None:
         super().__init__()
         self.weighted = weighted
-        self.segments = SegmentSelection(dim, heads, dropout, sizes.segs, sizes.top_k)
-        self.regions = RegionSelection(dim, heads, dropout, sizes.top_m)
-        self.guided = AttentionBlock(dim, heads, dropout)
-        self.whole = nn.ModuleList(CrossModalLayer(dim, dropout) for _ in range(num_layers))
+        self.segments = SegmentSelection(dim, sizes.segs, sizes.top_k)
+        self.regions = RegionSelection(dim, sizes.top_m)
+        self.guided = AttentionBlock(dim, HEADS, DROPOUT)
+        self.whole = nn.ModuleList([CrossModalLayer(dim)])                          # one layer, as released
         if not weighted:
             self.segments.requires_grad_(False)
             self.regions.requires_grad_(False)
@@ -232,9 +202,7 @@ class Perception(nn.Module):
         return join(kept_audio, whole_audio, audio), join(kept_visual, whole_frame, frame)
 
     def select(self, question: Tensor, audio: Stream, frame: Stream, patches: Tensor) -> tuple[Stream, Stream]:
-        """What is kept: sound (B, K, D); frames, patches and what the sound sees in them (B, K + K
-        * m + K, D).
-        """
+        """What is kept: K sounds; K frames, K * m patches and what the K sounds see in them."""
         seconds, share = self.segments(question, audio, frame)                      # (B, K) twice
         heard, seen = (
             Stream(self.scale(take(s.tokens, seconds), share), take(s.mask, seconds)) for s in (audio, frame)
@@ -242,7 +210,7 @@ class Perception(nn.Module):
         regions, share = self.regions(question, take(patches, seconds))             # (B, K, m, D), (B, K, m)
         regions = self.scale(regions, share)
         size, count = regions.shape[:2]
-        guided, _ = self.guided(heard.tokens.flatten(0, 1).unsqueeze(1), regions.flatten(0, 1))
+        guided = self.guided(heard.tokens.flatten(0, 1).unsqueeze(1), Stream(regions.flatten(0, 1)))
         guided = Stream(guided.unflatten(0, (size, count)).squeeze(2), heard.mask & seen.mask)  # (B, K, D)
         mask = seen.mask.repeat_interleave(regions.shape[2], dim=1)                 # (B, K * m)
         return heard, join(seen, Stream(regions.flatten(1, 2), mask), guided)
@@ -259,20 +227,13 @@ class ClipText(nn.Module):
         self.word = nn.Linear(channels, dim)
         self.question = nn.Linear(channels, dim)
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """-> words (B, Lt, D), which of them may be read (B, Lt), question (B, D)."""
-        words = self.word(batch.text_words)
-        mask = torch.ones(words.shape[:2], dtype=torch.bool, device=words.device)
-        return words, mask, self.question(batch.text_question)
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """-> words (B, Lt, D), question (B, D)."""
+        return self.word(batch.text_words), self.question(batch.text_question)
 
 
 class PSTPNet(Backbone):
-    """Progressive spatio-temporal perception. Options: see the fidelity list; `segs`, `top_k`,
-    `top_m` null: derived.
-
-    `heads` are those of the selecting and of the audio-guided attention; the global path and the
-    fusion have one.
-    """
+    """Progressive spatio-temporal perception. Options: see the fidelity list."""
 
     has_summaries = True
 
@@ -282,13 +243,7 @@ class PSTPNet(Backbone):
         *,
         variant: Literal["paper", "released"] = "paper",
         text: Literal["lstm", "clip"] = "lstm",
-        segs: Size | None = None,
-        top_k: Size | None = None,
-        top_m: Size | None = None,
         selection_gradient: Literal["weighted", "none"] = "weighted",
-        num_layers: Size = 1,
-        heads: Size = 4,
-        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1,
     ) -> None:
         super().__init__()
         self.dim = dim = spec.visual_channels
@@ -299,33 +254,16 @@ class PSTPNet(Backbone):
         self.reader = QuestionLSTM(spec.vocabulary, dim) if text == "lstm" or spec.choices else None
         self.audio = nn.Linear(spec.audio_channels, dim)
         self.frame = nn.Linear(dim, dim) if spec.frame_token else None
-        self.patch, self.perception = None, None
-        if variant == "paper" or not spec.frame_token:
-            self.patch = nn.Linear(dim, dim)
-        if variant == "paper":
-            if dim % heads:
-                raise OptionError(f"backbone.heads={heads} must divide the {dim} channels of the visual features")
-            sizes = resolve_sizes(spec, segs, top_k, top_m)
-            self.perception = Perception(dim, sizes, heads, dropout, num_layers, selection_gradient == "weighted")
-        self.fusion = FusionLayer(dim, dropout)
+        paper = variant == "paper"
+        self.patch = nn.Linear(dim, dim) if paper or not spec.frame_token else None
+        self.perception = Perception(dim, fitted(spec), selection_gradient == "weighted") if paper else None
+        self.fusion = FusionLayer(dim)
 
     def encode(self, batch: Batch) -> Features:
         """The projections. A map has H*W tokens; with a frame token it is the first of them."""
-        words, word_mask, question = self.read(batch.words) if self.clip is None else self.clip(batch)
-        return Features(
-            audio=self.audio(batch.audio),                                          # (B, T, D)
-            visual=self.project(batch.visual.flatten(3).transpose(2, 3)),           # (B, T, N, D)
-            words=words,
-            word_mask=word_mask,
-            question=question,
-            question_id=batch.question_id,
-            presence=batch.presence,
-        )
-
-    def read(self, words: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """As ClipText, from the LSTM."""
-        states, question = self.reader(words)
-        return states, words != 0, question
+        features = encoded(batch, self.audio(batch.audio), self.clip(batch) if self.clip else self.reader(batch.words))
+        mask = torch.ones_like(features.words[..., 0], dtype=torch.bool) if self.clip else features.word_mask
+        return features.with_(visual=self.project(features.visual), word_mask=mask)
 
     def project(self, tokens: Tensor) -> Tensor:
         """(B, T, N, D) -> (B, T, N, D)."""
@@ -340,7 +278,7 @@ class PSTPNet(Backbone):
     def fuse(self, features: Features) -> Fused:
         """Perception, self-attention over all tokens, their mean times the question."""
         frame, patches = self.split(features.visual)                                # (B, T, D), (B, T, M, D)
-        heard, seen = stream_of(features, features.audio, AUDIO), stream_of(features, frame, VISUAL)
+        heard, seen = (stream._replace(mask=stream.readable) for stream in streams(features, frame))
         extra = join_extra(heard.extra, seen.extra)
         if self.perception is not None:
             heard, seen = self.perception(features.question, heard, seen, patches)
@@ -358,38 +296,17 @@ class PSTPNet(Backbone):
         return visual[:, :, 0], visual[:, :, 1:]
 
 
-def resolve_sizes(spec: DataSpec, segs: int | None, top_k: int | None, top_m: int | None) -> Sizes:
-    """Published sizes fitted to the data where an option is null; OptionError where a given one
-    does not fit them.
-    """
-    segs = segment_count(spec.segments) if segs is None else segs
-    if spec.segments % segs:
-        fitting = ", ".join(str(n) for n in range(1, spec.segments + 1) if spec.segments % n == 0)
-        raise OptionError(f"backbone.segs={segs} does not divide the {spec.segments} segments of the data; expected one "
-                         f"of {fitting}")
-    if top_k is None:
-        top_k = min(TOP_K, max(1, segs // 2))        # never more than half: it would be no selection
-    if top_k > segs:
-        raise OptionError(f"backbone.top_k={top_k} is more than the {segs} segments there are (backbone.segs)")
+def fitted(spec: DataSpec) -> Sizes:
+    """The published sizes fitted to the data; never more than half of the segments are chosen."""
+    segs = segment_count(spec.segments)
     patches = spec.tokens - spec.frame_token
-    top_m = max(1, round(KEPT_SHARE * patches)) if top_m is None else top_m
-    if top_m > patches:
-        raise OptionError(f"backbone.top_m={top_m} is more than the {patches} patches of a frame")
-    return Sizes(segs, top_k, top_m)
+    return Sizes(segs, min(TOP_K, max(1, segs // 2)), max(1, round(KEPT_SHARE * patches)))
 
 
 def segment_count(seconds: int) -> int:
-    """The largest divisor up to 12 that leaves two seconds or more per segment; every second by
-    itself if none does.
-    """
+    """The largest divisor up to 12 that leaves a segment two seconds or more; else all seconds."""
     largest = max((n for n in range(1, min(seconds // 2, SEGMENTS) + 1) if seconds % n == 0), default=1)
     return largest if largest > 1 else seconds
-
-
-def stream_of(features: Features, tokens: Tensor, modality: int) -> Stream:
-    mask = features.mask(modality)
-    mask = torch.ones_like(features.presence[..., modality]) if mask is None else mask
-    return Stream(tokens, mask, features.extra(modality))
 
 
 def join(*streams: Stream) -> Stream:
@@ -403,9 +320,7 @@ def join_extra(*extras: Extra | None) -> Extra | None:
 
 
 def best(weights: Tensor, count: int) -> Tensor:
-    """Positions (B, count) of the largest of `weights` (B, S), in ascending order; the first of
-    equal ones.
-    """
+    """Positions (B, count) of the largest `weights` (B, S), ascending; the first of equal ones."""
     return weights.argsort(dim=1, descending=True, stable=True)[:, :count].sort(dim=1).values
 
 

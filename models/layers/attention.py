@@ -1,8 +1,8 @@
-"""Attention over a stream of which some entries may be masked and to which a method may have added
-tokens.
-"""
+"""Attention over a stream: some of its tokens may be masked, a method may have added others."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,36 +12,48 @@ from models.errors import OptionError
 Extra = tuple[Tensor, Tensor]            # keys and values (B, P, D)
 
 
-def attend(
-    attention: nn.MultiheadAttention, query: Tensor, tokens: Tensor, mask: Tensor | None = None,
-    extra: Extra | None = None, *, values: Tensor | None = None, need_weights: bool = False,
-) -> tuple[Tensor, Tensor | None]:
-    """`query` (B, Q, D) over `tokens` (B, S, D): attended (B, Q, D) and, if asked, head-averaged
-    weights (B, Q, S).
+class Stream(NamedTuple):
+    """Tokens (B, S, D), `mask` (B, S) bool of those that may be read, extra tokens of a method.
 
-    `mask` (B, S) bool, True = may be read; `extra` tokens always may. `values` (B, S, D) are read
-    where they are not the `tokens` that are compared with the query. A question that may read
-    nothing gets zeros: a softmax over nothing is NaN.
+    Without a mask all may be read. Extra tokens always may, as keys and values only.
     """
-    keys, values = tokens, tokens if values is None else values
+
+    tokens: Tensor
+    mask: Tensor | None = None
+    extra: Extra | None = None
+
+    @property
+    def readable(self) -> Tensor:
+        """(B, S) bool, all True without a mask."""
+        return self.tokens.new_ones(self.tokens.shape[:2], dtype=torch.bool) if self.mask is None else self.mask
+
+    def mean(self) -> Tensor:
+        """Of the tokens that may be read, (B, D)."""
+        return masked_mean(self.tokens, self.mask)
+
+
+def attend(attention: nn.MultiheadAttention, query: Tensor, stream: Stream) -> Tensor:
+    """`query` (B, Q, D) over a stream -> (B, Q, D).
+
+    A question that may read nothing gets zeros: a softmax over nothing is NaN.
+    """
+    keys, mask, extra = stream
+    values = keys
     if extra is not None:
-        keys, values = torch.cat([extra[0], keys], dim=1), torch.cat([extra[1], values], dim=1)
+        keys, values = (torch.cat([added, stream.tokens], dim=1) for added in extra)
         mask = None if mask is None else torch.cat([mask.new_ones(extra[0].shape[:2]), mask], dim=1)
-    if mask is None or bool(mask.all()):
-        attended, weights = attention(query, keys, values, need_weights=need_weights)
-    else:
-        nothing = ~mask.any(dim=1)                                                  # (B,)
-        excluded = ~(mask | nothing[:, None])                                       # (B, P + S)
-        attended, weights = attention(query, keys, values, key_padding_mask=excluded, need_weights=need_weights)
-        attended = torch.where(nothing[:, None, None], 0.0, attended)
-        weights = None if weights is None else torch.where(nothing[:, None, None], 0.0, weights)
-    return attended, None if weights is None else weights[..., keys.shape[1] - tokens.shape[1]:]
+    # Without a mask torch evaluates on a faster path, which rounds otherwise. Training must not
+    # wait for the device to say whether the mask leaves all.
+    if mask is None or (not attention.training and bool(mask.all())):
+        return attention(query, keys, values, need_weights=False)[0]
+    nothing = ~mask.any(dim=1)                                                      # (B,)
+    excluded = ~(mask | nothing[:, None])                                           # (B, P + S)
+    attended = attention(query, keys, values, key_padding_mask=excluded, need_weights=False)[0]
+    return torch.where(nothing[:, None, None], 0.0, attended)
 
 
 def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean of `values` (B, S, D) over the entries that `mask` (B, S) leaves; zeros where it leaves
-    none.
-    """
+    """Mean of `values` (B, S, D) over what `mask` (B, S) leaves; zeros where it leaves nothing."""
     if mask is None:
         return values.mean(dim=1)
     kept = torch.where(mask.unsqueeze(-1), values, 0.0)
@@ -49,16 +61,20 @@ def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def multihead(dim: int, heads: int, dropout: float) -> nn.MultiheadAttention:
-    """Batch-first attention of `heads` heads over `dim` channels; OptionError where they do not
-    divide.
-    """
+    """Batch-first attention over `dim` channels; OptionError where `heads` does not divide them."""
     if dim % heads:
-        raise OptionError(f"backbone.heads={heads} must divide the {dim} channels of the features")
+        raise OptionError(f"the visual features have {dim} channels, and attention of {heads} heads needs a multiple of "
+                          f"{heads}; give features of another width, or choose another backbone")
     return nn.MultiheadAttention(dim, heads, dropout=dropout, batch_first=True)
 
 
+def perceptron(dim: int, dropout: float) -> nn.Sequential:
+    """Two layers of `dim` channels with dropout behind each."""
+    return nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(dim, dim), nn.Dropout(dropout))
+
+
 class AttentionBlock(nn.Module):
-    """Attention, then a two-layer perceptron with residual and norm; no residual from the query.
+    """Attention, then a perceptron with residual and norm; no residual from the query.
 
     The block of AVST's temporal grounding (Li et al., CVPR 2022) as released.
     """
@@ -66,17 +82,10 @@ class AttentionBlock(nn.Module):
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.attention = multihead(dim, heads, dropout)
-        self.feed_forward = nn.Sequential(
-            nn.Linear(dim, dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(dim, dim), nn.Dropout(dropout)
-        )
+        self.feed_forward = perceptron(dim, dropout)
         self.norm = nn.LayerNorm(dim)
 
-    def forward(
-        self, query: Tensor, tokens: Tensor, mask: Tensor | None = None, extra: Extra | None = None, *,
-        need_weights: bool = False,
-    ) -> tuple[Tensor, Tensor | None]:
-        """As `attend`: `query` (B, Q, D), `tokens` (B, S, D) -> (B, Q, D) and weights (B, Q, S) or
-        None.
-        """
-        attended, weights = attend(self.attention, query, tokens, mask, extra, need_weights=need_weights)
-        return self.norm(attended + self.feed_forward(attended)), weights
+    def forward(self, query: Tensor, stream: Stream) -> Tensor:
+        """As `attend`: `query` (B, Q, D) -> (B, Q, D)."""
+        attended = attend(self.attention, query, stream)
+        return self.norm(attended + self.feed_forward(attended))

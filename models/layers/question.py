@@ -6,6 +6,15 @@ import torch
 from torch import Tensor, nn
 
 
+def run_lstm(lstm: nn.LSTM, steps: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """`lstm(steps)` in float32, under autocast too: few CPUs have an LSTM in bfloat16.
+
+    `steps` (B, L, C) -> states (B, L, D) and the last hidden and cell state, (1, B, D) each.
+    """
+    with torch.autocast(steps.device.type, enabled=False):
+        return lstm(steps.float())
+
+
 class QuestionLSTM(nn.Module):
     """Words to states and one question vector (MUSIC-AVQA, CVPR 2022, `net_grd_avst`).
 
@@ -24,6 +33,6 @@ class QuestionLSTM(nn.Module):
     def forward(self, words: Tensor) -> tuple[Tensor, Tensor]:
         """`words` (B, L) int64 -> states (B, L, D) and question (B, D)."""
         embedded = torch.tanh(self.embedding(words))                   # (B, L, D)
-        states, (hidden, cell) = self.lstm(embedded)                   # (B, L, D), (1, B, D) twice
+        states, (hidden, cell) = run_lstm(self.lstm, embedded)         # (B, L, D), (1, B, D) twice
         final = torch.cat([hidden[-1], cell[-1]], dim=-1)              # (B, 2D)
         return states, self.project(torch.tanh(final))                 # (B, D)

@@ -17,8 +17,7 @@ from models.avqa import AVQAModel
 
 # Options of a component that change enough of what is computed to make it another one, with every
 # partner that differs.
-VARIANTS = ("modality_alignment preset=agreement", "modality_alignment preset=agreement values=visual norm=batch",
-            "pstp_net variant=released")
+VARIANTS = ("modality_alignment preset=agreement", "pstp_net variant=released")
 PLUS = ("rmm_avr train.label_smoothing=0.1 method.views=segments rmm.addressing=product_of_experts rmm.scale=length "
         "avr.enabled=false")
 PAIRS = [(b, m) for b in BACKBONES for m in METHODS if b == "avst" or m != "released"]     # a slow denoiser: once

@@ -19,14 +19,6 @@ SHORT = ("rmm", "avr")                   # sections of a method that may be addr
 # Options that no table, ablation, preset, recipe or documented command sets. This list may only
 # become shorter.
 UNUSED = {
-    "backbone=avsd": "answer dropout frames",
-    "backbone=avst": "dropout heads match_views match_weight temperature",
-    "backbone=mcd": "answer_dropout blocks contrast_weight distil_weight dropout heads latent mix "
-        "temperature text_objects",
-    "backbone=modality_alignment": "agree_weight align_weight dropout heads norm preset values",
-    "backbone=pano_avqa": "coordinates dropout expansion heads layers_audio layers_cross layers_language "
-        "layers_visual",
-    "backbone=pstp_net": "dropout heads num_layers segs selection_gradient top_k top_m",
     "dataset=avqa": "annotations audio_folder holdout test_file train_file",
     "dataset=music_avqa": "audio_folder",
     "train": "lr_gamma",

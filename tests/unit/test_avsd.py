@@ -1,6 +1,8 @@
 """AVSD: the factor graph against loops over its definition, and what padding, masks and order do.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.functional import cosine_similarity
@@ -8,13 +10,14 @@ from toy import SPEC, random_batch
 
 from dataset.types import AUDIO, VISUAL
 from models.backbones.avsd import AVSD, FactorGraphAttention, Utility, last_word
+from models.layers.attention import Stream
 
 WIDTH, FRAMES = 6, 3
 
 
-def backbone(**options) -> AVSD:
+def backbone(spec=SPEC) -> AVSD:
     torch.manual_seed(0)
-    return AVSD(SPEC, **options).eval()
+    return AVSD(spec).eval()
 
 
 def graph() -> tuple[FactorGraphAttention, Utility, Utility, Utility, torch.Tensor]:
@@ -22,7 +25,7 @@ def graph() -> tuple[FactorGraphAttention, Utility, Utility, Utility, torch.Tens
     frame not at all.
     """
     torch.manual_seed(0)
-    attention = FactorGraphAttention(WIDTH, FRAMES, 0.0).eval()
+    attention = FactorGraphAttention(WIDTH, FRAMES).eval()
     for mix in (attention.mix_words, attention.mix_audio, attention.mix_frame):
         torch.nn.init.normal_(mix)
     words = Utility(torch.randn(1, 1, 4, WIDTH), torch.tensor([[[True, True, True, False]]]))
@@ -92,7 +95,7 @@ def test_the_mix_starts_as_a_conv1d_of_all_potentials(frames):
     torch.manual_seed(0)
     own, theirs = [], []
     for _ in range(200):
-        attention = FactorGraphAttention(WIDTH, frames, 0.0)
+        attention = FactorGraphAttention(WIDTH, frames)
         mixes = attention.mix_words, attention.mix_audio, attention.mix_frame
         own.append(torch.cat(mixes).detach())
         theirs.append(torch.nn.Conv1d(4 + frames, 1, 1, bias=False).weight.detach().flatten())
@@ -128,23 +131,22 @@ def test_padding_changes_nothing():
     torch.testing.assert_close(model.fuse(model.encode(batch)).vector, model.fuse(model.encode(longer)).vector)
 
 
-@pytest.mark.parametrize("options", [{}, {"frames": "all"}, {"answer": "decoder"}, {"frames": 3}])
-def test_the_order_of_frames_matters_and_that_of_sounds_does_not(options):
-    model = backbone(**options)
-    features = model.encode(random_batch(3))
+@pytest.mark.parametrize("segments", [4, 6])
+def test_the_order_of_frames_matters_and_that_of_sounds_does_not(segments):
+    spec = replace(SPEC, segments=segments)
+    model = backbone(spec)
+    features = model.encode(random_batch(3, spec=spec))
     vector = model.fuse(features).vector
     torch.testing.assert_close(model.fuse(features.with_(audio=features.audio.flip(1))).vector, vector)
     assert not torch.allclose(model.fuse(features.with_(visual=features.visual.flip(1))).vector, vector, atol=1e-6)
 
 
 def test_frames_are_means_of_runs_and_of_two_by_two_positions():
-    spec = SPEC.__class__(**{**SPEC.__dict__, "segments": 5, "grid": (2, 2)})
-    torch.manual_seed(0)
-    model = AVSD(spec, frames=2)
-    maps = torch.randn(1, 5, 4, spec.visual_channels)
-    mask = torch.tensor([[True, False, True, False, False]])
-    frame = model.group_frames(maps, mask)
-    assert frame.mask.tolist() == [[[True], [False]]]
+    spec = replace(SPEC, segments=9, grid=(2, 2))
+    model, maps = backbone(spec), torch.randn(1, 9, 4, spec.visual_channels)
+    mask = torch.tensor([[True, False, True, False, False, True, True, True, True]])
+    frame = model.group_frames(Stream(maps, mask))                   # runs of 3, 2, 2 and 2 segments
+    assert frame.mask.tolist() == [[[True], [False], [True], [True]]]
     torch.testing.assert_close(frame.elements[0, 0, 0], model.narrow_frame(maps[0, [0, 2]].mean(dim=(0, 1))))
 
 
@@ -162,7 +164,7 @@ def test_what_is_masked_is_as_if_cut_out():
     cut = Utility(model.narrow_audio(first.audio[:, kept]).unsqueeze(1), torch.ones(2, 1, 3, dtype=torch.bool))
     whole = Utility(model.narrow_audio(first.audio).unsqueeze(1), presence[..., AUDIO].unsqueeze(1))
     words = Utility(model.narrow_words(first.words).unsqueeze(1), first.word_mask.unsqueeze(1))
-    frame, prior = model.group_frames(first.visual, presence[..., VISUAL]), torch.zeros(2, 1, SPEC.words)
+    frame, prior = model.group_frames(Stream(first.visual, presence[..., VISUAL])), torch.zeros(2, 1, SPEC.words)
     pair = model.attention(words, frame, cut, prior), model.attention(words, frame, whole, prior)
     for one, other in zip(*pair, strict=True):
         torch.testing.assert_close(one, other)

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from unit.toy_pstp import CLIP, MAP, batch_of, changed, make, streams, vector
 
 from dataset.types import AUDIO, VISUAL
-from models.backbones.pstp_net import SegmentSelection, Stream, best
+from models.backbones.pstp_net import SegmentSelection, best
+from models.layers.attention import Stream
 
 
 def chosen(model, features):
@@ -25,8 +26,7 @@ def chosen(model, features):
     for b in range(len(seconds)):
         rows = []
         for t in seconds[b]:
-            candidates = Stream(patches[b, t][None], torch.ones(1, patches.shape[2], dtype=torch.bool))
-            weights = model.perception.regions.ranking(features.question[b:b + 1], candidates)
+            weights = model.perception.regions.ranking(features.question[b:b + 1], Stream(patches[b, t][None]))
             rows.append(best(weights, model.perception.regions.top_m)[0])
         regions.append(torch.stack(rows))
     return seconds, torch.stack(regions)
@@ -45,7 +45,7 @@ def test_the_best_are_those_of_a_sort_in_their_order():
 def test_segments_are_ranked_as_by_the_library_attention():
     """Segments are ranked by the head averaged weights of a library attention."""
     torch.manual_seed(0)
-    selection = SegmentSelection(16, heads=4, dropout=0.0, segs=4, top_k=2)
+    selection = SegmentSelection(16, segs=4, top_k=2).eval()
     question, audio, frame = streams()
     library = nn.MultiheadAttention(16, 4, batch_first=True)
     with torch.no_grad():
@@ -76,7 +76,7 @@ def test_no_question_or_frame_is_ranked_by_another():
 
 
 def test_present_segments_come_first_and_fill_up_in_order():
-    selection = SegmentSelection(16, heads=4, dropout=0.0, segs=4, top_k=2)
+    selection = SegmentSelection(16, segs=4, top_k=2).eval()
     mask = torch.zeros(3, 8, dtype=torch.bool)
     mask[0, 5] = True                                        # one second of segment 2 is all there is
     mask[1, 0], mask[1, 6:] = True, True                     # segments 0 and 3
@@ -90,7 +90,8 @@ def test_dropout_never_prefers_what_is_absent():
     """In training all heads of a segment may be dropped; an absent segment must still come behind
     it.
     """
-    selection = SegmentSelection(16, heads=1, dropout=0.9, segs=4, top_k=2).train()
+    selection = SegmentSelection(16, segs=4, top_k=2).train()
+    selection.ranking.heads, selection.ranking.dropout = 1, 0.9
     mask = torch.ones(64, 8, dtype=torch.bool)
     mask[:, :4] = False
     torch.manual_seed(0)
@@ -155,7 +156,7 @@ def test_switching_a_module_off_changes_the_answer(part, monkeypatch):
     if part == "regions":
         monkeypatch.setattr(perception.regions, "forward", lambda q, p: (p[:, :, :3], torch.ones(4, 4, 3)))
     if part == "guided":
-        monkeypatch.setattr(perception.guided, "forward", lambda audio, tokens: (audio * 0, None))
+        monkeypatch.setattr(perception.guided, "forward", lambda audio, regions: audio * 0)
     if part == "whole":
         perception.whole = nn.ModuleList()
     assert changed(before, vector(model, features)).any()
@@ -180,7 +181,7 @@ def test_moving_the_attention_moves_the_answer():
 
 def test_the_global_path_against_its_layers():
     """The global path is each stream by the other and itself the frame by the updated sound."""
-    model = make(num_layers=2)
+    model = make()
     question, audio, frame = streams()
     with torch.no_grad():
         fused = model.perception(question, audio, frame, torch.randn(3, 8, 6, 16))
@@ -275,7 +276,7 @@ def test_masked_segments_are_as_if_cut_out(spec, variant):
     """Two of the four segments of two seconds are absent, and the same model reads the other four
     seconds alone.
     """
-    model = make(spec, variant=variant, top_k=None if variant == "released" else 2)
+    model = make(spec, variant=variant)
     features = model.encode(batch_of(3, spec))
     there = torch.tensor([False, False, True, True, True, True, False, False])
     masked = features.with_(presence=there.view(1, 8, 1).expand(3, 8, 2), filled=False)
@@ -284,7 +285,8 @@ def test_masked_segments_are_as_if_cut_out(spec, variant):
     cut = features.with_(audio=features.audio[:, there], visual=features.visual[:, there],
                          presence=masked.presence[:, there])
     if variant == "paper":
-        other = make(replace(spec, segments=4), segs=2, top_k=2)
+        other = make(replace(spec, segments=4))
+        other.perception.segments.top_k = 2                  # as many as of eight seconds
         other.load_state_dict(model.state_dict())
     else:
         other = model

@@ -14,7 +14,7 @@ from dataset.music_avqa import MusicAVQA
 from dataset.types import DataSpec
 from engine.config import compose
 from models import build_model
-from models.backbones.pstp_net import Sizes, resolve_sizes, segment_count
+from models.backbones.pstp_net import Sizes, fitted, segment_count
 from models.errors import OptionError
 
 
@@ -51,18 +51,12 @@ def test_segments_divide_the_seconds(seconds, segs):
 ])
 def test_derived_sizes(segments, grid, frame_token, expected):
     spec = replace(CLIP, segments=segments, grid=grid, frame_token=frame_token)
-    assert resolve_sizes(spec, None, None, None) == Sizes(*expected)
+    assert fitted(spec) == Sizes(*expected)
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"segs": 3}, r"backbone.segs=3 does not divide the 8 segments of the data; expected one of 1, 2, 4, 8"),
-    ({"top_k": 5}, r"backbone.top_k=5 is more than the 4 segments"),
-    ({"top_m": 7}, r"backbone.top_m=7 is more than the 6 patches"),
-    ({"heads": 3}, r"backbone.heads=3 must divide the 16 channels"),
-])
-def test_sizes_that_do_not_fit_are_named(options, message):
-    with pytest.raises(OptionError, match=message):
-        build_model(CLIP, {"name": "pstp_net", **options}, {"name": "plain"})
+def test_a_width_that_the_heads_do_not_divide_is_named():
+    with pytest.raises(OptionError, match="have 14 channels, and attention of 4 heads needs a multiple of 4"):
+        build_model(replace(CLIP, visual_channels=14), {"name": "pstp_net"}, {"name": "plain"})
 
 
 def test_clip_text_is_refused_where_the_data_have_none():

@@ -149,7 +149,7 @@ def test_equal_configurations_are_one_run_and_others_are_not():
 def test_a_new_option_with_a_neutral_default_keeps_the_digest():
     """An option added with a neutral default leaves earlier runs what they are."""
     before = compose("configs/embedded.yaml", [])
-    del before["method"]["avr"]["gradient_steps"], before["method"]["label_smoothing"], before["backbone"]["match_views"]
+    del before["method"]["avr"]["gradient_steps"], before["method"]["label_smoothing"], before["backbone"]["match_weight"]
     del before["train"]["optimiser"], before["train"]["warmup"], before["train"]["patience"]
     now = compose("configs/embedded.yaml", [])
     assert digest_of(before, None) == digest_of(now, None)
@@ -196,14 +196,14 @@ def test_a_file_of_a_row_is_laid_over_what_all_rows_share():
 def test_a_start_takes_data_and_backbone_out_of_a_rows_files(tmp_path):
     """In their order: the file's, the command's, the row's own; nothing else of the file."""
     file = tmp_path / "row.yaml"
-    file.write_text("dataset: {channels: 32, noise: 0.5}\nbackbone: {name: avst, dropout: 0.2, heads: 2}\n"
+    file.write_text("dataset: {channels: 32, noise: 0.5}\nbackbone: {name: avst, dropout: 0.2, match_weight: 2}\n"
                     "rmm: {slots: 3}\ntrain: {epochs: 4}\n")
-    row = {"label": "x", "files": [str(file)], "overrides": ["backbone.heads=8"]}
+    row = {"label": "x", "files": [str(file)], "overrides": ["backbone.match_weight=8"]}
     run = plan_of({**GRID, "rows": {"few": row}}, overrides=["dataset.noise=0.7"]).tables["table0"]["few"][1]
     start = run.depends_on.config
     assert start["dataset"] == run.config["dataset"] and start["backbone"] == run.config["backbone"]
     assert (start["dataset"]["channels"], start["dataset"]["noise"]) == (32, 0.7)
-    assert (start["backbone"]["dropout"], start["backbone"]["heads"]) == (0.2, 8)
+    assert (start["backbone"]["dropout"], start["backbone"]["match_weight"]) == (0.2, 8)
     assert run.config["train"]["epochs"] == 4 != start["train"]["epochs"] and start["method"]["name"] == "plain"
 
 

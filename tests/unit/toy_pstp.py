@@ -6,7 +6,8 @@ import torch
 from toy import random_batch
 
 from dataset.types import DataSpec
-from models.backbones.pstp_net import PSTPNet, Stream
+from models.backbones.pstp_net import PSTPNet
+from models.layers.attention import Stream
 
 # Eight seconds in four segments; seven tokens per second, the first of them the frame.
 CLIP = DataSpec(segments=8, audio_channels=6, visual_channels=16, grid=(7, 1), words=5, vocabulary=11, answers=7,
