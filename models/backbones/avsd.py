@@ -154,7 +154,8 @@ class AVSD(Backbone):
         heard, seen = streams(features, features.visual)
         audio = Utility(self.narrow_audio(heard.tokens).unsqueeze(1), heard.readable.unsqueeze(1))
         frame = self.group_frames(seen)
-        prior = F.one_hot(last_word(features.word_mask), features.words.shape[1]).to(audio.elements.dtype)
+        positions = torch.arange(features.words.shape[1], device=features.words.device)
+        prior = (last_word(features.word_mask).unsqueeze(1) == positions).to(audio.elements.dtype)     # (B, L)
         asked, looked, listened = self.attention(
             words, frame, audio, prior.unsqueeze(1),
             narrowed(self.narrow_audio, heard.extra), narrowed(self.narrow_frame, seen.extra),

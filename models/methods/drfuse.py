@@ -216,7 +216,8 @@ def answer_costs(logits: Tensor, target: Tensor) -> Tensor:
     """Binary cross entropy per answer (B, 3, A) of the sources' `logits` (B, 3, A) against `target`
     (B, 3).
     """
-    wanted = F.one_hot(target.clamp_min(0), logits.shape[-1]).to(logits.dtype)
+    answers = torch.arange(logits.shape[-1], device=logits.device)
+    wanted = (target.clamp_min(0).unsqueeze(-1) == answers).to(logits.dtype)
     return F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
 
 

@@ -15,6 +15,7 @@ from models.avqa import AVQAModel
 from models.backbones.avst import AVST
 from models.features import FeatureShape, Fused
 from models.heads import MultipleChoice, OpenVocabulary
+from models.layers.attention import Stream
 from models.methods.drfuse import (
     ClassAttention,
     DrFuse,
@@ -295,7 +296,7 @@ def test_views_say_what_is_real_and_that_nothing_stands_in():
         assert not view.filled and view.negative_valid.all() == (name == "complete")
     batch.presence[0, 1:, AUDIO] = False                               # a summary reads the segment that is left
     fused, features = read(model, batch)
-    found = model.backbone.temporal_audio(features.question[:1], features.audio[:1, :1])
+    found = model.backbone.temporal_audio(features.question[:1], Stream(features.audio[:1, :1]))
     torch.testing.assert_close(fused.summaries[AUDIO][:1], found)
 
 
