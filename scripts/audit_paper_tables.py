@@ -61,8 +61,8 @@ def recount(folder: Path, material: Material) -> None:
             wrong["floor"] = (material.floors[release], floor)
         if wrong:
             differences = ", ".join(f"{name} {stored} stored, {here} counted" for name, (stored, here) in wrong.items())
-            raise UsageError(f"{folder / release} differs from configs/published/question_counts.yaml: {differences}. Use "
-                             "the annotation files of the release, or correct the counts")
+            raise UsageError(f"{folder / release} differs from configs/published/question_counts.yaml: {differences}. "
+                             "Use the annotation files of the release, or correct the counts")
         print(f"{release}: {len(test):,} questions recounted, as stored", file=sys.stderr)
 
 

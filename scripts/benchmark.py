@@ -79,7 +79,7 @@ def configure(options: argparse.Namespace) -> tuple[dict[str, Any], DataSpec]:
 
 
 def published_shapes(options: dict[str, Any]) -> DataSpec:
-    """MUSIC-AVQA's at this stride, with CLIP's 50 tokens and its text where `options` ask for them."""
+    """MUSIC-AVQA's at this stride; CLIP's 50 tokens and its text where `options` ask for them."""
     spec = replace(MUSIC_AVQA, segments=-(-60 // options["stride"]))
     if options["visual_layout"] == "cls_first":
         spec = replace(spec, grid=(50, 1), frame_token=True)
@@ -213,7 +213,7 @@ def write_videos(root: Path, count: int) -> list[str]:
 
 
 class WholeFiles(Dataset):
-    """What the official loader reads for a question: its video's map and one per negative segment."""
+    """The official loader's reads for a question: its video's map and one per negative segment."""
 
     def __init__(self, root: Path, names: list[str]) -> None:
         self.root, self.names = root / "feats", names

@@ -36,8 +36,8 @@ AT_TEST = ("runtime.", "evaluate.")     # overrides of a table that its diagnosi
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="*", metavar="RUN|key=value", help="run folders or checkpoints; overrides such as "
-                        "dataset.root=DIR runtime.device=cpu")
+    parser.add_argument("runs", nargs="*", metavar="RUN|key=value", help="run folders or checkpoints; overrides such "
+                        "as dataset.root=DIR runtime.device=cpu")
     parser.add_argument("--table", help="instead of RUN: the finished runs of a table of scripts/reproduce.py")
     parser.add_argument("--rows", metavar="ROW,ROW", help="of that table; default: all")
     parser.add_argument("--seeds", type=positive, help="seeds 1..N of that table; default: the table's")

@@ -60,13 +60,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seeds", type=positive, help="seeds 1..N (default: the table's, else 3)")
     parser.add_argument("--jobs", type=positive, default=1, help="runs at a time, which share the cores (default 1)")
     parser.add_argument("--shard", type=shard, default=(1, 1), metavar="I/N", help="only part I of N of the runs")
-    parser.add_argument("--out", type=Path, help="folder of the reports, as TABLE (default: run.root, as report-TABLE); "
-                        "docs/reports also writes the tables of README.md and docs/*.md again")
+    parser.add_argument("--out", type=Path, help="folder of the reports, as TABLE (default: run.root, as "
+                        "report-TABLE); docs/reports also writes the tables of README.md and docs/*.md again")
     parser.add_argument("--untimed", action="store_true", help="with --plan: measure nothing; seconds are null")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--list", action="store_true", help="print the tables and stop")
-    what.add_argument("--plan", action="store_true", help="print one JSON line per run (name, command, depends_on, seconds) "
-                      "and the hours of every table, estimated from steps measured now, and stop")
+    what.add_argument("--plan", action="store_true", help="print one JSON line per run (name, command, depends_on, "
+                      "seconds) and the hours of every table, estimated from steps measured now, and stop")
     what.add_argument("--report-only", action="store_true", help="train nothing; report what is done")
     what.add_argument("--refresh-docs", action="store_true",
                       help="write the tables of README.md and docs/*.md again from docs/reports, and stop")
@@ -138,9 +138,9 @@ def print_plan(plan: Plan, runs: list[PlannedRun], jobs: int, start_up: float | 
     if timed:
         tables = {name: [run for run in runs if any(user.startswith(f"{name}/") for user in run.users)]
                   for name in plan.tables}
-        print(f"{hours_table(tables, runs, seconds, jobs)}\n\nEstimated in {time.monotonic() - started:.0f} s from steps "
-              "measured on random features here and now. A run that several tables need counts in each of them, and once "
-              "in all together.", file=sys.stderr)
+        print(f"{hours_table(tables, runs, seconds, jobs)}\n\nEstimated in {time.monotonic() - started:.0f} s from "
+              "steps measured on random features here and now. A run that several tables need counts in each of them, "
+              "and once in all together.", file=sys.stderr)
 
 
 def conclude(failures: list[Failure], problems: list[str]) -> None:

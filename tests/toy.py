@@ -25,7 +25,8 @@ def random_batch(size: int, seed: int = 0, spec: DataSpec = SPEC) -> Batch:
         question_id=torch.arange(100, 100 + size),
         row=torch.arange(size),
         video=torch.arange(size),
-        choices=torch.randint(0, spec.vocabulary, (size, spec.choices, spec.words), generator=g) if spec.choices else None,
+        choices=torch.randint(0, spec.vocabulary, (size, spec.choices, spec.words), generator=g)
+        if spec.choices else None,
     )
 
 

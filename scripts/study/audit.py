@@ -263,8 +263,8 @@ def below_floor(m: Material) -> Point:
     return Point("Table 1: plain AVST with audio missing is below a guess from the question alone",
                  CONFIRMED if asked.title in {row.title for row in below} else REFUTED,
                  f"The majority answer for the text of the question, learned from the validation file, reaches "
-                 f"{', '.join(floors)}. Below it: {listed}. What stood for the missing modality in the plain rows is not "
-                 "stated.")
+                 f"{', '.join(floors)}. Below it: {listed}. What stood for the missing modality in the plain rows is "
+                 "not stated.")
 
 
 def margins(m: Material) -> Point:

@@ -12,9 +12,10 @@ from tabulate import tabulate
 
 from scripts.tables.text import moments, with_spread
 
-NOTE = """R2: the share of the real feature's variance that the stand-in explains; 1 for the feature itself, 0 for the best
-constant (of all questions, or of those of one type), below 0 for worse. "Real" is what each run itself answers on when
-nothing is missing; its encoder is trained, so compare R2 between rows with care. ECE: expected calibration error.
+NOTE = """R2: the share of the real feature's variance that the stand-in explains; 1 for the feature
+itself, 0 for the best constant (of all questions, or of those of one type), below 0 for worse.
+"Real" is what each run itself answers on when nothing is missing; its encoder is trained, so
+compare R2 between rows with care. ECE: expected calibration error.
 
 """
 Measured = dict[str, list[dict[str, Any]]]          # label -> what was measured on each of its runs

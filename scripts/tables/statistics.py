@@ -29,9 +29,9 @@ from scipy import stats
 ALPHA = 0.05
 RESAMPLES = 4000
 FEWEST_SEEDS = 3
-RULE = ("A difference is called one only if chance in the questions and chance in the seeds both fail to explain it: the "
-        f"exact McNemar p, Holm-adjusted, is below {ALPHA}, and the 95 % bootstrap interval over questions and the 95 % t "
-        f"interval over at least {FEWEST_SEEDS} seeds exclude zero on the same side.")
+RULE = ("A difference is called one only if chance in the questions and chance in the seeds both fail to explain it: "
+        f"the exact McNemar p, Holm-adjusted, is below {ALPHA}, and the 95 % bootstrap interval over questions and the "
+        f"95 % t interval over at least {FEWEST_SEEDS} seeds exclude zero on the same side.")
 
 # Question (annotation row, question id) -> video and whether the answer is right.
 Answers = dict[tuple[int, int], tuple[str, bool]]

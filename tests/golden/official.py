@@ -33,9 +33,10 @@ from torch.nn import functional as F  # noqa: E402
 
 from dataset.types import Batch, DataSpec  # noqa: E402
 
-SPEC = DataSpec(segments=10, audio_channels=128, visual_channels=512, grid=(14, 14), words=14, vocabulary=93, answers=42)
+SPEC = DataSpec(segments=10, audio_channels=128, visual_channels=512, grid=(14, 14), words=14, vocabulary=93,
+                answers=42)
 QUESTIONS, SLOTS, STEPS = 2, 5, 3
-MISSING = {"audio": (0.3, 0.0), "visual": (0.0, 0.7)}          # and the noise on (audio, visual) of the official evaluation
+MISSING = {"audio": (0.3, 0.0), "visual": (0.0, 0.7)}          # the official evaluation's noise on (audio, visual)
 TRAINED = {                                                   # entries whose gradients are compared, by official name
     "fc_a1.weight", "question_encoder.word2vec.weight", "fc_gl.weight", "fc4.weight", "attn_v.in_proj_weight",
     "fc_ans.weight", "memory_network.audio_memory", "memory_network.visual_memory",
@@ -69,9 +70,10 @@ def batch() -> Batch:
     words = torch.arange(1, B * SPEC.words + 1).reshape(B, SPEC.words) * 7 % 92 + 1
     words[1, 9:] = 0
     maps = {name: pseudo_random(name, B, T, 512, H, W).relu() for name in ("visual", "negative")}
-    return Batch(audio=pseudo_random("audio", B, T, 128), visual=maps["visual"], words=words, answer=torch.tensor([3, 40]),
-                 presence=torch.ones(B, T, 2, dtype=torch.bool), question_id=torch.arange(B), row=torch.arange(B),
-                 video=torch.arange(B), negative_visual=maps["negative"])
+    return Batch(audio=pseudo_random("audio", B, T, 128), visual=maps["visual"], words=words,
+                 answer=torch.tensor([3, 40]), presence=torch.ones(B, T, 2, dtype=torch.bool),
+                 question_id=torch.arange(B), row=torch.arange(B), video=torch.arange(B),
+                 negative_visual=maps["negative"])
 
 
 def noise(name: str) -> Tensor:

@@ -8,7 +8,19 @@ from unittest import mock
 
 import pytest
 import torch
-from golden.official import MISSING, SLOTS, SPEC, STEPS, STORED, batch, drawn_steps, head_of, noise, pseudo_random, weight
+from golden.official import (
+    MISSING,
+    SLOTS,
+    SPEC,
+    STEPS,
+    STORED,
+    batch,
+    drawn_steps,
+    head_of,
+    noise,
+    pseudo_random,
+    weight,
+)
 
 from dataset.types import AUDIO, VISUAL
 from engine.config import compose

@@ -92,11 +92,13 @@ def uses() -> list[dict]:
 
 def options() -> dict[tuple[str, str], object]:
     """(component, key) -> default, of every registered component and of the common sections."""
-    defaults = {("", key): value for key, value in flat(compose(None, [])).items() if key.split(".")[0] not in REGISTRIES}
+    defaults = {("", key): value for key, value in flat(compose(None, [])).items()
+                if key.split(".")[0] not in REGISTRIES}
     for kind, registry in REGISTRIES.items():
         for name in registry:
             section = {kind: compose(None, [f"{kind}={name}"])[kind]}
-            defaults |= {(f"{kind}={name}", key): value for key, value in flat(section).items() if key != f"{kind}.name"}
+            del section[kind]["name"]
+            defaults |= {(f"{kind}={name}", key): value for key, value in flat(section).items()}
     return defaults
 
 

@@ -9,8 +9,9 @@ from engine.restore import restore
 from models.methods.base import Method, Views
 from scripts.study.diagnosis import examine_features
 
-SMALL = ["train.max_steps=2", "train.epochs=1", "dataset.train_videos=12", "dataset.val_videos=4", "dataset.test_videos=4",
-         "dataset.channels=16", "train.batch_size=8", "avr.width=8", "avr.steps=3", "rmm.slots=5"]
+SMALL = ["train.max_steps=2", "train.epochs=1", "dataset.train_videos=12", "dataset.val_videos=4",
+         "dataset.test_videos=4", "dataset.channels=16", "train.batch_size=8", "avr.width=8", "avr.steps=3",
+         "rmm.slots=5"]
 
 
 @pytest.fixture(scope="module")

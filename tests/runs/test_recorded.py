@@ -82,7 +82,8 @@ def test_the_simulated_share_is_met_in_training_only():
     assert all(not more.presence(f"v{i}", 3, 1, train=True).all() for i in range(50))
 
 
-@pytest.mark.parametrize("method", ["plain", "modality_dropout", "rmm_avr", "prompts", "shaspec", "actionmae", "drfuse"])
+@pytest.mark.parametrize("method", ["plain", "modality_dropout", "rmm_avr", "prompts", "shaspec", "actionmae",
+                                    "drfuse"])
 def test_what_was_never_recorded_reaches_no_loss_or_gradient(lacking, method):
     """Garbage instead of the absent rows changes nothing at all in a training step, and all of it
     is finite.

@@ -25,8 +25,8 @@ def toy(own_data, tmp_path_factory):
         "compare_to": "dropout", "rows": {"dropout": {"label": "modality dropout", "overrides": []},
                                           "plain": {"label": "plain", "overrides": ["method=plain"]}}}))
     small = [x for x in SHORT if not x.startswith(("rmm.", "avr.", "train.epochs"))]
-    return folder, [str(folder / "toy.yaml"), "dataset=music_avqa", "dataset.stride=2", f"dataset.root={own_data}", *small,
-                    "train.epochs=1", "train.max_steps=1", f"run.root={folder / 'runs'}"]
+    return folder, [str(folder / "toy.yaml"), "dataset=music_avqa", "dataset.stride=2", f"dataset.root={own_data}",
+                    *small, "train.epochs=1", "train.max_steps=1", f"run.root={folder / 'runs'}"]
 
 
 @pytest.fixture

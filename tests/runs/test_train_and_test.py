@@ -70,16 +70,16 @@ def test_two_and_two_epochs_equal_four(small, tmp_path, in_process):
     for name, tensor in a["model"].items():
         assert torch.equal(tensor, b["model"][name]), name
     assert [e["loss"] for e in a["history"]] == [e["loss"] for e in b["history"]]
-    results = [json.loads((tmp_path / "runs" / n / "results.json").read_text())["scenarios"] for n in ("whole", "parts")]
-    assert results[0] == results[1]
+    whole, parts = (json.loads((tmp_path / "runs" / n / "results.json").read_text()) for n in ("whole", "parts"))
+    assert whole["scenarios"] == parts["scenarios"]
 
 
 def test_kill_9_loses_at_most_the_current_epoch(small, tmp_path):
     folder = tmp_path / "runs" / "r"
     arguments = [sys.executable, str(ROOT / "main_train.py"), *small, "train.epochs=500"]
     process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.time() + 120
-    while time.time() < deadline and not ((folder / "metrics.jsonl").is_file() and len(lines(folder / "metrics.jsonl")) > 2):
+    deadline, log = time.time() + 120, folder / "metrics.jsonl"
+    while time.time() < deadline and not (log.is_file() and len(lines(log)) > 2):
         time.sleep(0.1)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -169,8 +169,8 @@ def test_the_released_evaluation_reads_what_it_calls_missing(small, tmp_path, in
     confidences = {}
     for protocol in ("missing", "released_noise"):
         for data in (root, silent):
-            code, out, err = in_process("main_test.py", "--checkpoint", folder, "--missing", "audio", "--protocol", protocol,
-                                        f"dataset.root={data}")
+            code, out, err = in_process("main_test.py", "--checkpoint", folder, "--missing", "audio", "--protocol",
+                                        protocol, f"dataset.root={data}")
             assert code == 0 and ("WARNING: protocol released_noise" in out) is (protocol == "released_noise"), err
             records = lines(Path(re.search(r"written: .*, (.*predictions.*\.jsonl)", out)[1]))
             name = "audio_missing" + ("" if protocol == "missing" else "-released_noise")

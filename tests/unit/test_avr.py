@@ -280,7 +280,7 @@ def test_an_untrained_network_stays_finite(objective, clip, start):
     sum(r.square().mean() for r in refined).backward()
     assert all(bool(v.isfinite().all()) for v in (*refined, audio.grad, visual.grad))
     if clip is not None:
-        assert max(float(r.detach().abs().max()) for r in refined) <= clip * 1.0001      # unit statistics before training
+        assert max(float(r.detach().abs().max()) for r in refined) <= clip * 1.0001   # unit statistics before training
 
 
 @pytest.mark.parametrize("options,message", [

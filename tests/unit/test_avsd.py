@@ -112,7 +112,7 @@ def test_extra_tokens_change_no_potential():
     assert not torch.allclose(after[2], before[2])
     silent = Utility(audio.elements, torch.zeros_like(audio.mask))
     attended = attention(words, frame, silent, prior, (keys, torch.ones_like(values)))[2]
-    torch.testing.assert_close(attended, torch.ones(1, 1, WIDTH))       # the extra tokens alone are left, weights sum to 1
+    torch.testing.assert_close(attended, torch.ones(1, 1, WIDTH))       # extra tokens alone are left, weights sum to 1
 
 
 def test_the_prior_is_at_the_last_real_word():

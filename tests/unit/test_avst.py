@@ -73,16 +73,17 @@ def test_match_loss_is_cross_entropy_over_both_kinds_of_segments():
 
 
 def test_match_views_leaves_out_what_a_method_completed():
-    found, batch = [], random_batch(3)
+    losses, batch = [], random_batch(3)
     for views in ("all", "complete"):
         torch.manual_seed(0)
         model = AVST(SPEC, match_views=views).train()
         features = model.encode(batch)
         presence = features.presence.clone()
         presence[1, 2, 0] = False                                    # the second question's sound, for one segment
-        found.append(model.match_loss(features.with_(presence=presence), model.spatial(features.audio, features.visual)))
-    assert float(found[0][1]) > 0 and float(found[1][1]) == 0
-    assert torch.equal(found[0][[0, 2]], found[1][[0, 2]])
+        grounded = model.spatial(features.audio, features.visual)
+        losses.append(model.match_loss(features.with_(presence=presence), grounded))
+    assert float(losses[0][1]) > 0 and float(losses[1][1]) == 0
+    assert torch.equal(losses[0][[0, 2]], losses[1][[0, 2]])
 
 
 def test_questions_without_a_negative_add_nothing():

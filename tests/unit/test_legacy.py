@@ -14,8 +14,8 @@ RMM = {"enabled": True, "slots": 3, "addressing": "paper", "similarity": "scaled
 AVR = {"enabled": True, "layout": "tokens", "width": 8, "multipliers": [1, 2], "steps": 3, "schedule": "sigmoid",
        "objective": "noise", "loss_weight": "none", "clip": None, "normalize": "standardise", "start": "given",
        "start_step": None, "detach_input": True, "sampler": "ancestral", "audio_readout": "corner", "samples": 1}
-METHOD = {"refine": "both", "fill": "zeros", "lambda1": 1.0, "lambda2": 1.0, "reconstruction": 0.0, "label_smoothing": 0.0,
-          "views": "all"}
+METHOD = {"refine": "both", "fill": "zeros", "lambda1": 1.0, "lambda2": 1.0, "reconstruction": 0.0,
+          "label_smoothing": 0.0, "views": "all"}
 
 
 def before(**changes):
@@ -52,6 +52,7 @@ def test_a_checkpoint_of_before_loads(tmp_path, changes, name):
 def validate_method(method: dict) -> dict:
     """The section as the schema of today takes it, without what it adds."""
     whole = compose(None, ["dataset=synthetic", f"method={method['name']}"])
-    checked = validate({**whole, "method": method}, {"dataset": "synthetic", "backbone": "avst", "method": method["name"]})
+    names = {"dataset": "synthetic", "backbone": "avst", "method": method["name"]}
+    checked = validate({**whole, "method": method}, names)
     return {key: {k: checked["method"][key][k] for k in value} if isinstance(value, dict) else checked["method"][key]
             for key, value in method.items()}

@@ -1,4 +1,4 @@
-"""Packing: resumed after a kill, started again after damage, one at a time, refused where it cannot end."""
+"""Packing: resumed after a kill, started again after damage, one at a time."""
 
 import hashlib
 import json

@@ -35,13 +35,14 @@ def test_the_preset_changes_what_departs_from_the_paper():
     changed = {key: value for key, value in release.items() if key in paper and value != paper[key]}
     assert changed == {
         "backbone.negatives": "other_video", "method.name": "released", "method.refine": "missing_only",
-        "method.avr.schedule": "sigmoid", "method.avr.objective": "v", "method.avr.clip": 1.0, "method.avr.layout": "map",
-        "method.avr.input_skip": False, "method.avr.detach_input": False, "train.init_method": True,
-        "train.init": "runs/music_avqa-avst-released-start-s1/last.pt", "evaluate.checkpoint": "last",
+        "method.avr.schedule": "sigmoid", "method.avr.objective": "v", "method.avr.clip": 1.0,
+        "method.avr.layout": "map", "method.avr.input_skip": False, "method.avr.detach_input": False,
+        "train.init_method": True, "train.init": "runs/music_avqa-avst-released-start-s1/last.pt", "evaluate.checkpoint": "last",
     }
     assert {key: value for key, value in release.items() if key not in paper} == {
         "method.reconstruction": 1.0, "method.rmm.similarity": "cosine", "method.rmm.question_pairing": "own",
-        "method.avr.loss_weight": "snr", "method.avr.normalize": "unnormalise_only", "method.avr.audio_readout": "corner",
+        "method.avr.loss_weight": "snr", "method.avr.normalize": "unnormalise_only",
+        "method.avr.audio_readout": "corner",
     }
     assert release["train.clip_norm"] is None and (release["train.epochs"], release["train.batch_size"]) == (50, 4)
 

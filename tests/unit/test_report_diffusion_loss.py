@@ -75,6 +75,7 @@ def test_the_last_epoch_is_read():
 
 
 def test_which_configurations_have_avr():
-    assert has_avr(compose(None, ["method=rmm_avr"])) and has_avr(compose(None, ["method=rmm_avr", "rmm.enabled=false"]))
+    assert has_avr(compose(None, ["method=rmm_avr"]))
+    assert has_avr(compose(None, ["method=rmm_avr", "rmm.enabled=false"]))
     assert not has_avr(compose(None, ["method=rmm_avr", "avr.enabled=false"]))
     assert not has_avr(compose(None, ["method=plain"])) and not has_avr({"dataset": {"name": "x"}})

@@ -65,8 +65,8 @@ def test_a_rerun_trains_nothing_and_tries_the_failed_again(stub):
 
 
 def test_two_sweeps_at_once_train_each_run_once(stub):
-    plan = plan_of({**GRID, "rows": {f"k{k}": {"label": "x", "overrides": [f"rmm.slots={k}"]} for k in (6, 7)}}, seeds=1,
-                   overrides=stub)
+    rows = {f"k{k}": {"label": "x", "overrides": [f"rmm.slots={k}"]} for k in (6, 7)}
+    plan = plan_of({**GRID, "rows": rows}, seeds=1, overrides=stub)
     threads = [threading.Thread(target=Sweep(plan.shard(i, 2), jobs=1).execute) for i in (1, 2)]
     for thread in threads:
         thread.start()

@@ -195,7 +195,7 @@ def test_code_outside_a_checkout_is_unknown(planned, tmp_path):
     write_run(tmp_path / "absent-1", {"complete": 3}, code=None)
     content = collect("toy", GRID, planned)
     assert [run["code"] for run in content["runs"] if run["row"] == "absent"] == ["unknown"]
-    assert list(content["rows"]["absent"]["scenarios"]) == ["complete"]      # a scenario that one row lacks leaves a gap
+    assert list(content["rows"]["absent"]["scenarios"]) == ["complete"]      # one row lacks a scenario: a gap
     text = written(planned, tmp_path / "out")
     assert cells(text, "Results", "never run") == ["1", "15.0", "-"]
 

@@ -34,7 +34,8 @@ def test_a_run_by_hand():
     tested.
     """
     answers = 0.5 + 2 * 2                                 # seconds per question in the three scenarios
-    assert run_seconds(config(), data(), Pace(1, 0.5, 2), 7) == pytest.approx(7 + 30 * 1 + 2 * 20 * answers + 30 * answers)
+    seconds = run_seconds(config(), data(), Pace(1, 0.5, 2), 7)
+    assert seconds == pytest.approx(7 + 30 * 1 + 2 * 20 * answers + 30 * answers)
     short = config(max_steps=12, select_by=["complete"], scenarios=["complete"])
     assert run_seconds(short, data(), Pace(1, 0.5, 2), 0) == pytest.approx(12 * 1 + 1 * 20 * 0.5 + 30 * 0.5)
     plain = config(epochs=1, select_by=["complete"], scenarios=["audio_missing"])      # validation looks at both
@@ -80,7 +81,8 @@ def runs_of(starts: list[int | None], folder: Path = Path("nowhere")) -> list[Pl
     """Run i waits for run starts[i]."""
     runs = []
     for i, start in enumerate(starts):
-        runs.append(PlannedRun(f"r{i}", "", folder / f"r{i}", [], None if start is None else runs[start], [], [f"t/r{i}"]))
+        depends_on = None if start is None else runs[start]
+        runs.append(PlannedRun(f"r{i}", "", folder / f"r{i}", [], depends_on, [], [f"t/r{i}"]))
     return runs
 
 
@@ -139,9 +141,9 @@ def test_sizes_are_those_of_the_files_or_the_published_ones(tmp_path):
     not.
     """
     root = write_dataset(tmp_path / "data")
-    found = timing.read_data({"name": "music_avqa", "root": str(root), "stride": 2})
-    assert found.questions == {"train": 24, "val": 24, "test": 24} and found.videos == 24
-    assert (found.spec.segments, found.spec.audio_channels, found.spec.grid) == (3, 5, (2, 2)) and found.per_question > 0
+    own = timing.read_data({"name": "music_avqa", "root": str(root), "stride": 2})
+    assert own.questions == {"train": 24, "val": 24, "test": 24} and own.videos == 24
+    assert (own.spec.segments, own.spec.audio_channels, own.spec.grid) == (3, 5, (2, 2)) and own.per_question > 0
     real = timing.read_data(compose(None, ["dataset=music_avqa", "dataset.root=none"])["dataset"])
     assert (real.per_question, real.videos) == (0, 0)
     assert sum(real.questions.values()) == 31_927 + 4_568 + 9_129 and real.spec.visual_channels == 512

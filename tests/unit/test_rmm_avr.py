@@ -60,7 +60,8 @@ def test_which_side_of_the_pair_is_refined(refine, same):
 def test_the_views_of_equation_8():
     features, presence = random_features(3), torch.ones(3, 4, 2, dtype=torch.bool)
     views = method().views(features, presence)
-    assert list(views.features) == ["complete", "audio_missing", "visual_missing"] and set(views.losses) == {"rmmr", "ave"}
+    assert list(views.features) == ["complete", "audio_missing", "visual_missing"]
+    assert set(views.losses) == {"rmmr", "ave"}
     assert torch.equal(views.features["complete"].visual, features.visual)
 
 

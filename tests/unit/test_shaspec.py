@@ -132,7 +132,8 @@ def test_training_makes_the_shared_features_alike(align_weight, alike):
     torch.manual_seed(0)
     size, T, N, D = 64, SHAPE.segments, SHAPE.tokens, SHAPE.channels
     cause = torch.randn(size, T, 4)
-    audio, visual = cause @ torch.randn(4, D), (cause @ torch.randn(4, D)).unsqueeze(2) + 0.1 * torch.randn(size, T, N, D)
+    audio = cause @ torch.randn(4, D)
+    visual = (cause @ torch.randn(4, D)).unsqueeze(2) + 0.1 * torch.randn(size, T, N, D)
     features = random_features(size).with_(audio=audio, visual=visual)
     method, readout = ShaSpec(SHAPE, align_weight=align_weight), nn.Linear(2 * D, 4)
     optimiser = torch.optim.Adam([*method.parameters(), *readout.parameters()], lr=3e-3)
