@@ -21,9 +21,7 @@ NO_MEMORY = re.compile(r"out of memory|allocate memory|not enough memory|Storage
 
 
 class UsageError(Exception):
-    """A configuration, checkpoint or environment problem: what it is, what was expected, what to
-    do.
-    """
+    """A problem of configuration, checkpoint or environment: what is wrong and what to do."""
 
 
 def shown(value: Any) -> str:

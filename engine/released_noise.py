@@ -25,8 +25,7 @@ NOTHING_MISSING = ("protocol released_noise: the modality is NOT missing. Its re
 
 
 class NoisedReal(nn.Module):
-    """`model`, answering on the real features, with noise, of what `batch.presence` calls absent.
-    """
+    """`model`, answering on noised real features for what `batch.presence` calls absent."""
 
     def __init__(self, model: AVQAModel, scale: tuple[float, float]) -> None:
         super().__init__()

@@ -47,8 +47,7 @@ def parse() -> argparse.Namespace:
 
 
 def extractor_names(config: dict[str, Any]) -> dict[int, str]:
-    """The extractor behind each feature folder of the data set that the checkpoint was trained on.
-    """
+    """The extractor behind each feature folder that the checkpoint was trained on."""
     names = {}
     for modality, key in ((AUDIO, "audio_folder"), (VISUAL, "visual_folder")):
         folder = Path(config["dataset"].get(key, "")).name

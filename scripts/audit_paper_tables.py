@@ -50,8 +50,7 @@ def parse() -> argparse.Namespace:
 
 
 def recount(folder: Path, material: Material) -> None:
-    """That the annotation files hold the questions, and give the floor, that the stored counts say.
-    """
+    """Compare the files' counts and floor with the stored ones; UsageError where they differ."""
     for release, counts in material.releases.items():
         test = read_questions(folder / release / "avqa-test.json")
         counted = Counter(question.type for question in test)

@@ -73,9 +73,7 @@ def row(backbone: str, method: str, cell: dict[str, Any]) -> list[Any]:
 
 
 def render(cells: dict[str, dict[str, Any]], command: str) -> str:
-    """Markdown; a question's FLOPs at test are those with the audio missing, when the method has
-    work to do.
-    """
+    """Markdown; a question's FLOPs at test are those with the audio missing, the costly case."""
     head = ["backbone", "method", "parameters (M)", "trained (M)", "GFLOP per question, test",
             "GFLOP per question, training", "training step (s)", "test step (s)", "peak memory (GiB)"]
     rows = [row(*name.split("/"), cell) for name, cell in cells.items()]

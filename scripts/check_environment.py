@@ -1,6 +1,4 @@
-"""Exit 0 when this Python satisfies scripts/requirements-ranges.txt, else list what is lacking and
-exit 1.
-"""
+"""Exit 0 if this Python satisfies the given requirement ranges, else list what lacks and exit 1."""
 
 from __future__ import annotations
 

@@ -90,8 +90,7 @@ class Damage:
             path.symlink_to(os.devnull)
 
     def json_file(self, path: Path) -> None:
-        """One value of a JSON file, or of a file of JSON lines, replaced by another; or anything.
-        """
+        """One value of a file of JSON or JSON lines replaced by another; or anything."""
         if self.rng.random() < 0.4:
             return self.any_file(path)
         lines = path.suffix == ".jsonl"
@@ -278,9 +277,7 @@ def one_case(kind: str, rng: random.Random, template: Path, folder: Path) -> tup
 
 
 def fuzz(out: Path, seed: int, cases: Iterable[int], kinds: list[str]) -> tuple[Counter, list[Path]]:
-    """Run `cases` by number: how often each kind ended with which code, and the folders of bad
-    ends.
-    """
+    """Run `cases` by number: how often each kind ended with which code, and the bad folders."""
     def stop(*_: object) -> None:
         raise Hang
 

@@ -79,9 +79,7 @@ def parse() -> argparse.Namespace:
 
 
 def all_grids(overrides: list[str]) -> dict[str, Grid]:
-    """Every table that is for the data set which `overrides` choose, by default the embedded
-    benchmark.
-    """
+    """Every table for the data set that `overrides` choose, by default the embedded benchmark."""
     dataset = chosen_dataset(overrides) or "synthetic"
     grids = dict(find_grid(name) for name in table_names())
     fitting = {name: grid for name, grid in grids.items() if grid.is_for(dataset)}

@@ -31,9 +31,7 @@ MISSING = ("audio_missing", "visual_missing")
 
 
 class Fit:
-    """Running sums that give R2 and spread of guesses against real vectors, both (n, C), without
-    keeping them.
-    """
+    """Running sums for R2 and spread of guesses against real vectors, both (n, C)."""
 
     def __init__(self) -> None:
         self.n, self.error = 0, 0.0
@@ -109,9 +107,7 @@ def add_stage(
 
 
 def sharpness(weights: Tensor) -> dict[str, float]:
-    """Of addressing vectors (n, K): entropy over log K (1 = uniform), slots in effect, the largest
-    weight times K.
-    """
+    """Of addressing (n, K): entropy / log K (1: uniform), effective slots, largest weight * K."""
     entropy = torch.special.entr(weights.double()).sum(dim=-1)                      # (n,)
     slots = weights.shape[-1]
     return {
@@ -131,9 +127,7 @@ def collect(fits: dict[tuple, Fit], addressing: dict[str, dict[str, float]]) -> 
 
 
 def calibration(records: list[Record]) -> float:
-    """Expected calibration error in percent: |confidence - accuracy| averaged over bins of
-    confidence, by share.
-    """
+    """confidence - accuracy| over bins, by their share.|Expected calibration error in percent: mean |confidence - accuracy| over weighted bins.|confidence - accuracy| over bins, by their share."""
     confidence = torch.tensor([r.confidence for r in records])
     correct = torch.tensor([int(r.correct) for r in records])
     return 100 * float(binary_calibration_error(confidence, correct, n_bins=BINS, norm="l1"))
@@ -146,9 +140,7 @@ def answer(run: Restored, split: str, scenario: str, protocol: str = "missing") 
 
 
 def answers_by_scenario(run: Restored, split: str) -> dict[str, dict[str, float]]:
-    """Accuracy and calibration of what the run answers, also by the official evaluation protocol
-    where it has that.
-    """
+    """Accuracy and calibration of the answers, also by the official protocol where it applies."""
     inputs = {name: (name, "missing") for name in ("complete", *MISSING)}
     if hasattr(run.model.method, "refine_noised_real"):
         inputs |= {f"{name}, {RELEASED_NOISE}": (name, RELEASED_NOISE) for name in MISSING}

@@ -1,6 +1,4 @@
-"""The tables of a diagnosis: one line per run or, where runs are seeds of one row, mean ± standard
-deviation.
-"""
+"""The tables of a diagnosis: a line per run, or mean ± standard deviation over a row's seeds."""
 
 from __future__ import annotations
 
@@ -60,9 +58,7 @@ def over(runs: list[dict[str, Any]], read: Callable[[dict[str, Any]], float | No
 
 
 def stand_ins(measured: Measured) -> tuple[list[list[str]], list[list[str]]]:
-    """The lines over all questions and those by question type, where a stand-in is not the feature
-    itself.
-    """
+    """The lines over all questions and by type, where a stand-in is not the feature itself."""
     overall, of_types = [], []
     for label, runs in measured.items():
         for scenario, content in runs[0]["features"].items():

@@ -157,18 +157,14 @@ def printed_averages(row: PrintedRow) -> dict[str, int]:
 
 
 def wrong_averages(row: PrintedRow, cells: dict[str, int], counts: dict[str, int]) -> dict[str, tuple[int, int]]:
-    """The averages over questions that the row's cells do not give: part -> questions right and
-    asked.
-    """
+    """The printed averages that the row's cells do not give: part -> questions right and asked."""
     printed = printed_averages(row)
     return {part: (right, n) for part, (right, n) in averages(cells, counts).items()
             if not agrees(printed[part], right, n)}
 
 
 def follows(row: PrintedRow, counts: dict[str, int]) -> bool:
-    """Whether the total can be the mean over questions of the averages by modality, all being
-    rounded.
-    """
+    """Whether the total can be the mean over questions of the rounded averages by modality."""
     weights = {part: sum(n for name, n in counts.items() if name.split("/")[0] == part) for part in row.modalities}
     mean = sum(row.modalities[part] * n for part, n in weights.items()) / sum(weights.values())
     return abs(mean - row.overall) <= 1

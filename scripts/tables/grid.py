@@ -22,9 +22,7 @@ Stages = str | Annotated[list[Files], Field(min_length=1)]
 
 
 class Change(BaseModel):
-    """What is laid over a configuration: files in their order, then `key=value` overrides; later
-    ones win.
-    """
+    """What is laid over a configuration: files in their order, then `key=value`; later ones win."""
 
     model_config = STRICT
     files: list[str] = []

@@ -25,9 +25,7 @@ NO_ANSWER = {"runtime": ("device", "compile", "workers"), "evaluate": ("batch_si
 
 @dataclass
 class PlannedRun:
-    """One training, known by the digest of its configuration; `users` says for which tables, rows
-    and seeds.
-    """
+    """One training, known by its configuration's digest; `users` names tables, rows and seeds."""
 
     name: str
     digest: str
@@ -91,9 +89,7 @@ class Plan:
         return self.add_run(arguments, start, f"{table}/{key} s{seed}")
 
     def add_run(self, arguments: list[str], start: PlannedRun | None, user: str) -> PlannedRun:
-        """The run of these arguments: a new one, or that which is already planned for the same
-        configuration.
-        """
+        """The run of these arguments: a new one, or the planned one of the same configuration."""
         run = self.asked.get(tuple(arguments)) or self.named_run(arguments, start)
         self.asked[tuple(arguments)] = run
         if user not in run.users:
@@ -124,8 +120,7 @@ class Plan:
 
 
 def recipes_of(grid: Grid, row: Row, stage: str, arguments: list[str]) -> list[str]:
-    """Those of the table's recipes of that stage that are for the components the arguments choose.
-    """
+    """The table's recipes of that stage that are for the components the arguments choose."""
     if not row.recipe or not grid.recipes:
         return []
     config = resolved(arguments)
@@ -143,8 +138,7 @@ def dataset_of(arguments: list[str]) -> str:
 
 
 def inherited(change: Change) -> tuple[list[str], list[str]]:
-    """What a start takes over from a row: out of its files, as overrides, and out of its overrides.
-    """
+    """What a start takes over from a row: some of its files, as overrides, and of its overrides."""
     of_files = [item for file in change.files for item in as_overrides(load_yaml(Path(file)))]
     return of_files, [item for item in change.overrides if item.partition("=")[0].partition(".")[0] in INHERITED]
 
@@ -160,8 +154,7 @@ def as_overrides(layer: dict[str, Any]) -> list[str]:
 
 
 def spelled(value: Any) -> str:
-    """A value as it is read back from a command line: text as it is, where YAML takes it for text.
-    """
+    """A value as a command line spells it: text stays as it is where YAML takes it for text."""
     return value if isinstance(value, str) and yaml.safe_load(value) == value else json.dumps(value)
 
 

@@ -1,6 +1,4 @@
-"""The content of a report as files: report.md for people, report.json for programs, the plots
-beside them.
-"""
+"""The content of a report as files: report.md for people, report.json for programs, plots."""
 
 from __future__ import annotations
 
@@ -167,5 +165,6 @@ def run_section(report: Report) -> str:
     commands = list(dict.fromkeys(c for run in runs for c in (run["start"], run["command"]) if c))
     return (f"{grid_text(lines, ['row', 'seed', 'folder', 'configuration', 'code', 'epoch'])}\n\n"
             "Configuration: the first digits of the SHA-256 of the resolved configuration; rows with the same one "
-            "share a run. Epoch: chosen on validation.\n\nCommands, starts before what is initialised from them:\n\n```bash\n"
+            "share a run. Epoch: chosen on validation.\n\n"
+            "Commands, starts before what is initialised from them:\n\n```bash\n"
             + "\n".join(commands) + "\n```")

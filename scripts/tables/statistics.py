@@ -40,9 +40,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Comparison:
-    """A row against its reference in one scenario; differences in points of accuracy, row minus
-    reference.
-    """
+    """A row against its reference in one scenario, in points of accuracy, row minus reference."""
 
     row: str
     reference: str
@@ -69,9 +67,7 @@ class Comparison:
 
 
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
-    """Two-sided exact p-value: the discordant pairs are fair coin flips if the two are equally
-    good.
-    """
+    """Two-sided exact p-value: discordant pairs are fair coin flips if both are equally good."""
     a, b = np.asarray(first, bool), np.asarray(second, bool)
     gained, lost = int((a & ~b).sum()), int((~a & b).sum())
     return float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0

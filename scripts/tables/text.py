@@ -97,9 +97,7 @@ def results_table(report: dict[str, Any], chosen: list[str] | None = None) -> st
 def limits_of(
     report: dict[str, Any], rows: dict[str, Any], scenarios: list[str], kind: str
 ) -> list[tuple[str, list[str]]]:
-    """(data set, values) of the distinct oracles or floors among the rows; one, unless rows are on
-    different data.
-    """
+    """(data set, values) of the distinct oracles or floors: one, unless the rows' data differ."""
     dataset = {run["row"]: run["dataset"] for run in report["runs"]}
     limits: list[tuple[str, dict[str, str]]] = []
     for key, row in rows.items():

@@ -37,9 +37,7 @@ Seconds = dict[str, float | None]        # by the name of a run; None where it i
 
 @dataclass(frozen=True)
 class Data:
-    """Shapes and sizes of a data set, and the seconds that a question of a batch and the first
-    reading of a video take.
-    """
+    """Shapes and sizes of a data set; seconds to read a question, and a video at first."""
 
     spec: DataSpec
     questions: dict[str, int]        # by split
@@ -50,9 +48,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds per training step, and per question answered with everything there and with a
-    modality missing.
-    """
+    """Seconds per training step, per complete answer and per answer with a modality missing."""
 
     step: float
     complete: float
@@ -122,9 +118,7 @@ def wall_seconds(runs: list[PlannedRun], seconds: Seconds, jobs: int) -> float |
 
 
 def hours_table(tables: dict[str, list[PlannedRun]], everything: list[PlannedRun], seconds: Seconds, jobs: int) -> str:
-    """Per table the runs that wait and their hours, and those of all tables together, which share
-    runs.
-    """
+    """Per table the waiting runs and their hours, and those of all tables, which share runs."""
     lines = []
     for name, runs in [*tables.items(), *([("all together", everything)] if len(tables) > 1 else [])]:
         wall = wall_seconds(runs, seconds, jobs)
@@ -157,9 +151,7 @@ def as_key(options: dict[str, Any]) -> str:
 
 
 def read_data(options: dict[str, Any]) -> Data | None:
-    """From the files at hand; else the published sizes of MUSIC-AVQA, without what reading costs;
-    else None.
-    """
+    """From the files; else MUSIC-AVQA's published sizes, without the cost of reading; else None."""
     try:
         data = build_dataset(options)
         vocabulary = data.vocabulary()
@@ -181,9 +173,7 @@ def read_data(options: dict[str, Any]) -> Data | None:
 
 
 def measure_all(wanted: list[tuple[PlannedRun, DataSpec]], jobs: int) -> list[Pace | None]:
-    """The pace of each, `jobs` at a time on as many threads as a run would have, so that they are
-    in each other's way.
-    """
+    """The pace of each, `jobs` side by side, each on as many threads as a run would have."""
     bar = {"total": len(wanted), "desc": "measuring steps", "unit": "kind", "leave": False}
     if jobs == 1:
         return list(tqdm((measure(*item) for item in wanted), **bar))
@@ -217,9 +207,7 @@ def measure(run: PlannedRun, spec: DataSpec) -> Pace | None:
 
 
 def repeated(step: Callable[[], None], device: torch.device) -> float:
-    """Seconds of one step, the shortest of a few after one that is not counted: what else the
-    machine does is not ours.
-    """
+    """Seconds of one step: the shortest of a few after a warm-up, as other load is not ours."""
     timed(step, device)
     seconds: list[float] = []
     while sum(seconds) < SECONDS and len(seconds) < REPEATS:

@@ -1,6 +1,4 @@
-"""Every registered backbone with every method at toy size, and the states of absence that the laws
-look at.
-"""
+"""Every registered backbone with every method at toy size, and the states of absence."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Multiple choice with every backbone: permuting the candidates permutes the scores, and training
-reaches the head.
-"""
+"""Multiple choice with every backbone: scores permute with the candidates; the head is trained."""
 
 from dataclasses import replace
 

@@ -1,6 +1,4 @@
-"""Training step, evaluation and resume of every pair off the CPU: on an emulated device, and on a
-GPU where there is one.
-"""
+"""Train, evaluate and resume every pair off the CPU: on an emulated device, and on a GPU if any."""
 
 import pytest
 import torch

@@ -27,9 +27,7 @@ from scripts.tables.plan import VERSION
 
 
 def of_model(model: Any) -> dict[str, Any]:
-    """Option -> default, sections as nested mappings; options without a default are always counted
-    and left out.
-    """
+    """Option -> default, sections as nested mappings; options without a default are left out."""
     found = {}
     for key, option in model.model_fields.items():
         if hasattr(option.annotation, "model_fields"):

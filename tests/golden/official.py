@@ -46,9 +46,7 @@ TRAINED = {                                                   # entries whose gr
 
 
 def pseudo_random(name: str, *shape: int) -> Tensor:
-    """Values of mean 0 and variance 1 that depend on the name and the position alone: the decimals
-    of a large sine.
-    """
+    """Values of mean 0 and variance 1 by name and position alone: the decimals of a large sine."""
     position = torch.arange(1, math.prod(shape) + 1, dtype=torch.float64)
     large = torch.sin(position * 12.9898 + zlib.crc32(name.encode()) % 9973) * 43758.5453
     return ((large - large.floor() - 0.5) * math.sqrt(12)).reshape(shape).float()
@@ -123,9 +121,7 @@ def official_network(checkout: Path) -> nn.Module:
 
 
 def official_training(net: nn.Module) -> dict:
-    """Logits of the three views, loss terms and gradients of one training pass; the total as the
-    official loop adds it.
-    """
+    """Logits of three views, loss terms, gradients of a training pass; the total as official."""
     given = batch()
     reverse = [f"reverse {step}" for step in range(STEPS - 1, 0, -1)]
     with drawing(["training", *reverse, *reverse], drawn_steps()):

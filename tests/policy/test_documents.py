@@ -21,9 +21,7 @@ def marked() -> list[tuple[str, str]]:
 
 
 def test_every_printed_figure_is_the_reports():
-    """Read back without the code that wrote them: mean and standard deviation under the heading of
-    each scenario.
-    """
+    """Read back without the code that wrote them: mean and deviation under each heading."""
     compared = 0
     for name, body in marked():
         rows = {row["label"].replace("|", "\\|"): row for row in

@@ -1,6 +1,4 @@
-"""Options earn their place: each is set otherwise than its default somewhere, and its default is
-written the same way everywhere.
-"""
+"""Options earn their place: something sets each otherwise; its default is the same everywhere."""
 
 import json
 import re
@@ -103,9 +101,7 @@ def options() -> dict[tuple[str, str], object]:
 
 
 def test_every_option_is_set_otherwise_somewhere():
-    """By a use that names no other component. What none sets should be a constant with a note where
-    it comes from.
-    """
+    """By a use that names no other component. What none sets should be a constant."""
     everything, unused = uses(), set()
     for (component, key), default in options().items():
         kind, _, name = component.partition("=")

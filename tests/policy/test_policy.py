@@ -1,6 +1,4 @@
-"""Rules of the code base as tests: import direction, registries and YAML, commands and files the
-README names.
-"""
+"""Rules of the code base: imports, registries and YAML, sizes of files, names of tests."""
 
 import ast
 import re

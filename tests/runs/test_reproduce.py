@@ -1,5 +1,4 @@
-"""The command for tables, shrunk: two rows of one seed on a tiny data set, from a start they share.
-"""
+"""The command for tables, shrunk: two rows of one seed on a tiny data set, from a shared start."""
 
 import importlib.util
 import json
@@ -31,9 +30,7 @@ def toy(own_data, tmp_path_factory):
 
 @pytest.fixture
 def reproduce(monkeypatch, capsys):
-    """The command inside the test process, which saves the start-up; returns exit code, stdout,
-    stderr.
-    """
+    """The command inside the test process, which saves the start-up: code, stdout, stderr."""
     spec = importlib.util.spec_from_file_location("reproduce", ROOT / "scripts" / "reproduce.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

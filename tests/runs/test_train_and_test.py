@@ -1,5 +1,4 @@
-"""The real commands, shrunk to seconds, on a data set of other shapes, another T and other words.
-"""
+"""The real commands, shrunk to seconds, on a data set of other shapes, T and words."""
 
 import json
 import re
@@ -112,9 +111,7 @@ def test_ratio_zero_is_complete_and_ratio_one_is_missing(small, tmp_path, in_pro
 
 
 def test_other_evaluations_leave_the_results_of_the_run_alone(small, tmp_path, in_process):
-    """What a table reads is of best.pt, the test split and the options as trained, whatever is
-    evaluated afterwards.
-    """
+    """A table reads best.pt, the test split and the trained options, whatever follows."""
     assert in_process("main_train.py", *small)[0] == 0
     folder = tmp_path / "runs" / "r"
     own = [folder / "results.json", folder / "predictions.jsonl"]
@@ -156,9 +153,7 @@ def test_a_second_stage_starts_from_the_first(small, tmp_path, in_process):
 
 
 def test_the_released_evaluation_reads_what_it_calls_missing(small, tmp_path, in_process):
-    """Silencing the sound changes nothing where it is missing, and the answers of the released
-    protocol.
-    """
+    """Silencing missing sound changes no answer but those of the released protocol."""
     assert in_process("main_train.py", *small)[0] == 0
     folder = tmp_path / "runs" / "r"
     silent = tmp_path / "silent"

@@ -1,6 +1,4 @@
-"""The audit of published tables: arithmetic against brute force, verdicts on constructed tables,
-faulty and sound.
-"""
+"""The audit of the published tables: arithmetic by brute force, verdicts on constructed tables."""
 
 import json
 import re
@@ -278,9 +276,7 @@ def test_counts_are_those_of_the_real_files(release):
 
 @pytest.mark.skipif(not PAPER.is_file(), reason="the text of the paper is not at hand")
 def test_the_figures_are_those_of_the_paper_in_the_printed_order():
-    """Every row of figures of Tables 1-4 in the paper's text is a row of the YAML under the printed
-    headings.
-    """
+    """Every row of figures of Tables 1-4 in the paper's text is in the YAML, by printed heading."""
     lines = re.sub(r"</?[bu]>", "", PAPER.read_text()).splitlines()
     for number, columns in ((1, 13), (2, 9), (3, 13), (4, 4)):
         start = next(i for i, line in enumerate(lines) if line.startswith(f"**Table {number}:**"))

@@ -162,9 +162,7 @@ def test_the_best_linear_guess_is_that_of_least_squares(objective):
 
 
 def test_the_input_skip_takes_the_bound_from_the_loss():
-    """Features on a line in 40 channels: noise off it is known exactly, but a width of 8 can tell
-    at most a fifth.
-    """
+    """Features on a line in 40 channels: noise off it is known, but a width of 8 tells a fifth."""
     errors = {}
     for skip in (True, False):
         torch.manual_seed(0)

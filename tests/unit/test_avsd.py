@@ -1,5 +1,4 @@
-"""AVSD: the factor graph against loops over its definition, and what padding, masks and order do.
-"""
+"""AVSD: the factor graph against loops over its definition; padding, masks and order."""
 
 import pytest
 import torch
@@ -18,9 +17,7 @@ def backbone(**options) -> AVSD:
 
 
 def graph() -> tuple[FactorGraphAttention, Utility, Utility, Utility, torch.Tensor]:
-    """Random weights and elements of one question; some of each utility cannot be read, and one
-    frame not at all.
-    """
+    """Random weights and elements of one question; some cannot be read, one frame not at all."""
     torch.manual_seed(0)
     attention = FactorGraphAttention(WIDTH, FRAMES, 0.0).eval()
     for mix in (attention.mix_words, attention.mix_audio, attention.mix_frame):
@@ -32,9 +29,7 @@ def graph() -> tuple[FactorGraphAttention, Utility, Utility, Utility, torch.Tens
 
 
 def by_definition(attention, words, frame, audio, prior) -> dict[str, torch.Tensor]:
-    """One utility after the other, one element after the other, as the paper defines the
-    potentials.
-    """
+    """One utility and one element after the other, as the paper defines the potentials."""
     utilities = {"words": (words.elements[0, 0], words.mask[0, 0]), "audio": (audio.elements[0, 0], audio.mask[0, 0])}
     utilities |= {f"frame{i}": (frame.elements[0, i], frame.mask[0, i]) for i in range(FRAMES)}
 
@@ -86,9 +81,7 @@ def test_the_factor_graph_is_its_definition():
 
 @pytest.mark.parametrize("frames", [4, 12])
 def test_the_mix_starts_as_a_conv1d_of_all_potentials(frames):
-    """torch's own start of a Conv1d from as many potentials as are mixed, the zero prior among
-    them.
-    """
+    """torch's own start of a Conv1d of as many potentials as are mixed, with the zero prior."""
     torch.manual_seed(0)
     own, theirs = [], []
     for _ in range(200):

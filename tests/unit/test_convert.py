@@ -1,6 +1,4 @@
-"""Official state dicts, made by name and shape, under our names: what is used, what is reported,
-what comes out.
-"""
+"""Official state dicts, made by name and shape: what is used, reported and answered."""
 
 import json
 import re
@@ -37,9 +35,7 @@ def attention(name: str) -> dict[str, torch.Tensor]:
 
 
 def official_avst(words: int = 93, answers: int = 42) -> dict[str, torch.Tensor]:
-    """Every entry of the official AVST by name and shape, with a few of its ResNet and of its
-    layers without use.
-    """
+    """Every entry of the official AVST by name and shape, and a few that have no use here."""
     torch.manual_seed(0)
     square = (512, 512)
     lstm = {f"question_encoder.lstm.{name}_l0": torch.randn(*shape) * 0.05 for name, shape in
@@ -50,16 +46,15 @@ def official_avst(words: int = 93, answers: int = 42) -> dict[str, torch.Tensor]
         **layers(**{"question_encoder.fc": (512, 1024), "fc_a1": (512, 128), "fc_a2": square, "fc_a1_pure": (512, 128),
                     "fc_a2_pure": square, "fc_v": (512, 2048), "fc_st": square, "fc_fusion": (512, 1024),
                     "fc": (512, 1024), "fc_aq": square, "fc_vq": square, "linear11": square, "linear12": square,
-                    "linear21": square, "linear22": square, "fc_ans": (answers, 512), "fc_gl": (512, 1024), "fc1": (512, 1024),
-                    "fc2": (256, 512), "fc3": (128, 256), "fc4": (2, 128), "visual_net.fc": (10, 512)}),
+                    "linear21": square, "linear22": square, "fc_ans": (answers, 512), "fc_gl": (512, 1024),
+                    "fc1": (512, 1024), "fc2": (256, 512), "fc3": (128, 256), "fc4": (2, 128),
+                    "visual_net.fc": (10, 512)}),
         **attention("attn_a"), **attention("attn_v"), "visual_net.conv1.weight": torch.randn(64, 3, 7, 7),
     }
 
 
 def official_method() -> dict[str, torch.Tensor]:
-    """AVST with the memory, both 1x1 convolutions and the U-Net under its two names, as the
-    method's release saves it.
-    """
+    """AVST, memory, both 1x1 convolutions, U-Net under two names, as the method's release."""
     unet = MapDenoiser(64, 512, (1, 2), (14, 14)).state_dict()
     return {
         **official_avst(), **layers(kr=(512, 1024, 1, 1), kr2=(1024, 512, 1, 1), conv_sm=(128, 512, 3, 3)),

@@ -44,9 +44,7 @@ def test_sharpness_of_uniform_and_of_one_hot_addressing():
 
 
 def test_calibration_error_by_hand():
-    """Ten answers at 0.9 of which seven are right, ten at 0.5 of which five are: half of |0.9 -
-    0.7|.
-    """
+    """Ten answers at 0.9, seven right, and ten at 0.5, five right: half of |0.9 - 0.7|."""
     def records(confidence: float, right: int) -> list[Record]:
         return [Record(i, i, "v", "Which", "complete", "a" if i < right else "b", "a", confidence) for i in range(10)]
     assert calibration(records(0.9, 7) + records(0.5, 5)) == pytest.approx(10.0, abs=1e-4)

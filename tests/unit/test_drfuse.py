@@ -1,6 +1,4 @@
-"""DrFuse: its formulas against hand-worked numbers, brute force and limits, and who takes part in
-an answer.
-"""
+"""DrFuse: its formulas by hand, brute force and limits, and who takes part in an answer."""
 
 import math
 from dataclasses import replace
@@ -57,8 +55,7 @@ def logits(model: AVQAModel, batch) -> torch.Tensor:
 
 
 def read(model: AVQAModel, batch):
-    """The two halves of an answer in evaluation: what the backbone fused, and the bundle it fused.
-    """
+    """Both halves of an answer in evaluation: what the backbone fused, and the bundle."""
     features = model.eval().method.complete(model.backbone.encode(batch), batch.presence)
     return model.backbone.fuse(features), features
 

@@ -1,5 +1,4 @@
-"""The head over candidates: its formula, and the laws it adds to every pair of backbone and method.
-"""
+"""The head over candidates: its formula, and the laws it adds to every pair."""
 
 from dataclasses import replace
 

@@ -19,8 +19,7 @@ METHOD = {"refine": "both", "fill": "zeros", "lambda1": 1.0, "lambda2": 1.0, "re
 
 
 def before(**changes):
-    """The content of a checkpoint of format 1 with `changes` of the options of METHOD, RMM and AVR.
-    """
+    """A checkpoint of format 1 with `changes` of the options of METHOD, RMM and AVR."""
     method = {"name": "rmm_avr", **METHOD, "rmm": dict(RMM), "avr": dict(AVR)}
     for key, value in changes.items():
         place = next(part for part in (method["rmm"], method["avr"], method) if key in part)

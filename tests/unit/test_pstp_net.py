@@ -1,6 +1,4 @@
-"""PSTP-Net: its choices against brute force, its fusion against layers written out, absence against
-a cut.
-"""
+"""PSTP-Net: choices by brute force, fusion against layers written out, absence against a cut."""
 
 from dataclasses import replace
 
@@ -15,9 +13,7 @@ from models.backbones.pstp_net import SegmentSelection, Stream, best
 
 
 def chosen(model, features):
-    """The seconds (B, K) and, per kept second, the positions (B, K, m) of the patches that `model`
-    keeps.
-    """
+    """The kept seconds (B, K) and the positions (B, K, m) of the patches kept in each."""
     frame, patches = model.split(features.visual)
     mask = torch.ones(frame.shape[:2], dtype=torch.bool)
     seconds, _ = model.perception.segments(features.question, Stream(features.audio, mask), Stream(frame, mask))
@@ -87,9 +83,7 @@ def test_present_segments_come_first_and_fill_up_in_order():
 
 
 def test_dropout_never_prefers_what_is_absent():
-    """In training all heads of a segment may be dropped; an absent segment must still come behind
-    it.
-    """
+    """In training all heads of a segment may drop; an absent segment must still come behind it."""
     selection = SegmentSelection(16, heads=1, dropout=0.9, segs=4, top_k=2).train()
     mask = torch.ones(64, 8, dtype=torch.bool)
     mask[:, :4] = False
@@ -101,9 +95,7 @@ def test_dropout_never_prefers_what_is_absent():
 # What is fused.
 
 def test_only_what_is_chosen_reaches_the_selected_tokens():
-    """Literal selection: a patch that is not kept reaches nothing, a second that is not kept the
-    global path alone.
-    """
+    """Literal selection: a patch not kept reaches nothing, such a second the global path."""
     model, batch = make(selection_gradient="none"), batch_of(4)
     features = model.encode(batch)
     seconds, regions = chosen(model, features)
@@ -162,9 +154,7 @@ def test_switching_a_module_off_changes_the_answer(part, monkeypatch):
 
 
 def test_moving_the_attention_moves_the_answer():
-    """Other ranking weights, nothing else: in the literal variant they can act through the choice
-    alone.
-    """
+    """Other ranking weights alone: in the literal variant they act through the choice only."""
     model, batch = make(selection_gradient="none"), batch_of(4)
     features = model.encode(batch)
     before, first = vector(model, features), chosen(model, features)
@@ -272,9 +262,7 @@ def test_released_builds_nothing_without_effect():
 @pytest.mark.parametrize("spec", [CLIP, MAP])
 @pytest.mark.parametrize("variant", ["paper", "released"])
 def test_masked_segments_are_as_if_cut_out(spec, variant):
-    """Two of the four segments of two seconds are absent, and the same model reads the other four
-    seconds alone.
-    """
+    """Two of four segments of two seconds are absent, or the model reads the other four seconds."""
     model = make(spec, variant=variant, top_k=None if variant == "released" else 2)
     features = model.encode(batch_of(3, spec))
     there = torch.tensor([False, False, True, True, True, True, False, False])

@@ -37,7 +37,8 @@ def test_the_preset_changes_what_departs_from_the_paper():
         "backbone.negatives": "other_video", "method.name": "released", "method.refine": "missing_only",
         "method.avr.schedule": "sigmoid", "method.avr.objective": "v", "method.avr.clip": 1.0,
         "method.avr.layout": "map", "method.avr.input_skip": False, "method.avr.detach_input": False,
-        "train.init_method": True, "train.init": "runs/music_avqa-avst-released-start-s1/last.pt", "evaluate.checkpoint": "last",
+        "train.init_method": True, "train.init": "runs/music_avqa-avst-released-start-s1/last.pt",
+        "evaluate.checkpoint": "last",
     }
     assert {key: value for key, value in release.items() if key not in paper} == {
         "method.reconstruction": 1.0, "method.rmm.similarity": "cosine", "method.rmm.question_pairing": "own",
@@ -48,9 +49,7 @@ def test_the_preset_changes_what_departs_from_the_paper():
 
 
 def test_the_network_is_as_large_as_that_of_version_1_9_4():
-    """163 tensors, 4,685,120 numbers; an RMS norm in place of a group norm would lack one vector
-    per block.
-    """
+    """163 tensors, 4,685,120 numbers; an RMS norm would lack a vector per block."""
     mine, library = MapDenoiser(64, 512, (1, 2), (14, 14)), Unet(64, channels=512, dim_mults=(1, 2))
     biases = sum(p.numel() for name, p in mine.named_parameters() if name.endswith(".norm.bias"))
     assert len(mine.state_dict()) == 163 and sum(p.numel() for p in mine.parameters()) == 4_685_120
@@ -173,9 +172,7 @@ def test_the_noised_pair_reads_what_is_called_missing():
 
 
 def test_what_the_data_lack_is_recalled_beside_noise():
-    """One question has no picture at all: RMM recalls it, without noise; the others' sound is the
-    real one plus noise.
-    """
+    """One question has no picture: RMM recalls it without noise; other sounds get noise."""
     torch.manual_seed(0)
     method, whole = RMMAVR(SHAPE, rmm={"slots": 3}, avr={"enabled": False}).eval(), random_features(3)
     presence = torch.ones(3, SHAPE.segments, 2, dtype=torch.bool)

@@ -36,9 +36,7 @@ def test_a_mistake_in_an_override_names_table_and_row():
 
 
 def test_equal_configurations_are_one_run_and_others_are_not():
-    """The second table asks for the first one's rows under other names, one of them with a default
-    spelled out.
-    """
+    """The second table names the first one's rows anew, one of them with a default spelled out."""
     again = {**GRID, "rows": {"same": {"label": "x", "overrides": ["rmm.slots=5", "rmm.addressing=paper"]},
                               "new": {"label": "x", "overrides": ["rmm.slots=6"]}}}
     plan = plan_of(GRID, again, seeds=2)
@@ -83,9 +81,7 @@ def test_the_start_is_of_the_rows_own_data_and_backbone():
 
 
 def test_a_file_of_a_row_is_laid_over_what_all_rows_share():
-    """The ablation's file is the same run as its option spelled out; overrides win over files,
-    later files over earlier.
-    """
+    """The ablation's file is its option's run; overrides win over files, later over earlier."""
     files = ["configs/ablation/slots_50.yaml", "configs/ablation/slots_25.yaml"]
     rows = {"file": {"label": "x", "files": files}, "option": {"label": "x", "overrides": ["rmm.slots=25"]},
             "both": {"label": "x", "files": files, "overrides": ["rmm.slots=9"]}}
@@ -128,9 +124,7 @@ def test_a_row_may_have_options_for_one_data_set():
 
 
 def test_pstp_net_reads_clip_and_stands_in_both_variants():
-    """Table 1: what configs/music_avqa_clip.yaml asks for, in every row and start; the others read
-    maps.
-    """
+    """Table 1: what configs/music_avqa_clip.yaml sets, in every row and start; others read maps."""
     grid = find_grid("table1")[1]
     plan = Plan()
     plan.add_table("table1", grid, 1, ["dataset=music_avqa", "dataset.root=D"])
@@ -192,8 +186,7 @@ def test_a_table_has_a_schedule_for_each_of_its_data_sets():
 
 
 def test_several_files_make_one_stage_and_one_schedule():
-    """Laid over each other in their order, recipes above them and the row's own files above those.
-    """
+    """Laid over each other in order; recipes go above them, the row's own files above those."""
     over = ["configs/embedded.yaml", "configs/schedule/six_epochs.yaml"]
     grid = {**GRID, "start": ["configs/embedded_plain.yaml", over], "rows_from": over,
             "recipes": {"default": {"rows": ["configs/recipe/avst.yaml"]}},

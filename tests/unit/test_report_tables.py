@@ -34,9 +34,7 @@ RIGHT = {"control": {1: (10, 6), 2: (11, 7), 3: (12, 5)}, "ours": {1: (14, 6), 2
 
 
 def write_run(folder: Path, right: dict[str, int], code: str | None = "abc1234") -> None:
-    """The first `right[scenario]` of 20 questions are answered rightly; ten each of two types, two
-    per video.
-    """
+    """The first `right[scenario]` of 20 answers are right; two types, two per video."""
     folder.mkdir(parents=True)
     scenarios, lines = {}, []
     for scenario, count in right.items():
@@ -86,9 +84,7 @@ def cells(text: str, section: str, row: str) -> list[str]:
 
 
 def test_means_spreads_oracle_and_floor(report):
-    """ours, complete: 70, 80, 75 -> 75 ± 5; control: 50, 55, 60 -> 55 ± 5; audio missing 30 ± 0 and
-    30, 35, 25.
-    """
+    """ours, complete: 70, 80, 75: 75 ± 5; control 50, 55, 60: 55 ± 5; audio: 30 ± 0; 30, 35, 25."""
     text, content, _ = report
     assert cells(text, "Results", r"ours \| theirs") == ["3", "75.0 ± 5.0", "30.0 ± 0.0"]
     assert cells(text, "Results", "the control") == ["3", "55.0 ± 5.0", "30.0 ± 5.0"]
@@ -101,9 +97,7 @@ def test_means_spreads_oracle_and_floor(report):
 
 
 def test_the_share_of_the_recoverable_gap(report):
-    """complete: (75 - 20) / (100 - 20) = 68.75 %, spread 5 / 80; audio missing: (30 - 20) / (60 -
-    20) = 25 %.
-    """
+    """complete: (75 - 20) / (100 - 20), spread 5 / 80; audio: (30 - 20) / (60 - 20)."""
     text, content, _ = report
     assert cells(text, "Share of the recoverable gap", r"ours \| theirs") == ["68.8 ± 6.2", "25.0 ± 0.0"]
     cell = content["rows"]["ours"]["scenarios"]["complete"]
@@ -138,9 +132,7 @@ def test_the_tests_between_rows(report):
 
 
 def test_the_diffusion_loss_stands_beside_rows_with_avr(planned, tmp_path):
-    """Last epochs 0.9, 1.0, 1.1: 1.00 ± 0.10; a last layer of 8 for 32 channels cannot come below
-    0.75.
-    """
+    """Last epochs 0.9, 1.0, 1.1: 1.00 ± 0.10; 8 channels for 32 cannot come below 0.75."""
     avr = {"enabled": True, "objective": "noise"}
     for seed, last in ((1, 0.9), (2, 1.0), (3, 1.1)):
         folder = planned["ours"][seed].folder

@@ -30,9 +30,7 @@ def data(train=95, val=20, test=30, **costs) -> Data:
 
 
 def test_a_run_by_hand():
-    """95 questions in tens: 10 steps an epoch, 30 in all; validated after epochs 2 and 3, then
-    tested.
-    """
+    """95 questions in tens: 10 steps an epoch, 30 in all; validated after epochs 2 and 3."""
     answers = 0.5 + 2 * 2                                 # seconds per question in the three scenarios
     seconds = run_seconds(config(), data(), Pace(1, 0.5, 2), 7)
     assert seconds == pytest.approx(7 + 30 * 1 + 2 * 20 * answers + 30 * answers)
@@ -43,9 +41,7 @@ def test_a_run_by_hand():
 
 
 def test_reading_goes_on_beside_only_with_workers():
-    """30 steps of ten questions at 0.3 s, and 20 + 30 questions answered in one scenario; 45 videos
-    are read once.
-    """
+    """30 steps of ten questions at 0.3 s; 20 + 30 questions answered; 45 videos read once."""
     one = {"select_by": ["complete"], "scenarios": ["complete"], "every": 3}
     slow = data(videos=45, per_video=0.2, per_question=0.3)
     assert run_seconds(config(**one), slow, Pace(1, 0.1, 0), 0) == pytest.approx(9 + 30 * (1 + 3) + 50 * 0.4)
@@ -89,9 +85,7 @@ def runs_of(starts: list[int | None], folder: Path = Path("nowhere")) -> list[Pl
 @settings(deadline=None)
 @given(st.data())
 def test_a_sweep_takes_as_long_as_a_list_schedule_may(data):
-    """At least the longest chain and the work divided by the machines; at most Graham's bound,
-    their sum (1966).
-    """
+    """At least the longest chain and the shared work; at most Graham's bound, their sum (1966)."""
     count, jobs = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 5))
     starts = [data.draw(st.none() | st.integers(0, i - 1)) if i else None for i in range(count)]
     took = [data.draw(st.integers(1, 50)) for _ in range(count)]
@@ -137,9 +131,7 @@ def test_a_row_that_cannot_be_built_is_named():
 
 
 def test_sizes_are_those_of_the_files_or_the_published_ones(tmp_path):
-    """Eight videos with three questions each per split; without files MUSIC-AVQA is known, AVQA is
-    not.
-    """
+    """Eight videos of three questions per split; without files MUSIC-AVQA is known alone."""
     root = write_dataset(tmp_path / "data")
     own = timing.read_data({"name": "music_avqa", "root": str(root), "stride": 2})
     assert own.questions == {"train": 24, "val": 24, "test": 24} and own.videos == 24

@@ -1,5 +1,4 @@
-"""A method's YAML may say which scenarios choose its checkpoint: plain knows complete input alone.
-"""
+"""A method's YAML may name the scenarios that choose its checkpoint."""
 
 import pytest
 

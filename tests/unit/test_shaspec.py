@@ -1,6 +1,4 @@
-"""ShaSpec: what stands in for an absent modality, its two losses by hand, and what training does to
-its features.
-"""
+"""ShaSpec: what stands in for an absent modality, its losses by hand, what training does."""
 
 import math
 
@@ -21,9 +19,7 @@ def all_present(size: int) -> torch.Tensor:
 
 
 def by_hand() -> tuple[ShaSpec, Features]:
-    """D = 2, one segment, two tokens. All encoders are the ReLU, W[r; s] = s / 2, the domain logits
-    are s itself.
-    """
+    """D = 2, one segment, two tokens; encoders: the ReLU, W[r; s] = s / 2; domain logits: s."""
     method = ShaSpec(FeatureShape(1, (1, 2), 2), normalize="none")
     identity = torch.eye(2)
     for encoder in (method.shared, method.specific_audio, method.specific_visual):
@@ -127,8 +123,7 @@ def test_a_specialist_answers_its_own_view_alone(name, kept):
 
 @pytest.mark.parametrize("align_weight,alike", [(0.1, True), (0.0, False)])
 def test_training_makes_the_shared_features_alike(align_weight, alike):
-    """One cause is seen and heard in two ways, and a linear readout asks for it in all three views.
-    """
+    """One cause is seen and heard in two ways; a linear readout asks for it in all three views."""
     torch.manual_seed(0)
     size, T, N, D = 64, SHAPE.segments, SHAPE.tokens, SHAPE.channels
     cause = torch.randn(size, T, 4)
@@ -153,9 +148,7 @@ def test_training_makes_the_shared_features_alike(align_weight, alike):
 
 @torch.no_grad()
 def distances(method: ShaSpec, features: Features) -> list[float]:
-    """How far the two modalities' shared, and their specific, features lie apart, relative to their
-    size.
-    """
+    """Relative distance of the two modalities' shared, and of their specific, features."""
     e = method.encode(features)
     pairs = ((e.shared_audio, e.shared_visual), (e.specific_audio, e.specific_visual))
     return [float((a - v).norm() / (a.norm() + v.norm())) for a, v in pairs]
