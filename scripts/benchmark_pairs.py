@@ -1,5 +1,4 @@
-"""One training step and one answer of every backbone with every method at the real shapes, as a
-table.
+"""A training step and an answer of every backbone with every method at the real shapes.
 
 Each pair is a process of its own (scripts/benchmark.py), so that one pair's memory does not count
 for the next. What is in the output file already is not measured again.

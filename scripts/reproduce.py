@@ -1,5 +1,4 @@
-"""Run what a table or figure needs, skip what is done, and write the report: Markdown, JSON and
-plots.
+"""Run what a table or figure needs, skip what is done, write Markdown, JSON and plots.
 
 A table is a file configs/tables/TABLE.yaml: a start configuration, the configuration all rows
 share, and per row the overrides that make it. Every row is trained once per seed, from the start of
@@ -91,8 +90,7 @@ def all_grids(overrides: list[str]) -> dict[str, Grid]:
 def write_reports(grids: dict[str, Grid], plan: Plan, out: Path | None, partial: bool) -> list[str]:
     """Report every table; returns what was in the way of those that could not be written.
 
-    `partial`: other machines work on the same tables, so one without any finished run is no
-    problem.
+    `partial`: other machines work on the same tables; one without a finished run is no problem.
     """
     command, problems = shlex.join(["python", "scripts/reproduce.py", *sys.argv[1:]]), []
     for name, grid in grids.items():
@@ -124,8 +122,7 @@ def refresh_documents() -> None:
 
 
 def print_plan(plan: Plan, runs: list[PlannedRun], jobs: int, start_up: float | None) -> None:
-    """One JSON line per run on stdout; the hours of the tables on stderr, so that the lines can be
-    piped.
+    """One JSON line per run on stdout, to be piped; the hours of the tables on stderr.
 
     `start_up`: seconds that a run's imports take, None to measure nothing.
     """

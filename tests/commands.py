@@ -103,9 +103,7 @@ def command(script: str, *arguments: str, **options) -> subprocess.CompletedProc
 
 @pytest.fixture
 def in_process(monkeypatch, capsys):
-    """The same commands inside the test process, which saves the start-up; returns exit code,
-    stdout, stderr.
-    """
+    """The same commands inside the test process, which is faster: exit code, stdout, stderr."""
     import main_test
     import main_train
     from engine.errors import run_guarded

@@ -49,7 +49,5 @@ def completed(model: AVQAModel, features: Features) -> Features:
 
 
 def unweighted(model: AVQAModel, batch: Batch) -> torch.Tensor:
-    """The sum of all loss terms of a training pass, each with weight 1; KeyError for one without a
-    weight.
-    """
+    """The sum of a training pass's loss terms, each with weight 1; KeyError without a weight."""
     return total_loss(model(batch).terms, dict.fromkeys(model.loss_weights, 1.0))

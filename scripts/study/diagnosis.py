@@ -61,8 +61,7 @@ def vectors(features: Features, modality: int) -> Tensor:
 
 @torch.no_grad()
 def examine_features(run: Restored, split: str) -> dict[str, Any]:
-    """By scenario: R2 and spread of every stage and modality, overall and by question type, and of
-    the addressing.
+    """R2 and spread by scenario, stage, modality and question type; and the addressing.
 
     Only questions whose clip is whole are used, since the real features must be known.
     """
@@ -127,7 +126,7 @@ def collect(fits: dict[tuple, Fit], addressing: dict[str, dict[str, float]]) -> 
 
 
 def calibration(records: list[Record]) -> float:
-    """confidence - accuracy| over bins, by their share.|Expected calibration error in percent: mean |confidence - accuracy| over weighted bins.|confidence - accuracy| over bins, by their share."""
+    """Expected calibration error in percent: |confidence - accuracy| over weighted bins."""
     confidence = torch.tensor([r.confidence for r in records])
     correct = torch.tensor([int(r.correct) for r in records])
     return 100 * float(binary_calibration_error(confidence, correct, n_bins=BINS, norm="l1"))
@@ -153,8 +152,7 @@ def accuracy_by_steps(run: Restored, split: str) -> dict[str, Any]:
     """{scenario: {number of reverse steps: accuracy}} of a model that has AVR, from 1 step to its
     own; else empty.
 
-    Fewer steps start the reverse process at an earlier noise level; the trained network is the same
-    throughout.
+    Fewer steps start the reverse process at an earlier noise level, with the same network.
     """
     method = run.model.method
     trained, accuracy = method.reverse_steps, {name: {} for name in MISSING}

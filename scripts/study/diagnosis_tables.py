@@ -45,9 +45,7 @@ def as_markdown(measured: Measured) -> str:
 
 
 def over(runs: list[dict[str, Any]], read: Callable[[dict[str, Any]], float | None], digits: int = 1) -> str:
-    """What `read` finds in the runs, as mean ± standard deviation; "-" where one run has nothing to
-    read.
-    """
+    """What `read` gives of the runs, as mean ± standard deviation; "-" where it gives nothing."""
     values = [read(run) for run in runs]
     if any(value is None for value in values):
         return "-"

@@ -97,9 +97,7 @@ def fits_some(value: Counts, n: Counts) -> Counts:
 
 
 def questions_right(value: int, n: int) -> int | None:
-    """k such that k of `n` is printed as `value`, None where no k is; unique below 10,000
-    questions.
-    """
+    """k such that k of `n` is printed as `value`, else None; unique below 10,000 questions."""
     return closest_count(value, n) if fits_some(value, n) else None
 
 
@@ -141,8 +139,7 @@ def rank_exchanges(rows: list[PrintedRow], releases: dict[str, dict[str, int]]) 
 
 
 def averages(cells: dict[str, int], counts: dict[str, int]) -> dict[str, tuple[int, int]]:
-    """Modality, and "overall", -> questions right and asked, from the cells of a row whose release
-    is `counts`.
+    """Modality, and "overall", -> questions right and asked, from a row's cells and `counts`.
 
     A cell that is no whole number of questions enters with the nearest one.
     """

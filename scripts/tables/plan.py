@@ -18,8 +18,7 @@ from scripts.tables.grid import DEFAULT, Change, Grid, Recipes, Row
 INHERITED = ("dataset", "backbone")
 DIGITS = 10                      # of a digest in the name of a run folder
 VERSION = 2                      # raised when a default or the meaning of an option changes: earlier runs differ then
-# Options that change no answer, save for rounding: how fast and where, and what is noted on the
-# way.
+# Options that change no answer, save for rounding: how fast, where, and notes on the way.
 NO_ANSWER = {"runtime": ("device", "compile", "workers"), "evaluate": ("batch_size",), "train": ("log_every",)}
 
 

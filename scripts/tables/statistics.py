@@ -80,9 +80,7 @@ def joined(p_values: Sequence[float]) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values in the order given: the i-th smallest times the number not yet rejected,
-    made monotone.
-    """
+    """Adjusted p-values in the order given: the i-th smallest times those left, monotone."""
     p = np.asarray(p_values, float)
     order = np.argsort(p)
     adjusted = np.empty_like(p)
@@ -105,9 +103,7 @@ def seed_test(differences: Sequence[float]) -> tuple[Interval | None, float | No
 
 
 def bootstrap_interval(differences: Sequence[float], videos: Sequence[str], seed: int = 0) -> Interval:
-    """95 % percentile interval of the mean of `differences` (one per question), whole videos drawn
-    with replacement.
-    """
+    """95 % percentile interval of the mean `differences` (one per question), by whole videos."""
     d = np.asarray(differences, float)
     _, video = np.unique(np.asarray(videos), return_inverse=True)
     sums, counts = np.bincount(video, weights=d), np.bincount(video)

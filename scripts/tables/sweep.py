@@ -97,9 +97,7 @@ class Sweep:
         return chosen
 
     def train(self, run: PlannedRun) -> int:
-        """The exit code of one run; what another process has trained meanwhile is not trained
-        again.
-        """
+        """The exit code of one run; 0 if another process has trained it meanwhile."""
         with locked(run) as lock:
             if run.done:
                 return 0
@@ -107,8 +105,7 @@ class Sweep:
             with open(run.folder / "log.txt", "a") as log:
                 log.write(f"{shlex.join(command_of(run))}\n")
                 log.flush()
-                # It inherits the lock: should this sweep be killed, the next one waits for what
-                # still trains.
+                # It inherits the lock: should this sweep be killed, the next one waits for it.
                 process = subprocess.Popen([sys.executable, str(ROOT / "main_train.py"), *run.arguments], stdout=log,
                                            stderr=subprocess.STDOUT, env=self.environment(), pass_fds=(lock.fileno(),))
                 self.processes[run.name] = process

@@ -64,8 +64,7 @@ def scenarios_of(rows: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def results_table(report: dict[str, Any], chosen: list[str] | None = None) -> str:
-    """The accuracies in a report.json, of all rows or of those `chosen` in their order, with oracle
-    and floor.
+    """The accuracies of a report.json, all rows or those `chosen`, with oracle and floor.
 
     Where a row has AVR, its loss and the bound of that loss stand beside.
 

@@ -1,5 +1,4 @@
-"""How long a plan takes: seconds per step and per answer, measured here and now, times what every
-run does.
+"""How long a plan takes: seconds per step and answer, measured here, times what runs do.
 
 Nothing is kept and no run is touched.
 """
@@ -58,8 +57,7 @@ class Pace:
 def pace_key(config: dict[str, Any], spec: DataSpec) -> str:
     """What decides the pace of a run: two runs with the same key are measured once.
 
-    An option that is a fraction weighs or scales something, so it costs time only by being zero or
-    not.
+    A fraction weighs or scales something, so it costs time only by being zero or not.
     """
     return json.dumps([in_kind(config["backbone"]), in_kind(config["method"]), asdict(spec),
                        config["train"]["batch_size"], config["evaluate"]["batch_size"], config["runtime"]],
@@ -128,8 +126,7 @@ def hours_table(tables: dict[str, list[PlannedRun]], everything: list[PlannedRun
 
 
 def estimate(runs: list[PlannedRun], jobs: int, start_up: float) -> Seconds:
-    """Seconds of every run: 0 when it is done, None where its data are not at hand and their sizes
-    not known.
+    """Seconds of every run: 0 when done, None where neither data nor their sizes are known.
 
     `start_up`: seconds before a run begins to read, which its imports take.
     """

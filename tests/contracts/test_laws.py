@@ -1,5 +1,4 @@
-"""Laws L1-L8 of the seam over every registered backbone and method, at toy size, in every case of
-absence.
+"""Laws L1-L8 of the seam over every backbone and method, in every case of absence.
 
 All laws look at the same model of a pair; every test starts from its initial weights. The message
 of a failure names the case.

@@ -1,8 +1,6 @@
-"""Names and shapes of every saved tensor, at toy size: `python tests/golden/state_dicts.py` writes
-them anew.
+"""Names and shapes of every saved tensor: `python tests/golden/state_dicts.py` writes them.
 
-A name that changes breaks every checkpoint that has it, unless `engine/checkpoint.py` translates
-it.
+A changed name breaks checkpoints that have it, unless `engine/checkpoint.py` translates it.
 """
 
 from __future__ import annotations

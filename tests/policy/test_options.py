@@ -14,8 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
 OVERRIDE = re.compile(r"(?<![\w.-])((?:\w+\.)*\w+)=([^\s`,;|)\]\"'}]+)")
 SHORT = ("rmm", "avr")                   # sections of a method that may be addressed without it
-# Options that no table, ablation, preset, recipe or documented command sets. This list may only
-# become shorter.
+# Options that nothing sets otherwise. This list may only become shorter.
 UNUSED = {
     "backbone=avsd": "answer dropout frames",
     "backbone=avst": "dropout heads match_views match_weight temperature",

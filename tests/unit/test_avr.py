@@ -50,9 +50,7 @@ def betas_by_hand(steps):
 
 
 def posterior_by_hand(betas, t):
-    """alpha-bar_t and the posterior's factors of x_0 and x_t and its deviation (Ho et al., 2020,
-    Eq. 7).
-    """
+    """alpha-bar_t, the posterior's factors of x_0 and x_t, its deviation (Ho et al., Eq. 7)."""
     bar = math.prod(1 - b for b in betas[:t + 1])
     before = math.prod(1 - b for b in betas[:t])
     c0 = math.sqrt(before) * betas[t] / (1 - bar)

@@ -12,9 +12,7 @@ from models.rmm_avr.fast import FastDenoiser
 
 
 def assert_loops_agree(**options):
-    """The fast loop against the plain one, which a clip at infinity takes: values, and gradients of
-    everything.
-    """
+    """The fast loop against the plain one, which a clip at infinity takes: values and gradients."""
     results = []
     for clip in (None, math.inf):
         avr = make(clip=clip, **options)

@@ -27,9 +27,7 @@ def test_a_block_adds_the_learned_amount_of_the_other_modality():
 
 
 def test_both_streams_of_a_block_are_made_of_its_inputs():
-    """With one block, what sound contributes to the picture is the projected sound, not the
-    associated one.
-    """
+    """With one block, sound gives the picture the projected sound, not the associated one."""
     model, batch = backbone(blocks=1, text_objects="none").eval(), random_batch(2)
     features = model.encode(batch)
     seen = model.fuse(features).summaries[1]
