@@ -144,12 +144,12 @@ def inherited(change: Change) -> tuple[list[str], list[str]]:
 
 def as_overrides(layer: dict[str, Any]) -> list[str]:
     """The inherited sections of a YAML file as `key=value`, what names the component first."""
-    found = []
+    overrides = []
     for section in INHERITED:
         options = dict(layer.get(section) or {})
-        found += [f"{section}={options.pop('name')}"] if "name" in options else []
-        found += [f"{section}.{key}={spelled(value)}" for key, value in options.items()]
-    return found
+        overrides += [f"{section}={options.pop('name')}"] if "name" in options else []
+        overrides += [f"{section}.{key}={spelled(value)}" for key, value in options.items()]
+    return overrides
 
 
 def spelled(value: Any) -> str:

@@ -23,7 +23,7 @@ def test_permuting_the_candidates_permutes_the_scores(backbone, method):
     assert model.head.score.weight.grad.abs().sum() > 0
     order = torch.tensor([2, 0, 1])
     with torch.no_grad():
-        found = model.eval()(batch).logits["complete"]
+        scores = model.eval()(batch).logits["complete"]
         permuted = model(replace(batch, choices=batch.choices[:, order])).logits["complete"]
-    assert found.shape == (4, 3) and found.std() > 0
-    torch.testing.assert_close(permuted, found[:, order])
+    assert scores.shape == (4, 3) and scores.std() > 0
+    torch.testing.assert_close(permuted, scores[:, order])

@@ -157,9 +157,9 @@ def official_evaluation(net: nn.Module, missing: str) -> list[list[float]]:
 
 def main(checkout: Path) -> None:
     net = official_network(checkout)
-    found = official_training(net)
-    found["evaluation"] = {missing: official_evaluation(net, missing) for missing in MISSING}
-    lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in found.items()]
+    numbers = official_training(net)
+    numbers["evaluation"] = {missing: official_evaluation(net, missing) for missing in MISSING}
+    lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in numbers.items()]
     STORED.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 

@@ -25,8 +25,8 @@ WITH_SECTIONS = ("rmm_avr", "released")
 def cases() -> dict[str, tuple[dict, dict]]:
     """Every method on AVST, and every other backbone alone."""
     methods = {name: {"name": name, **(NARROW if name in WITH_SECTIONS else {})} for name in METHODS}
-    found = {f"avst/{name}": ({"name": "avst"}, options) for name, options in methods.items()}
-    return found | {f"{name}/plain": ({"name": name}, methods["plain"]) for name in BACKBONES}
+    of_methods = {f"avst/{name}": ({"name": "avst"}, options) for name, options in methods.items()}
+    return of_methods | {f"{name}/plain": ({"name": name}, methods["plain"]) for name in BACKBONES}
 
 
 def state_dicts(name: str) -> list[str]:

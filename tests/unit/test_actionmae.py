@@ -52,8 +52,8 @@ def test_absent_entries_enter_no_loss():
     expected = mae.views(features, presence).losses["reconstruction"]
     audio, visual = features.audio.clone(), features.visual.clone()
     audio[~presence[..., AUDIO]], visual[~presence[..., VISUAL]] = 1e4, -1e4
-    found = mae.views(features.with_(audio=audio, visual=visual), presence).losses["reconstruction"]
-    torch.testing.assert_close(found, expected)
+    loss = mae.views(features.with_(audio=audio, visual=visual), presence).losses["reconstruction"]
+    torch.testing.assert_close(loss, expected)
     present = features.with_(audio=features.audio + presence[..., AUDIO, None])
     assert not torch.allclose(mae.views(present, presence).losses["reconstruction"], expected)
 

@@ -17,9 +17,9 @@ def module() -> nn.MultiheadAttention:
 def test_masked_entries_are_as_if_they_were_not_there():
     attention, query, tokens = module(), torch.randn(1, 3, 8), torch.randn(1, 5, 8)
     mask = torch.tensor([[True, False, True, True, False]])
-    found, weights = attend(attention, query, tokens, mask, need_weights=True)
+    attended, weights = attend(attention, query, tokens, mask, need_weights=True)
     expected, expected_weights = attention(query, tokens[:, mask[0]], tokens[:, mask[0]])
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(attended, expected)
     torch.testing.assert_close(weights[..., mask[0]], expected_weights)
     assert not weights[..., ~mask[0]].any()
 
@@ -29,10 +29,10 @@ def test_extra_tokens_are_read_whatever_the_mask():
     attention, query, tokens = module(), torch.randn(2, 3, 8), torch.randn(2, 4, 8)
     extra = torch.randn(2, 2, 8), torch.randn(2, 2, 8)
     mask = torch.tensor([[True] * 4, [False] * 4])
-    found, weights = attend(attention, query, tokens, mask, extra, need_weights=True)
+    attended, weights = attend(attention, query, tokens, mask, extra, need_weights=True)
     first = attention(query[:1], torch.cat([extra[0][:1], tokens[:1]], 1), torch.cat([extra[1][:1], tokens[:1]], 1))
     second = attention(query[1:], extra[0][1:], extra[1][1:])
-    torch.testing.assert_close(found, torch.cat([first[0], second[0]]))
+    torch.testing.assert_close(attended, torch.cat([first[0], second[0]]))
     torch.testing.assert_close(weights[:1], first[1][..., 2:])
     assert not weights[1].any()
 
@@ -41,9 +41,9 @@ def test_a_stream_without_entries_gives_zeros():
     """A stream without any entry gives zeros and finite gradients."""
     attention, tokens = module(), torch.randn(2, 4, 8, requires_grad=True)
     mask = torch.tensor([[True] * 4, [False] * 4])
-    found, _ = attend(attention, torch.randn(2, 1, 8), tokens, mask)
-    found.sum().backward()
-    assert found[0].any() and not found[1].any()
+    attended, _ = attend(attention, torch.randn(2, 1, 8), tokens, mask)
+    attended.sum().backward()
+    assert attended[0].any() and not attended[1].any()
     assert torch.isfinite(tokens.grad).all() and not tokens.grad[1].any()
 
 

@@ -142,9 +142,9 @@ def test_gain_of_an_unnoised_start_without_a_network(schedule, gain):
     avr = make(steps=10, schedule=schedule, sampler="ddim", input_skip=False)
     for p in avr.diffusion.model.parameters():
         torch.nn.init.zeros_(p)
-    found = avr.diffusion.reverse(torch.ones(1, 6, 8), 10, None)
-    assert float(found[0, 0, 0]) == pytest.approx(float(avr.diffusion.alphas_cumprod[-1]) ** -0.5, rel=1e-3)
-    assert float(found[0, 0, 0]) == pytest.approx(gain, rel=0.01)
+    restored = avr.diffusion.reverse(torch.ones(1, 6, 8), 10, None)
+    assert float(restored[0, 0, 0]) == pytest.approx(float(avr.diffusion.alphas_cumprod[-1]) ** -0.5, rel=1e-3)
+    assert float(restored[0, 0, 0]) == pytest.approx(gain, rel=0.01)
 
 
 @pytest.mark.parametrize("objective", ["noise", "x0", "v"])

@@ -36,13 +36,13 @@ def test_the_scores_are_those_of_the_formula():
     def encode(words: torch.Tensor) -> torch.Tensor:
         return table[words].sum(dim=1)
 
-    found = head(vector, batch, encode)
-    assert found.shape == (2, 3)
+    logits = head(vector, batch, encode)
+    assert logits.shape == (2, 3)
     for i in range(2):
         for j in range(3):
             e = sum(table[word] for word in batch.choices[i, j])
             hidden = torch.tanh(vector[i] * (head.project.weight @ e + head.project.bias))
-            torch.testing.assert_close(found[i, j], (head.score.weight[0] * hidden).sum())
+            torch.testing.assert_close(logits[i, j], (head.score.weight[0] * hidden).sum())
 
 
 def test_the_head_follows_the_data():

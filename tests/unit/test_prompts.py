@@ -81,15 +81,15 @@ def test_without_prompts_the_backbone_answers_as_before(level):
 def test_half_of_the_tokens_are_keys_half_are_values():
     """Half of the tokens are keys and half are values at the attention level."""
     method, features = trained("attention").method, random_features(2)
-    found = method.complete(features, features.presence)
+    completed = method.complete(features, features.presence)
     for stream in (AUDIO, VISUAL):
-        keys, values = found.extra(stream)
+        keys, values = completed.extra(stream)
         assert keys.shape == values.shape == (2, 8, 16)
         assert torch.equal(torch.cat([keys[1], values[1]]), method.prompts[stream, COMPLETE])
     whole = trained("input").method
-    found = whole.complete(features, features.presence)
-    assert torch.equal(found.audio_keys, found.audio_values)
-    assert torch.equal(found.audio_keys[0], whole.prompts[AUDIO, COMPLETE])
+    completed = whole.complete(features, features.presence)
+    assert torch.equal(completed.audio_keys, completed.audio_values)
+    assert torch.equal(completed.audio_keys[0], whole.prompts[AUDIO, COMPLETE])
 
 
 def test_the_start_is_zeros_and_a_row_of_ones():
@@ -110,10 +110,10 @@ def test_prompts_alone_are_attended_where_a_modality_is_missing():
     batch = with_presence(random_batch(2), 0, audio=slice(4))
     block = model.backbone.eval().temporal_audio
     features = model.backbone.encode(batch)
-    found = model.backbone.fuse(model.method.complete(features, batch.presence)).summaries[AUDIO][0]
+    summary = model.backbone.fuse(model.method.complete(features, batch.presence)).summaries[AUDIO][0]
     value = block.attention.in_proj_weight[2 * len(token):] @ token + block.attention.in_proj_bias[2 * len(token):]
     attended = block.attention.out_proj(value)
-    torch.testing.assert_close(found, block.norm(attended + block.feed_forward(attended)))
+    torch.testing.assert_close(summary, block.norm(attended + block.feed_forward(attended)))
 
 
 @pytest.mark.parametrize("level", ["input", "attention"])

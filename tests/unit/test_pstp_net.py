@@ -33,8 +33,8 @@ def chosen(model, features):
 def test_the_best_are_those_of_a_sort_in_their_order():
     """The best are those a sort of each row finds in their order."""
     weights = torch.rand(20, 9, generator=torch.Generator().manual_seed(1))
-    for row, found in zip(weights.tolist(), best(weights, 4).tolist(), strict=True):
-        assert found == sorted(sorted(range(9), key=lambda i, row=row: -row[i])[:4])
+    for row, chosen in zip(weights.tolist(), best(weights, 4).tolist(), strict=True):
+        assert chosen == sorted(sorted(range(9), key=lambda i, row=row: -row[i])[:4])
     assert best(torch.tensor([[0.5, 0.1, 0.5, 0.5]]), 2).tolist() == [[0, 2]]
 
 
@@ -223,7 +223,7 @@ def test_released_is_one_self_attention_layer():
     """Released is the mean of one self attention layer times the question."""
     model, batch = make(variant="released", text="clip"), batch_of(3)
     features = model.encode(batch)
-    found, state = vector(model, features), {k: v.detach() for k, v in model.fusion.state_dict().items()}
+    fused, state = vector(model, features), {k: v.detach() for k, v in model.fusion.state_dict().items()}
 
     def linear(x, name):
         return x @ state[f"{name}.weight"].T + state[f"{name}.bias"]
@@ -242,7 +242,7 @@ def test_released_is_one_self_attention_layer():
         x = norm(x + linear(F.softmax(q @ k.T / 4, dim=-1) @ v, "attention.out_proj"), 0)
         x = norm(x + linear(linear(x, "rest.feed_forward.0").relu(), "rest.feed_forward.3"), 1)
         question = batch.text_question[b] @ model.clip.question.weight.T + model.clip.question.bias
-        torch.testing.assert_close(found[b], torch.tanh(x.mean(0) * question), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(fused[b], torch.tanh(x.mean(0) * question), atol=1e-5, rtol=1e-4)
 
 
 def test_released_builds_nothing_without_effect():
@@ -276,9 +276,9 @@ def test_masked_segments_are_as_if_cut_out(spec, variant):
         other.load_state_dict(model.state_dict())
     else:
         other = model
-    found, expected = model.fuse(masked), other.fuse(cut)
-    torch.testing.assert_close(found.vector, expected.vector)
-    torch.testing.assert_close(found.summaries, expected.summaries)
+    fused, expected = model.fuse(masked), other.fuse(cut)
+    torch.testing.assert_close(fused.vector, expected.vector)
+    torch.testing.assert_close(fused.summaries, expected.summaries)
 
 
 @pytest.mark.parametrize("modality", [AUDIO, VISUAL])

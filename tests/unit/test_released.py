@@ -23,10 +23,10 @@ def released(shape: FeatureShape = SHAPE, **changes) -> ReleasedAVR:
 
 def flat(config: dict, prefix: str = "") -> dict:
     """`{"a": {"b": 1}}` as `{"a.b": 1}`."""
-    found = {}
+    pairs = {}
     for key, value in config.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
+        pairs |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return pairs
 
 
 def test_the_preset_changes_what_departs_from_the_paper():
@@ -84,8 +84,8 @@ def test_joining_is_a_1x1_convolution():
     image = features.visual.transpose(2, 3).reshape(B * T, D, H, W)
     sound = features.audio.reshape(B * T, D, 1, 1).expand(-1, -1, H, W)
     expected = F.conv2d(torch.cat([sound, image], dim=1), avr.layout.fold.weight[..., None, None], avr.layout.fold.bias)
-    found = avr.join(features.audio, features.visual)
-    torch.testing.assert_close(found.transpose(1, 2).reshape(B * T, D, H, W), expected)
+    joined = avr.join(features.audio, features.visual)
+    torch.testing.assert_close(joined.transpose(1, 2).reshape(B * T, D, H, W), expected)
 
 
 @pytest.mark.parametrize("readout", ["corner", "mean"])
@@ -145,13 +145,13 @@ def test_time_major_pairs_rows_with_other_questions():
     torch.manual_seed(0)
     rmm, features = ReleasedRMM(SHAPE, slots=5, question_pairing="time_major"), random_features(3)
     B, T = features.audio.shape[:2]
-    found = rmm.train()(features, features.presence).audio_addressing.flatten(0, 1)
+    addressing = rmm.train()(features, features.presence).audio_addressing.flatten(0, 1)
     own = ReleasedRMM(SHAPE, slots=5)
     own.load_state_dict(rmm.state_dict())
     for i in range(B * T):
         b, t = divmod(i, T)
         asked = features.rows(slice(b, b + 1)).with_(question=features.question[i % B:i % B + 1])
-        torch.testing.assert_close(found[i], own(asked, asked.presence).audio_addressing[0, t])
+        torch.testing.assert_close(addressing[i], own(asked, asked.presence).audio_addressing[0, t])
     torch.testing.assert_close(rmm.eval()(features, features.presence).audio, own(features, features.presence).audio)
 
 
@@ -161,14 +161,14 @@ def test_the_noised_pair_reads_what_is_called_missing():
     method = RMMAVR(SHAPE, rmm={"slots": 3}, avr={"enabled": False}).eval()
     features, state = random_features(3), torch.ones(3, SHAPE.segments, 2, dtype=torch.bool)
     state[..., AUDIO] = False
-    found = method.refine_noised_real(features, state, (0.3, 0.7))
-    noise = found.audio - features.audio
-    assert torch.equal(found.visual, features.visual)
+    refined = method.refine_noised_real(features, state, (0.3, 0.7))
+    noise = refined.audio - features.audio
+    assert torch.equal(refined.visual, features.visual)
     assert 0.2 < noise.std().item() < 0.4
     state[..., VISUAL], state[..., AUDIO] = False, True
-    found = method.refine_noised_real(features, state, (0.3, 0.7))
-    assert torch.equal(found.audio, features.audio)
-    assert 0.6 < float((found.visual - features.visual).std()) < 0.8
+    refined = method.refine_noised_real(features, state, (0.3, 0.7))
+    assert torch.equal(refined.audio, features.audio)
+    assert 0.6 < float((refined.visual - features.visual).std()) < 0.8
 
 
 def test_what_the_data_lack_is_recalled_beside_noise():
@@ -179,9 +179,9 @@ def test_what_the_data_lack_is_recalled_beside_noise():
     presence[1, :, VISUAL] = False
     features, state = blank_features(whole, presence), presence.clone()
     state[..., AUDIO] = False
-    found = method.refine_noised_real(features, state, (0.3, 0.7))
-    torch.testing.assert_close(found.visual, method.complete(features, presence).visual)
-    assert 0.2 < float((found.audio - whole.audio).std()) < 0.4
+    refined = method.refine_noised_real(features, state, (0.3, 0.7))
+    torch.testing.assert_close(refined.visual, method.complete(features, presence).visual)
+    assert 0.2 < float((refined.audio - whole.audio).std()) < 0.4
 
 
 def test_every_row_of_the_table_takes_back_one_choice():

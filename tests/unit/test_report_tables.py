@@ -120,9 +120,9 @@ def test_the_tests_between_rows(report):
     Over seeds the differences are 20, 25, 15: mean 20, t interval ± 4.302653 * 5 / sqrt(3).
     """
     text, content, _ = report
-    found = {(c["row"], c["scenario"]): c for c in content["comparisons"]}
-    assert set(found) == {("ours", "complete"), ("ours", "audio_missing")}
-    c = found["ours", "complete"]
+    compared = {(c["row"], c["scenario"]): c for c in content["comparisons"]}
+    assert set(compared) == {("ours", "complete"), ("ours", "audio_missing")}
+    c = compared["ours", "complete"]
     assert c["difference"] == pytest.approx(20) and c["p_questions"] == pytest.approx(1.5 * 2 / 16)
     half = 4.302653 * 5 / math.sqrt(3)
     assert c["seed_interval"] == pytest.approx([20 - half, 20 + half], abs=1e-4)

@@ -92,12 +92,12 @@ def test_a_sweep_takes_as_long_as_a_list_schedule_may(data):
     runs, chain = runs_of(starts), []
     for start, t in zip(starts, took, strict=True):
         chain.append(t + (0 if start is None else chain[start]))
-    found = wall_seconds(runs, {f"r{i}": t for i, t in enumerate(took)}, jobs)
-    assert max(max(chain), sum(took) / jobs) <= found <= max(chain) + sum(took) / jobs
+    seconds = wall_seconds(runs, {f"r{i}": t for i, t in enumerate(took)}, jobs)
+    assert max(max(chain), sum(took) / jobs) <= seconds <= max(chain) + sum(took) / jobs
     if jobs == 1:
-        assert found == sum(took)
+        assert seconds == sum(took)
     if jobs >= count:
-        assert found == max(chain)
+        assert seconds == max(chain)
 
 
 def test_done_runs_take_no_time_and_unknown_ones_leave_it_open(tmp_path):

@@ -36,12 +36,12 @@ def test_both_off_is_the_plain_backbone(fill):
 @pytest.mark.parametrize("modality", [AUDIO, VISUAL])
 def test_every_switch_changes_the_completion(modality):
     features, presence = missing(modality)
-    found = []
+    completions = []
     for rmm, avr in ((False, False), (True, False), (False, True), (True, True)):
         completed = method(rmm, avr).eval().complete(features, presence)
-        found.append(torch.cat([completed.audio.flatten(), completed.visual.flatten()]).detach())
+        completions.append(torch.cat([completed.audio.flatten(), completed.visual.flatten()]).detach())
     for i in range(4):
-        assert not any(torch.allclose(found[i], other) for other in found[i + 1:])
+        assert not any(torch.allclose(completions[i], other) for other in completions[i + 1:])
 
 
 def test_rmm_alone_leaves_the_present_modality_as_it_is():

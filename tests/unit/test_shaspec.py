@@ -57,13 +57,13 @@ def test_absent_entries_enter_no_loss():
     for value in (float("nan"), 1e4):
         audio, visual = features.audio.clone(), features.visual.clone()
         audio[~presence[..., AUDIO]], visual[~presence[..., VISUAL]] = value, value
-        found = method.views(features.with_(audio=audio, visual=visual), presence).losses
-        assert torch.equal(found["align"], expected["align"]) and torch.equal(found["domain"], expected["domain"])
+        losses = method.views(features.with_(audio=audio, visual=visual), presence).losses
+        assert torch.equal(losses["align"], expected["align"]) and torch.equal(losses["domain"], expected["domain"])
     # nor does what is left of a segment that lacks the other modality
     alone = features.visual.clone()
     alone[0] += 3
-    found = method.views(features.with_(visual=alone), presence).losses
-    assert torch.equal(found["align"], expected["align"]) and torch.equal(found["domain"], expected["domain"])
+    losses = method.views(features.with_(visual=alone), presence).losses
+    assert torch.equal(losses["align"], expected["align"]) and torch.equal(losses["domain"], expected["domain"])
 
 
 def test_without_a_whole_segment_both_losses_are_zero():
