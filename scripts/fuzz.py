@@ -1,5 +1,4 @@
-"""Give the commands random input and see how they end: python scripts/fuzz.py --minutes 30 [--seed
-1]
+"""Give the commands random input and see how they end: python scripts/fuzz.py --minutes 30
 
 A case damages one thing that a user can type or a file can hold, and runs the command that reads
 it, in this process. A command ends well with exit code 0, or with 2 and one error line (the check
@@ -294,13 +293,17 @@ def fuzz(out: Path, seed: int, cases: Iterable[int], kinds: list[str]) -> tuple[
     return ends, bad
 
 
-def main() -> None:
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=1.0, help="default 1")
     parser.add_argument("--seed", type=int, default=0, help="of the random input (default 0)")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="default: all")
     parser.add_argument("--out", type=Path, default=Path("fuzz"), help="for what did not end well (default fuzz)")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse()
     options.out.mkdir(parents=True, exist_ok=True)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     end = time.monotonic() + 60 * options.minutes

@@ -81,14 +81,6 @@ def test_an_ablation_changes_its_own_options_alone(path):
         assert changed and changed <= own
 
 
-def test_files_and_commands_of_the_readme_exist():
-    text = (ROOT / "README.md").read_text()
-    named = re.findall(r"(?:python|bash) ((?:scripts/|configs/)?[\w/]+\.(?:py|sh))", text)
-    named += re.findall(r"configs/[\w/]+\.yaml", text)
-    assert named
-    assert [name for name in named if not (ROOT / name).is_file()] == []
-
-
 def test_no_file_has_more_than_330_lines():
     long = {str(path.relative_to(ROOT)) for path in [*SOURCES, *TESTS] if len(path.read_text().splitlines()) > 330}
     assert long == LONG_FILES, f"split: {long - LONG_FILES}; delete from the list: {LONG_FILES - long}"
