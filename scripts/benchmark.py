@@ -36,7 +36,7 @@ from dataset.types import AUDIO, Batch, DataSpec
 from engine import runtime
 from engine.arguments import positive
 from engine.config import compose
-from engine.errors import run_guarded
+from engine.errors import require, run_guarded
 from engine.optimiser import make_optimiser
 from models import build_model
 from models.avqa import AVQAModel
@@ -275,6 +275,7 @@ def bench_loader(options: argparse.Namespace) -> dict[str, Any]:
 
 def bench_extract(options: argparse.Namespace) -> dict[str, Any]:
     """Decoding and both networks (random weights) on a minute of 720p at 30 frames/s, apart."""
+    require("video", "av")
     from torchvision.models import resnet18  # here, or they would count in the memory of a training step
 
     from dataset.extract.example import Example, write_video

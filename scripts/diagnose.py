@@ -19,10 +19,13 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from engine.errors import UsageError, require, run_guarded
+
+require("reports", "scipy")
+
 from dataset.files import write_json, write_text
 from engine.arguments import positive
 from engine.config import nearest
-from engine.errors import UsageError, run_guarded
 from engine.evaluation import variant
 from engine.restore import restore
 from scripts.study.diagnosis import accuracy_by_steps, answers_by_scenario, examine_features

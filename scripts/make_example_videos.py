@@ -14,8 +14,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from engine.errors import UsageError, require, run_guarded
+
+require("video", "av")
+
 from dataset.extract.example import write_example_dataset, write_odd
-from engine.errors import UsageError, run_guarded
 
 
 def parse() -> argparse.Namespace:

@@ -20,8 +20,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from engine.errors import UsageError, require, run_guarded
+
+require("reports", "scipy", "matplotlib")
+
 from engine.arguments import positive
-from engine.errors import UsageError, run_guarded
 from scripts.tables.collect import collect
 from scripts.tables.documents import REPORTS, documents, refresh
 from scripts.tables.grid import Grid, chosen_dataset, find_grid, table_names

@@ -13,9 +13,9 @@ import math
 from collections import defaultdict
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import binary_calibration_error
 from tqdm import tqdm
 
 from dataset import SCENARIOS, make_loader
@@ -127,9 +127,10 @@ def collect(fits: dict[tuple, Fit], addressing: dict[str, dict[str, float]]) -> 
 
 def calibration(records: list[Record]) -> float:
     """Expected calibration error in percent: |confidence - accuracy| over weighted bins."""
-    confidence = torch.tensor([r.confidence for r in records])
-    correct = torch.tensor([int(r.correct) for r in records])
-    return 100 * float(binary_calibration_error(confidence, correct, n_bins=BINS, norm="l1"))
+    confidence = np.array([r.confidence for r in records])
+    excess = confidence - [r.correct for r in records]
+    edges = [*np.linspace(0, 1, BINS + 1), np.inf]           # certainty has a bin of its own
+    return 100 * float(np.abs(np.histogram(confidence, edges, weights=excess)[0]).sum()) / len(records)
 
 
 def answer(run: Restored, split: str, scenario: str, protocol: str = "missing") -> list[Record]:

@@ -16,7 +16,7 @@ CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 COMMAND = re.compile(r"(?:python|bash) ([\w/]+\.(?:py|sh))((?: [^ \n]+)*)")
 REST = re.compile(r"  |[#;)`>|]|, | \(| && |[,.:]$")            # what ends a command in prose
 PLACEHOLDER = re.compile(r"\[.*|.*\]|[A-Z]+|CONFIG\.yaml|key=value|.*\.\.\.")
-FOLDERS = ("configs", "dataset", "docs", "engine", "models", "scripts", "tests")
+FOLDERS = ("configs", "dataset", "docs", "engine", "models", "requirements", "scripts", "tests")
 NAMED = re.compile(rf"(?<![\w/.-])((?:{'|'.join(FOLDERS)})/[\w/]+(?:\.(?:py|sh|md|yaml|json|svg|txt)\b)?)(?![\w*{{<])")
 # test_extending.py runs its commands and writes its files.
 EXAMPLES = "docs/extending.md"
