@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-LINE = re.compile(r"-r (\S+)|([\w-]+)==\S+ +# (>=\S+)")
+LINE = re.compile(r"^-r (\S+)|^([\w-]+)==\S+ +# (>=\S+)", re.M)
 
 
 def required(path: Path) -> dict[str, str]:
