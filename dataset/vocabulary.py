@@ -53,7 +53,3 @@ class Vocabulary:
 
     def to_dict(self) -> dict[str, Any]:
         return {"words": self.words, "answers": self.answers, "length": self.length}
-
-    @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> Vocabulary:
-        return cls(list(value["words"]), list(value["answers"]), int(value["length"]))

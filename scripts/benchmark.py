@@ -52,7 +52,7 @@ CPU = torch.device("cpu")
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("train-step", "inference", "loader", "extract"))
-    parser.add_argument("arguments", nargs="*", metavar="[CONFIG.yaml] [key=value ...]",
+    parser.add_argument("arguments", nargs="*", metavar="[CONFIG.yaml ...] [key=value ...]",
                         help="as for main_train.py; dataset=music_avqa unless named")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--batch-size", type=positive, default=4, help="questions per step (default 4, as the paper)")
@@ -68,10 +68,10 @@ def parse() -> argparse.Namespace:
 
 def configure(options: argparse.Namespace) -> tuple[dict[str, Any], DataSpec]:
     """The configuration and the shapes: published ones for music_avqa, else those of the files."""
-    arguments = list(options.arguments)
-    file = arguments.pop(0) if arguments and "=" not in arguments[0] else None
-    default = [] if file else ["dataset=music_avqa"]
-    config = compose(file, [*default, *arguments, f"runtime.device={options.device}"])
+    files = [a for a in options.arguments if "=" not in a]
+    default = [] if files else ["dataset=music_avqa"]
+    overrides = [a for a in options.arguments if "=" in a]
+    config = compose(files, [*default, *overrides, f"runtime.device={options.device}"])
     if config["dataset"]["name"] == "music_avqa":
         return config, published_shapes(config["dataset"])
     data = build_dataset(config["dataset"])

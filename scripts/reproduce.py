@@ -142,7 +142,7 @@ def print_plan(plan: Plan, runs: list[PlannedRun], jobs: int, start_up: float | 
 
 
 def conclude(failures: list[Failure], problems: list[str]) -> None:
-    """Tell what went wrong and leave with exit code 1, or return when nothing did."""
+    """Print what went wrong and exit with code 1, or return when nothing did."""
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)
     for problem in problems:

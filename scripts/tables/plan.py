@@ -69,7 +69,8 @@ class Plan:
     def add_row(self, table: str, key: str, grid: Grid, seed: int, overrides: list[str]) -> PlannedRun:
         row, start = grid.rows[key], None
         stages, rows_from = grid.schedule([*overrides, *row.overrides])
-        own = row.on_data(dataset_of([*rows_from, *row.files, *overrides, *row.overrides])) if row.data else row
+        asked = [*rows_from, *row.files, *overrides, *row.overrides]
+        own = row.on_data(resolved(asked)["dataset"]["name"]) if row.data else row
         for stage in stages:
             from_files, from_overrides = inherited(own)
             common = [*stage, f"train.seed={seed}", *from_files, *overrides, *from_overrides]
@@ -130,10 +131,6 @@ def recipes_of(grid: Grid, row: Row, stage: str, arguments: list[str]) -> list[s
 def resolved(arguments: list[str]) -> dict[str, Any]:
     """The configuration of a command line of main_train.py."""
     return compose([a for a in arguments if "=" not in a], [a for a in arguments if "=" in a])
-
-
-def dataset_of(arguments: list[str]) -> str:
-    return resolved(arguments)["dataset"]["name"]
 
 
 def inherited(change: Change) -> tuple[list[str], list[str]]:

@@ -15,8 +15,8 @@ from dataset.files import write_whole
 from scripts.tables.grid import Axis, Grid, Mix
 from scripts.tables.text import moments, pretty, scenarios_of
 
-# Okabe and Ito (2008): told apart with every common form of colour blindness; markers, dashes and
-# hatches tell them apart in grey as well.
+# Okabe and Ito (2008): distinct with every common form of colour blindness; markers, dashes and
+# hatches are distinct in grey as well.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (3, 2)), (0, (1, 2)))
