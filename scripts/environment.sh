@@ -1,5 +1,5 @@
-# Sourced by train.sh, test.sh and scripts/run_tests.sh: leaves in PYTHON an interpreter that has what REQUIREMENTS lists.
-# The active Python is used when it satisfies the ranges of that list, else a .venv made from its pins.
+# Sourced by train.sh, test.sh and scripts/run_tests.sh: leaves in PYTHON an interpreter that has what
+# REQUIREMENTS lists: the active one if it fits the ranges, else that of a .venv made from the pins.
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
 REQUIREMENTS="${REQUIREMENTS:-requirements/train.txt}"
 PYTHON="${PYTHON:-$(command -v python || command -v python3 || true)}"
