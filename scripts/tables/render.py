@@ -129,7 +129,7 @@ def difference_section(report: Report) -> str:
     left_out = ", ".join(label(report, row) for row in report["untested"])
     left_out = f"\n\nTrained with one seed alone, so not tested: {left_out}." if left_out else ""
     if not report["comparisons"]:
-        return f"Nothing was tested: the table names no reference row (`compare_to`), or its runs wait.{left_out}"
+        return f"Nothing was tested: no reference row is named (`compare_to`), or its runs are not done.{left_out}"
     lines = [[label(report, c["row"]), label(report, c["reference"]), pretty(c["scenario"]), str(c["seeds"]),
               number(c["difference"], sign=True), interval(c["bootstrap"]), p_value(c["p_questions"]),
               p_value(c["p_questions_holm"]), interval(c["seed_interval"]), p_value(c["p_seeds"]),
