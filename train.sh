@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Train and evaluate: bash train.sh [CONFIG.yaml ...] [key=value ...]; later ones win.
-# Without a file: the default run in two stages, the plain backbone and the paper's method from there. Overrides are for it:
-# all of them go to the method's stage, and those about data, backbone, seed and machine to both.
-# method=plain is the first stage alone. On the embedded benchmark, unless dataset=NAME dataset.root=DIR says otherwise.
+# Without a file: the default run in two stages, the plain backbone and the paper's method from there.
+# All overrides go to the method's stage; those about data, backbone, seed and machine go to both.
+# method=plain is the first stage alone. The data are the embedded benchmark, unless
+# dataset=NAME dataset.root=DIR says otherwise.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/scripts/environment.sh"
 both=() dataset=synthetic plain=

@@ -149,8 +149,7 @@ class DataSet(ABC):
 
 @dataclass(kw_only=True, eq=False)
 class FolderDataSet(DataSet):
-    """A data set in folders: ROOT/ANNOTATIONS/FILE and ROOT/AUDIO_FOLDER/VIDEO_ID.npy, likewise the
-    picture.
+    """A data set in folders: ROOT/ANNOTATIONS/FILE, ROOT/AUDIO_FOLDER/VIDEO_ID.npy, pictures alike.
 
     `annotations`: the folder of `train_file` and so on. `stride`: seconds between two segments.
     `visual_layout`: of a second in a visual file, a `map` of channels x height x width, or

@@ -27,8 +27,7 @@ def temporary_beside(path: Path) -> Path:
 def remove_leftovers(folder: Path) -> None:
     """Delete what processes of this machine that are gone left in `folder` under temporary names.
 
-    For the start of a command: what has the number of this process is from an earlier one with the
-    same number.
+    At the start of a command: what has this process's number is of an earlier one.
     """
     for path in folder.glob(".*.tmp"):
         left = LEFT_HERE.fullmatch(path.name)

@@ -30,8 +30,7 @@ def majority_guesses(train: list[Question], test: list[Question]) -> list[str]:
 
 
 def multiple_choice_guesses(train: list[Question], test: list[Question]) -> list[str]:
-    """The candidate that was right most often for the same text in training, per question of
-    `test`.
+    """Per question of `test` the candidate that was right most often for its text in training.
 
     Among equals the one with the largest share of times right when offered, then the first.
     """

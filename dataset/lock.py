@@ -13,8 +13,7 @@ from dataset.types import DataError
 
 @contextmanager
 def alone_in(folder: Path, doing: str) -> Iterator[None]:
-    """Hold `folder`, made if need be, for this process; DataError at once where another one holds
-    it.
+    """Hold `folder`, made if need be, for this process; DataError where another one holds it.
 
     `doing` completes "another process is ... FOLDER". The operating system lets go of the lock when
     the process ends, however it ends, so the lock file itself may stay.

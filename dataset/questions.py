@@ -100,11 +100,9 @@ class MusicAVQARecord(QuestionRecord):
 
 
 def fill(template: str, values: list[str]) -> tuple[str, ...]:
-    """Words of a question: trailing blanks and the last character cut, then the values filled in
-    left to right.
+    """Words of a question: its end of punctuation is cut, then values are filled in left to right.
 
-    The punctuation is cut before the values are put in; a placeholder in last place would else lose
-    a letter.
+    In this order a placeholder at the end keeps all letters of its value.
     """
     words = template.rstrip()[:-1].split()
     remaining = iter(values)

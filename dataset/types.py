@@ -1,5 +1,4 @@
-"""What the data side and the models agree on: modalities, question types, one question, one batch,
-the shapes.
+"""What data and models agree on: modalities, question types, one question, a batch, shapes.
 
 Axes keep their letters everywhere: B questions, T segments, C channels, H x W grid, N = H*W visual
 tokens, L words, D feature channels, K slots, A answers.

@@ -13,8 +13,7 @@ PAD = "<pad>"
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """`words[0]` is the padding; order is that of first occurrence in training, as in the official
-    code.
+    """`words[0]` is the padding; the others in order of first occurrence, as in the official code.
 
     A word never seen in training gets the padding's index, so that the official 93 words stay 93:
     an untrained vector of its own would be noise.
@@ -54,7 +53,3 @@ class Vocabulary:
 
     def to_dict(self) -> dict[str, Any]:
         return {"words": self.words, "answers": self.answers, "length": self.length}
-
-    @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> Vocabulary:
-        return cls(list(value["words"]), list(value["answers"]), int(value["length"]))

@@ -289,8 +289,7 @@ def to_yaml(config: dict[str, Any]) -> str:
 
 
 def with_defaults(saved: dict[str, Any]) -> dict[str, Any]:
-    """A saved configuration with the defaults of younger options; as it is where it no longer fits.
-    """
+    """A saved configuration with defaults of younger options, or as it is if it no longer fits."""
     try:
         return validate(saved, {kind: saved[kind]["name"] for kind in REGISTRIES})
     except (UsageError, KeyError, TypeError):

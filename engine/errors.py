@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 from dataset.types import DataError
@@ -21,9 +22,15 @@ NO_MEMORY = re.compile(r"out of memory|allocate memory|not enough memory|Storage
 
 
 class UsageError(Exception):
-    """A configuration, checkpoint or environment problem: what it is, what was expected, what to
-    do.
-    """
+    """A problem of configuration, checkpoint or environment: what is wrong and what to do."""
+
+
+def require(purpose: str, *modules: str) -> None:
+    """End in one line where a module of requirements/PURPOSE.txt is not installed."""
+    missing = [module for module in modules if find_spec(module) is None]
+    if missing:
+        print(f"error: {', '.join(missing)}: not installed; pip install -r requirements/{purpose}.txt", file=sys.stderr)
+        sys.exit(2)
 
 
 def shown(value: Any) -> str:

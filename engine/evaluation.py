@@ -99,8 +99,7 @@ def variant(checkpoint: Path, split: str, changed: list[str]) -> str:
 
 def write_results(folder: Path, header: dict[str, Any], results: dict[str, Any], records: list[Record],
                   suffix: str = "") -> str:
-    """Write results.json and predictions.jsonl, with the `variant` as `suffix`; returns a line on
-    it.
+    """Write results.json and predictions.jsonl with `variant` as suffix; returns a line on it.
 
     Scenarios evaluated earlier, after the same epoch, are kept.
     """

@@ -60,8 +60,7 @@ def overlay(below: Any, above: Any) -> Any:
 def fill_in(value: Any, whole: dict[str, Any], key: str = "") -> Any:
     """`value` with its references such as ${run.root} to plain options of `whole`.
 
-    UsageError for what no option can be: unprintable text, bytes, keys that are no text, other
-    references.
+    UsageError for what no option can be: unprintable text, bytes, keys that are no text.
     """
     def look_up(reference: re.Match) -> str:
         option = whole

@@ -221,9 +221,7 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def test(self) -> None:
-        """Evaluate the best (or the last) checkpoint on the test split; print and write the
-        results.
-        """
+        """Evaluate the best (or last) checkpoint on the test split; print and write the results."""
         which = self.config["evaluate"]["checkpoint"]
         path = self.best if which == "best" else self.last
         state = load_checkpoint(path)

@@ -1,7 +1,6 @@
 """Per-question records to the paper's columns.
 
-Everything is a sum over records, so batch size, order and the number of processes cannot change a
-figure.
+Everything is a sum over records: batch size, order and process count change no figure.
 """
 
 from __future__ import annotations

@@ -44,8 +44,7 @@ def check_same_data(saved: dict[str, Any], vocabulary: Vocabulary, spec: DataSpe
 def check_same_run(saved: dict[str, Any], config: dict[str, Any], path: Path) -> None:
     """A run folder continues only the run it holds; how long, where and how often may change.
 
-    The length may not where the learning rate depends on it. An option younger than the run had its
-    default.
+    The length may not where the learning rate depends on it. A younger option had its default.
     """
     free = {("train", "patience"), ("train", "log_every")}
     if not depends_on_length(config["train"]):

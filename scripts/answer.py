@@ -20,6 +20,10 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from engine.errors import UsageError, require, run_guarded
+
+require("video", "av", "transformers")
+
 from dataset import Vocabulary
 from dataset.extract import EXTRACTORS, build_extractor, parse_weights
 from dataset.extract.media import Clip, MediaError, read_clip
@@ -27,7 +31,6 @@ from dataset.store import as_maps
 from dataset.types import AUDIO, MODALITIES, VISUAL, Batch, DataSpec
 from engine import runtime
 from engine.arguments import positive
-from engine.errors import UsageError, run_guarded
 from engine.evaluation import probabilities
 from engine.restore import checkpoint_in, load_trained
 
@@ -47,8 +50,7 @@ def parse() -> argparse.Namespace:
 
 
 def extractor_names(config: dict[str, Any]) -> dict[int, str]:
-    """The extractor behind each feature folder of the data set that the checkpoint was trained on.
-    """
+    """The extractor behind each feature folder that the checkpoint was trained on."""
     names = {}
     for modality, key in ((AUDIO, "audio_folder"), (VISUAL, "visual_folder")):
         folder = Path(config["dataset"].get(key, "")).name

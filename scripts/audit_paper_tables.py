@@ -50,8 +50,7 @@ def parse() -> argparse.Namespace:
 
 
 def recount(folder: Path, material: Material) -> None:
-    """That the annotation files hold the questions, and give the floor, that the stored counts say.
-    """
+    """Compare the files' counts and floor with the stored ones; UsageError where they differ."""
     for release, counts in material.releases.items():
         test = read_questions(folder / release / "avqa-test.json")
         counted = Counter(question.type for question in test)
@@ -61,8 +60,8 @@ def recount(folder: Path, material: Material) -> None:
             wrong["floor"] = (material.floors[release], floor)
         if wrong:
             differences = ", ".join(f"{name} {stored} stored, {here} counted" for name, (stored, here) in wrong.items())
-            raise UsageError(f"{folder / release} differs from configs/published/question_counts.yaml: {differences}. Use "
-                             "the annotation files of the release, or correct the counts")
+            raise UsageError(f"{folder / release} differs from configs/published/question_counts.yaml: {differences}. "
+                             "Use the annotation files of the release, or correct the counts")
         print(f"{release}: {len(test):,} questions recounted, as stored", file=sys.stderr)
 
 

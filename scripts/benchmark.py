@@ -1,8 +1,7 @@
-"""Time a training step, inference, the loader or feature extraction on made-up input of the real
-shapes; needs no data.
+"""Time a training step, inference, the loader or feature extraction on made-up input.
 
-The default shapes are those of MUSIC-AVQA: batch 4, T = 10, audio 128, visual 512 x 14 x 14. Prints
-one JSON object.
+The shapes are those of MUSIC-AVQA: batch 4, T = 10, audio 128, visual 512 x 14 x 14. Needs no data
+and prints one JSON object.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from dataset.types import AUDIO, Batch, DataSpec
 from engine import runtime
 from engine.arguments import positive
 from engine.config import compose
-from engine.errors import run_guarded
+from engine.errors import require, run_guarded
 from engine.optimiser import make_optimiser
 from models import build_model
 from models.avqa import AVQAModel
@@ -47,34 +46,32 @@ from models.objective import total_loss
 # words a question.
 MUSIC_AVQA = DataSpec(segments=10, audio_channels=128, visual_channels=512, grid=(14, 14), words=14, vocabulary=93,
                       answers=42)
+CPU = torch.device("cpu")
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("train-step", "inference", "loader", "extract"))
-    parser.add_argument("arguments", nargs="*", metavar="[CONFIG.yaml] [key=value ...]",
+    parser.add_argument("arguments", nargs="*", metavar="[CONFIG.yaml ...] [key=value ...]",
                         help="as for main_train.py; dataset=music_avqa unless named")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--batch-size", type=positive, default=4, help="questions per step (default 4, the paper's)")
-    parser.add_argument("--steps", type=positive, default=5, help="counted steps, after one or two that are not (default 5)")
-    parser.add_argument("--videos", type=positive, default=8, help="loader: random videos to write and read (default 8)")
+    parser.add_argument("--batch-size", type=positive, default=4, help="questions per step (default 4, as the paper)")
+    parser.add_argument("--steps", type=positive, default=5, help="counted steps, after a warm-up (default 5)")
+    parser.add_argument("--videos", type=positive, default=8, help="loader: random videos to write (default 8)")
     parser.add_argument("--source", choices=("files", "packed", "whole-files"), default="files",
-                        help="loader: memory-mapped files (default), a packed store in float16, or the 11 whole files per "
-                        "question that the official loader reads")
-    parser.add_argument("--workers", type=int, default=1, help="loader: threads, for whole-files processes (default 1)")
+                        help="loader: memory-mapped files (default), a packed store in float16, or the 11 whole files "
+                        "per question that the official loader reads")
+    parser.add_argument("--workers", type=int, default=1, help="loader: threads; whole-files: processes (default 1)")
     parser.add_argument("--json", action="store_true", help="one line instead of an indented object")
     return parser.parse_intermixed_args()
 
 
 def configure(options: argparse.Namespace) -> tuple[dict[str, Any], DataSpec]:
-    """The configuration and the shapes: the published ones for music_avqa, else those of the data
-    set's files.
-    """
-    arguments = list(options.arguments)
-    file = arguments.pop(0) if arguments and "=" not in arguments[0] else None
-    named = any(a.startswith("dataset=") for a in arguments) or file is not None
-    config = compose(file, [*([] if named else ["dataset=music_avqa"]), *arguments,
-                            f"runtime.device={options.device}"])
+    """The configuration and the shapes: published ones for music_avqa, else those of the files."""
+    files = [a for a in options.arguments if "=" not in a]
+    default = [] if files else ["dataset=music_avqa"]
+    overrides = [a for a in options.arguments if "=" in a]
+    config = compose(files, [*default, *overrides, f"runtime.device={options.device}"])
     if config["dataset"]["name"] == "music_avqa":
         return config, published_shapes(config["dataset"])
     data = build_dataset(config["dataset"])
@@ -82,9 +79,7 @@ def configure(options: argparse.Namespace) -> tuple[dict[str, Any], DataSpec]:
 
 
 def published_shapes(options: dict[str, Any]) -> DataSpec:
-    """MUSIC-AVQA's, at the stride asked for; CLIP's 50 tokens and its text where the data set is
-    configured for them.
-    """
+    """MUSIC-AVQA's at this stride; CLIP's 50 tokens and its text where `options` ask for them."""
     spec = replace(MUSIC_AVQA, segments=-(-60 // options["stride"]))
     if options["visual_layout"] == "cls_first":
         spec = replace(spec, grid=(50, 1), frame_token=True)
@@ -92,33 +87,29 @@ def published_shapes(options: dict[str, Any]) -> DataSpec:
 
 
 def random_batch(spec: DataSpec, size: int, device: torch.device, negatives: bool = False) -> Batch:
-    """Non-negative random features, as after the ReLU of VGGish and ResNet-18; `negatives`: of
-    other videos as well.
-    """
+    """Random features >= 0, as after a ReLU; with `negatives`, maps of other videos as well."""
     def shape(*sizes: int) -> torch.Tensor:
         return torch.randn(size, spec.segments, *sizes, device=device).relu()
 
     def text(*sizes: int) -> torch.Tensor:
         return torch.randint(1, spec.vocabulary, (size, *sizes, spec.words), device=device)
 
+    def encoded(*sizes: int) -> torch.Tensor | None:
+        return torch.randn(size, *sizes, spec.text_channels, device=device) if spec.text_channels else None
+
+    index = torch.arange(size, device=device)
     return Batch(
-        audio=shape(spec.audio_channels), visual=shape(spec.visual_channels, *spec.grid),
-        words=text(),
+        audio=shape(spec.audio_channels), visual=shape(spec.visual_channels, *spec.grid), words=text(),
         answer=torch.randint(0, spec.choices or spec.answers, (size,), device=device),
         presence=torch.ones(size, spec.segments, 2, dtype=torch.bool, device=device),
-        question_id=torch.arange(size, device=device), row=torch.arange(size, device=device),
-        video=torch.arange(size, device=device),
-        choices=text(spec.choices) if spec.choices else None,
+        question_id=index, row=index, video=index, choices=text(spec.choices) if spec.choices else None,
         negative_visual=shape(spec.visual_channels, *spec.grid) if negatives else None,
-        text_words=torch.randn(size, 77, spec.text_channels, device=device) if spec.text_channels else None,
-        text_question=torch.randn(size, spec.text_channels, device=device) if spec.text_channels else None,
+        text_words=encoded(77), text_question=encoded(),
     )
 
 
 def steps_of(what: str, config: dict[str, Any], spec: DataSpec, accelerator, size: int) -> tuple[AVQAModel, Callable]:
-    """The model and a function that runs one step, for `train-step` or `inference` (audio missing,
-    the costly case).
-    """
+    """The model and a function that runs one step; `inference` lacks audio, the costly case."""
     torch.manual_seed(0)
     model = build_model(spec, config["backbone"], config["method"]).to(accelerator.device)
     negatives = what == "train-step" and model.backbone.needs_negatives
@@ -145,23 +136,21 @@ def steps_of(what: str, config: dict[str, Any], spec: DataSpec, accelerator, siz
     return model, train
 
 
-def timed(step, device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+def timed(step: Callable, device: torch.device) -> float:
+    """Seconds of one step."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    wait()
     started = time.perf_counter()
     step()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    wait()
     return time.perf_counter() - started
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations per second of a large matrix product here, the limit that a step is compared with.
-    """
+    """Operations per second of a large matrix product, the limit that a step is compared with."""
     size = 8192 if device.type == "cuda" else 2048
     a = torch.randn(size, size, device=device, dtype=dtype)
-    seconds = statistics.median(timed(lambda: a @ a, device) for _ in range(7))
-    return 2 * size ** 3 / seconds
+    return 2 * size ** 3 / statistics.median(timed(lambda: a @ a, device) for _ in range(7))
 
 
 def peak_memory_mb(device: torch.device) -> float:
@@ -207,8 +196,7 @@ def surroundings(device: torch.device) -> dict[str, Any]:
 
 
 def write_videos(root: Path, count: int) -> list[str]:
-    """Random feature files of the real shapes and 64 questions per video, in the MUSIC-AVQA layout.
-    """
+    """Random features of the real shapes and 64 questions per video, in the MUSIC-AVQA layout."""
     rng = np.random.default_rng(0)
     names = [f"{i:08d}" for i in range(count)]
     for folder, shape in (("vggish", (60, 128)), ("res18_14x14", (60, 512, 14, 14))):
@@ -225,9 +213,7 @@ def write_videos(root: Path, count: int) -> list[str]:
 
 
 class WholeFiles(Dataset):
-    """What the official loader reads for one question: the whole map of its video and of one video
-    per negative segment.
-    """
+    """The official loader's reads for a question: its video's map and one per negative segment."""
 
     def __init__(self, root: Path, names: list[str]) -> None:
         self.root, self.names = root / "feats", names
@@ -253,27 +239,23 @@ def loader_of(options: argparse.Namespace, root: Path, names: list[str]) -> tupl
         for name, folder, dimensions in (("audio", "vggish", 1), ("visual", "res18_14x14", 3)):
             store = FeatureStore(root / "feats" / folder, 6, dimensions)
             deque(Packing(store, root / "feats/packed", name).run(), maxlen=0)
-    config = compose(None, ["dataset=music_avqa", f"dataset.root={root}",
-                            f"dataset.features={options.source}"])
+    config = compose(None, ["dataset=music_avqa", f"dataset.root={root}", f"dataset.features={options.source}"])
     data = build_dataset(config["dataset"])
     questions = data.question_set("train", data.vocabulary(), cache=False)
-    size = sum(store.check(names[0])[::1 if options.source == "packed" else 6].nbytes for store in data.stores.values())
+    stride = 1 if options.source == "packed" else 6
+    size = sum(store.check(names[0])[::stride].nbytes for store in data.stores.values())
     return make_loader(questions, batch_size=options.batch_size, shuffle=False, workers=options.workers), size
 
 
 def copy_rate() -> float:
-    """Bytes per second of copying a large array here, the limit that reading from memory is
-    compared with.
-    """
+    """Bytes per second of copying a large array, the limit that reading is compared with."""
     a = np.ones(2 ** 28, dtype=np.uint8)
     b = np.ones_like(a)
-    return a.nbytes / statistics.median(timed(lambda: np.copyto(b, a), torch.device("cpu")) for _ in range(7))
+    return a.nbytes / statistics.median(timed(lambda: np.copyto(b, a), CPU) for _ in range(7))
 
 
 def bench_loader(options: argparse.Namespace) -> dict[str, Any]:
-    """Questions per second of a whole pass of the loader, files warm in the page cache; the first
-    pass is not counted.
-    """
+    """Questions per second of whole passes, files in the page cache; the first is not counted."""
     with tempfile.TemporaryDirectory() as folder:
         names = write_videos(Path(folder), options.videos)
         loader, size = loader_of(options, Path(folder), names)
@@ -282,20 +264,18 @@ def bench_loader(options: argparse.Namespace) -> dict[str, Any]:
             deque(loader, maxlen=0)
 
         one_pass()
-        cpu = torch.device("cpu")
         questions = len(names) if options.source == "whole-files" else len(loader.questions)
-        seconds = [timed(one_pass, cpu) / questions for _ in range(options.steps)]
+        seconds = [timed(one_pass, CPU) / questions for _ in range(options.steps)]
     median, rate = statistics.median(seconds), copy_rate()
     return {"what": "loader", "source": options.source, "workers": options.workers, "seconds_per_step": median,
-            "all_seconds": seconds, "samples_per_second": 1 / median, "peak_memory_mb": peak_memory_mb(cpu),
+            "all_seconds": seconds, "samples_per_second": 1 / median, "peak_memory_mb": peak_memory_mb(CPU),
             "flops_per_step": 0, "bytes_read_per_sample": size, "copy_bytes_per_second": rate,
-            "share_of_copy_bandwidth": size / median / rate, **surroundings(cpu)}
+            "share_of_copy_bandwidth": size / median / rate, **surroundings(CPU)}
 
 
 def bench_extract(options: argparse.Namespace) -> dict[str, Any]:
-    """Decoding and the two networks (random weights) on a minute of 1280 x 720 at 30 frames per
-    second, apart.
-    """
+    """Decoding and both networks (random weights) on a minute of 720p at 30 frames/s, apart."""
+    require("video", "av")
     from torchvision.models import resnet18  # here, or they would count in the memory of a training step
 
     from dataset.extract.example import Example, write_video
@@ -304,22 +284,19 @@ def bench_extract(options: argparse.Namespace) -> dict[str, Any]:
     from dataset.extract.vggish import VGGish, log_mel
 
     device = runtime.make_accelerator({"device": options.device, "bf16": False}).device
-    extractors = {"vggish": VGGish().to(device).eval(), "resnet": maps_network(resnet18()).to(device).eval()}
+    vggish, resnet = VGGish().to(device).eval(), maps_network(resnet18()).to(device).eval()
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         path = Path(folder) / "clip.mp4"
         write_video(path, Example(seconds=60, fps=30, size=(1280, 720), rate=44_100))
-        cpu, clip = torch.device("cpu"), read_clip(path, list(range(60)))
-        decode = [timed(lambda: read_clip(path, list(range(60))), cpu) for _ in range(options.steps)]
-        sound, frames = torch.from_numpy(clip.sound).to(device), clip.frames
-        hear = [timed(lambda: extractors["vggish"](log_mel(sound)), device) for _ in range(options.steps)]
-        see = [timed(lambda: extractors["resnet"](normalised(frames, device)), device) for _ in range(options.steps)]
-    parts = {"decode": decode, "vggish": hear, "resnet": see}
-    seconds = {f"{name}_seconds": statistics.median(values) for name, values in parts.items()}
-    total = sum(seconds.values())
-    return {"what": "extract", **seconds, "seconds_per_step": total,
-            "frames_per_second": 60 / seconds["resnet_seconds"],
-            "decoded_frames_per_second": 1800 / seconds["decode_seconds"],
-            "sound_seconds_per_second": 60 / seconds["vggish_seconds"],
+        clip = read_clip(path, list(range(60)))
+        sound = torch.from_numpy(clip.sound).to(device)
+        parts = {"decode": (lambda: read_clip(path, list(range(60))), CPU),
+                 "vggish": (lambda: vggish(log_mel(sound)), device),
+                 "resnet": (lambda: resnet(normalised(clip.frames, device)), device)}
+        seconds = {name: statistics.median(timed(*part) for _ in range(options.steps)) for name, part in parts.items()}
+    return {"what": "extract", **{f"{name}_seconds": value for name, value in seconds.items()},
+            "seconds_per_step": sum(seconds.values()), "frames_per_second": 60 / seconds["resnet"],
+            "decoded_frames_per_second": 1800 / seconds["decode"], "sound_seconds_per_second": 60 / seconds["vggish"],
             "peak_memory_mb": peak_memory_mb(device), **surroundings(device)}
 
 

@@ -1,5 +1,4 @@
-"""One training step and one answer of every backbone with every method at the real shapes, as a
-table.
+"""A training step and an answer of every backbone with every method at the real shapes.
 
 Each pair is a process of its own (scripts/benchmark.py), so that one pair's memory does not count
 for the next. What is in the output file already is not measured again.
@@ -28,13 +27,13 @@ from models import BACKBONES, METHODS
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="applied to every pair, e.g. runtime.bf16=true")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for every pair, e.g. runtime.bf16=true")
     parser.add_argument("--backbones", metavar="NAME,NAME", default=",".join(BACKBONES), help="default: %(default)s")
     parser.add_argument("--methods", metavar="NAME,NAME", default=",".join(METHODS), help="default: %(default)s")
     parser.add_argument("--batch-size", type=positive, default=2, help="questions per step (default 2)")
     parser.add_argument("--steps", type=positive, default=1, help="counted steps, after two that are not (default 1)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmark-pairs"), help="folder of table.md and table.json")
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmark-pairs"), help="folder of table.md and .json")
     return parser.parse_intermixed_args()
 
 
@@ -67,14 +66,13 @@ def row(backbone: str, method: str, cell: dict[str, Any]) -> list[Any]:
     return [
         backbone, method, f"{train['parameters'] / 1e6:.1f}", f"{train['trained_parameters'] / 1e6:.1f}",
         f"{answer['flops_per_step'] / size / 1e9:.1f}", f"{train['flops_per_step'] / size / 1e9:.1f}",
-        f"{train['seconds_per_step']:.2f}", f"{answer['seconds_per_step']:.2f}", f"{train['peak_memory_mb'] / 1024:.1f}",
+        f"{train['seconds_per_step']:.2f}", f"{answer['seconds_per_step']:.2f}",
+        f"{train['peak_memory_mb'] / 1024:.1f}",
     ]
 
 
 def render(cells: dict[str, dict[str, Any]], command: str) -> str:
-    """Markdown; a question's FLOPs at test are those with the audio missing, when the method has
-    work to do.
-    """
+    """Markdown; a question's FLOPs at test are those with the audio missing, the costly case."""
     head = ["backbone", "method", "parameters (M)", "trained (M)", "GFLOP per question, test",
             "GFLOP per question, training", "training step (s)", "test step (s)", "peak memory (GiB)"]
     rows = [row(*name.split("/"), cell) for name, cell in cells.items()]

@@ -106,8 +106,7 @@ def print_floor(train: list[Question], test: list[Question]) -> None:
 
 def main() -> None:
     options = parse()
-    named = any(o.startswith("dataset=") for o in options.overrides)
-    arguments = [*([] if named else ["dataset=music_avqa"]), f"dataset.root={options.root}", *options.overrides]
+    arguments = ["dataset=music_avqa", f"dataset.root={options.root}", *options.overrides]
     data = build_dataset(compose(None, arguments)["dataset"])
     splits = read_splits(data)
     if "train" in splits and "test" in splits:

@@ -1,38 +1,49 @@
-"""Exit 0 when this Python satisfies scripts/requirements-ranges.txt, else list what is lacking and
-exit 1.
+"""Exit 0 if this Python has the requirements of a list, else print what lacks and exit 1.
+
+python scripts/check_environment.py [LIST]      default: requirements/train.txt
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parent.parent
+LINE = re.compile(r"^-r (\S+)|^([\w-]+)==\S+ +# (>=\S+)", re.M)
 
-def lacking(lines: list[str]) -> list[str]:
-    """The requirements among `lines` that the installed packages do not meet."""
-    from packaging.requirements import Requirement
+
+def required(path: Path) -> dict[str, str]:
+    """Package -> the range behind its pin, of a list and of those it includes."""
+    ranges = {}
+    for included, name, wanted in LINE.findall(path.read_text()):
+        ranges |= required(path.parent / included) if included else {name: wanted}
+    return ranges
+
+
+def lacking(ranges: dict[str, str]) -> list[str]:
+    """What the installed packages do not meet."""
+    from packaging.specifiers import SpecifierSet
 
     unmet = []
-    for line in lines:
-        requirement = Requirement(line)
+    for name, wanted in ranges.items():
         try:
-            installed = version(requirement.name)
+            installed = version(name)
         except PackageNotFoundError:
-            unmet.append(line)
+            unmet.append(f"{name}{wanted}")
             continue
-        if not requirement.specifier.contains(installed, prereleases=True):
-            unmet.append(f"{line} (installed: {installed})")
+        if not SpecifierSet(wanted).contains(installed, prereleases=True):
+            unmet.append(f"{name}{wanted} (installed: {installed})")
     return unmet
 
 
 def main() -> None:
-    text = (Path(__file__).parent / "requirements-ranges.txt").read_text()
-    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    ranges = required(ROOT / (sys.argv[1] if len(sys.argv) > 1 else "requirements/train.txt"))
     try:
-        unmet = lacking(lines)
+        unmet = lacking(ranges)
     except ImportError:
-        unmet = lines
+        unmet = ["packaging"]
     if unmet:
         print("; ".join(unmet))
         sys.exit(1)

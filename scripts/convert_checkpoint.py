@@ -34,9 +34,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("official", type=Path, help="the official file, e.g. avst.pt")
     parser.add_argument("out", type=Path, help="run folder to write best.pt into; then: bash test.sh OUT")
     parser.add_argument("--vocabulary", default="json", metavar="FOLDER",
-                        help="folder below dataset.root of the training file the checkpoint was made with (default json)")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dataset.root=DIR and others; the configuration "
-                        "is configs/released.yaml for the method's checkpoint, method=plain for AVST's")
+                        help="folder below dataset.root of the checkpoint's training file (default json)")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dataset.root=DIR and others; the "
+                        "configuration is configs/released.yaml for the method's checkpoint, method=plain for AVST's")
     return parser.parse_intermixed_args()
 
 

@@ -19,10 +19,13 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from engine.errors import UsageError, require, run_guarded
+
+require("reports", "scipy")
+
 from dataset.files import write_json, write_text
 from engine.arguments import positive
 from engine.config import nearest
-from engine.errors import UsageError, run_guarded
 from engine.evaluation import variant
 from engine.restore import restore
 from scripts.study.diagnosis import accuracy_by_steps, answers_by_scenario, examine_features
@@ -36,8 +39,8 @@ AT_TEST = ("runtime.", "evaluate.")     # overrides of a table that its diagnosi
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="*", metavar="RUN|key=value", help="run folders or checkpoints; overrides such as "
-                        "dataset.root=DIR runtime.device=cpu")
+    parser.add_argument("runs", nargs="*", metavar="RUN|key=value", help="run folders or checkpoints; overrides such "
+                        "as dataset.root=DIR runtime.device=cpu")
     parser.add_argument("--table", help="instead of RUN: the finished runs of a table of scripts/reproduce.py")
     parser.add_argument("--rows", metavar="ROW,ROW", help="of that table; default: all")
     parser.add_argument("--seeds", type=positive, help="seeds 1..N of that table; default: the table's")

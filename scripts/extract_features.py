@@ -15,12 +15,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from engine.errors import UsageError, require, run_guarded
+
+require("video", "av", "transformers")
+
 from dataset import avqa, questions
 from dataset.extract import EXTRACTORS, build_extractor, parse_weights
 from dataset.extract.pipeline import Settings, Summary, extract, find_videos
 from dataset.store import DAY
 from engine import runtime
-from engine.errors import UsageError, run_guarded
 
 WORKERS = 256                # far more than any machine has use for
 QUESTION_FORMATS = {"music_avqa": questions.MusicAVQARecord, "avqa": avqa.AVQARecord}

@@ -1,5 +1,4 @@
-"""Give the commands random input and see how they end: python scripts/fuzz.py --minutes 30 [--seed
-1]
+"""Give the commands random input and see how they end: python scripts/fuzz.py --minutes 30
 
 A case damages one thing that a user can type or a file can hold, and runs the command that reads
 it, in this process. A command ends well with exit code 0, or with 2 and one error line (the check
@@ -90,8 +89,7 @@ class Damage:
             path.symlink_to(os.devnull)
 
     def json_file(self, path: Path) -> None:
-        """One value of a JSON file, or of a file of JSON lines, replaced by another; or anything.
-        """
+        """One value of a file of JSON or JSON lines replaced by another; or anything."""
         if self.rng.random() < 0.4:
             return self.any_file(path)
         lines = path.suffix == ".jsonl"
@@ -278,9 +276,7 @@ def one_case(kind: str, rng: random.Random, template: Path, folder: Path) -> tup
 
 
 def fuzz(out: Path, seed: int, cases: Iterable[int], kinds: list[str]) -> tuple[Counter, list[Path]]:
-    """Run `cases` by number: how often each kind ended with which code, and the folders of bad
-    ends.
-    """
+    """Run `cases` by number: how often each kind ended with which code, and the bad folders."""
     def stop(*_: object) -> None:
         raise Hang
 
@@ -297,13 +293,17 @@ def fuzz(out: Path, seed: int, cases: Iterable[int], kinds: list[str]) -> tuple[
     return ends, bad
 
 
-def main() -> None:
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=1.0, help="default 1")
     parser.add_argument("--seed", type=int, default=0, help="of the random input (default 0)")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="default: all")
     parser.add_argument("--out", type=Path, default=Path("fuzz"), help="for what did not end well (default fuzz)")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse()
     options.out.mkdir(parents=True, exist_ok=True)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     end = time.monotonic() + 60 * options.minutes

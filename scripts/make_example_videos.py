@@ -14,11 +14,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from engine.errors import UsageError, require, run_guarded
+
+require("video", "av")
+
 from dataset.extract.example import write_example_dataset, write_odd
-from engine.errors import UsageError, run_guarded
 
 
-def main() -> None:
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--videos", type=int, default=24, help="number of videos (default 24)")
@@ -27,6 +30,11 @@ def main() -> None:
     options = parser.parse_args()
     if not (4 <= options.videos <= 10_000 and 1 <= options.seconds <= 3600):
         raise UsageError("--videos must be from 4 to 10000 and --seconds from 1 to 3600")
+    return options
+
+
+def main() -> None:
+    options = parse()
     write_example_dataset(options.out, options.videos, options.seconds)
     if options.odd:
         write_odd(options.out / "odd")

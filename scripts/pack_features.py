@@ -62,8 +62,7 @@ def write_arrays(packings: list[Packing], out: Path, needed: int) -> None:
     """Pack `needed` bytes, unless the disk has no room for what is left of them."""
     remove_leftovers(out)
     free = shutil.disk_usage(out).free
-    # Blocks and not the size: the file that an interrupted run leaves has its full size and few of
-    # its blocks.
+    # Blocks, not the size: an interrupted run's file has its full size and few of its blocks.
     held = sum(p.temporary.stat().st_blocks * 512 for p in packings if p.temporary.is_file())
     if needed - held > free:
         raise UsageError(f"{out} has {free / 1e9:.2f} GB free, {(needed - held) / 1e9:.2f} GB are needed; free some, "

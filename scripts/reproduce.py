@@ -1,5 +1,4 @@
-"""Run what a table or figure needs, skip what is done, and write the report: Markdown, JSON and
-plots.
+"""Run what a table or figure needs, skip what is done, write Markdown, JSON and plots.
 
 A table is a file configs/tables/TABLE.yaml: a start configuration, the configuration all rows
 share, and per row the overrides that make it. Every row is trained once per seed, from the start of
@@ -21,8 +20,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from engine.errors import UsageError, require, run_guarded
+
+require("reports", "scipy", "matplotlib")
+
 from engine.arguments import positive
-from engine.errors import UsageError, run_guarded
 from scripts.tables.collect import collect
 from scripts.tables.documents import REPORTS, documents, refresh
 from scripts.tables.grid import Grid, chosen_dataset, find_grid, table_names
@@ -60,13 +62,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seeds", type=positive, help="seeds 1..N (default: the table's, else 3)")
     parser.add_argument("--jobs", type=positive, default=1, help="runs at a time, which share the cores (default 1)")
     parser.add_argument("--shard", type=shard, default=(1, 1), metavar="I/N", help="only part I of N of the runs")
-    parser.add_argument("--out", type=Path, help="folder of the reports, as TABLE (default: run.root, as report-TABLE); "
-                        "docs/reports also writes the tables of README.md and docs/*.md again")
+    parser.add_argument("--out", type=Path, help="folder of the reports, as TABLE (default: run.root, as "
+                        "report-TABLE); docs/reports also writes the tables of README.md and docs/*.md again")
     parser.add_argument("--untimed", action="store_true", help="with --plan: measure nothing; seconds are null")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--list", action="store_true", help="print the tables and stop")
-    what.add_argument("--plan", action="store_true", help="print one JSON line per run (name, command, depends_on, seconds) "
-                      "and the hours of every table, estimated from steps measured now, and stop")
+    what.add_argument("--plan", action="store_true", help="print one JSON line per run (name, command, depends_on, "
+                      "seconds) and the hours of every table, estimated from steps measured now, and stop")
     what.add_argument("--report-only", action="store_true", help="train nothing; report what is done")
     what.add_argument("--refresh-docs", action="store_true",
                       help="write the tables of README.md and docs/*.md again from docs/reports, and stop")
@@ -79,9 +81,7 @@ def parse() -> argparse.Namespace:
 
 
 def all_grids(overrides: list[str]) -> dict[str, Grid]:
-    """Every table that is for the data set which `overrides` choose, by default the embedded
-    benchmark.
-    """
+    """Every table for the data set that `overrides` choose, by default the embedded benchmark."""
     dataset = chosen_dataset(overrides) or "synthetic"
     grids = dict(find_grid(name) for name in table_names())
     fitting = {name: grid for name, grid in grids.items() if grid.is_for(dataset)}
@@ -93,8 +93,7 @@ def all_grids(overrides: list[str]) -> dict[str, Grid]:
 def write_reports(grids: dict[str, Grid], plan: Plan, out: Path | None, partial: bool) -> list[str]:
     """Report every table; returns what was in the way of those that could not be written.
 
-    `partial`: other machines work on the same tables, so one without any finished run is no
-    problem.
+    `partial`: other machines work on the same tables; one without a finished run is no problem.
     """
     command, problems = shlex.join(["python", "scripts/reproduce.py", *sys.argv[1:]]), []
     for name, grid in grids.items():
@@ -126,8 +125,7 @@ def refresh_documents() -> None:
 
 
 def print_plan(plan: Plan, runs: list[PlannedRun], jobs: int, start_up: float | None) -> None:
-    """One JSON line per run on stdout; the hours of the tables on stderr, so that the lines can be
-    piped.
+    """One JSON line per run on stdout, to be piped; the hours of the tables on stderr.
 
     `start_up`: seconds that a run's imports take, None to measure nothing.
     """
@@ -138,13 +136,13 @@ def print_plan(plan: Plan, runs: list[PlannedRun], jobs: int, start_up: float | 
     if timed:
         tables = {name: [run for run in runs if any(user.startswith(f"{name}/") for user in run.users)]
                   for name in plan.tables}
-        print(f"{hours_table(tables, runs, seconds, jobs)}\n\nEstimated in {time.monotonic() - started:.0f} s from steps "
-              "measured on random features here and now. A run that several tables need counts in each of them, and once "
-              "in all together.", file=sys.stderr)
+        print(f"{hours_table(tables, runs, seconds, jobs)}\n\nEstimated in {time.monotonic() - started:.0f} s from "
+              "steps measured on random features here and now. A run that several tables need counts in each of them, "
+              "and once in all together.", file=sys.stderr)
 
 
 def conclude(failures: list[Failure], problems: list[str]) -> None:
-    """Tell what went wrong and leave with exit code 1, or return when nothing did."""
+    """Print what went wrong and exit with code 1, or return when nothing did."""
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)
     for problem in problems:

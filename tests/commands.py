@@ -1,6 +1,4 @@
-"""A user's own tiny data sets in the layouts of MUSIC-AVQA and AVQA, with other shapes, another T
-and other words.
-"""
+"""A user's own tiny data sets as MUSIC-AVQA and AVQA lay them out, of other shapes, T and words."""
 
 from __future__ import annotations
 
@@ -67,8 +65,7 @@ def shorten(root: Path, rows: dict[str, tuple[int, int]]) -> None:
 
 
 def write_avqa(root: Path, videos: int = 24) -> Path:
-    """Every video shows and sounds one of four kinds, and is asked for in each of the eight types.
-    """
+    """Every video shows and sounds one of four kinds, and is asked for in all eight types."""
     rng = np.random.default_rng(0)
     kinds = ["Theremin", "Kazoo", None, 808]         # the release, too, has candidates that are null or a number
     codes = rng.random((len(kinds), 5 + 16)).astype(np.float32)
@@ -106,9 +103,7 @@ def command(script: str, *arguments: str, **options) -> subprocess.CompletedProc
 
 @pytest.fixture
 def in_process(monkeypatch, capsys):
-    """The same commands inside the test process, which saves the start-up; returns exit code,
-    stdout, stderr.
-    """
+    """The same commands inside the test process, which is faster: exit code, stdout, stderr."""
     import main_test
     import main_train
     from engine.errors import run_guarded

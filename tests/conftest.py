@@ -1,6 +1,4 @@
-"""One thread for all tests: their tensors are tiny, and threads that wait for each other cost more
-than they bring.
-"""
+"""One thread for all tests: their tensors are tiny, and threads would cost more than they bring."""
 
 import os
 

@@ -51,9 +51,7 @@ class Dispatch(TorchDispatchMode):
 
 
 def compute(func, args, kwargs):
-    """`func` on the CPU, its results back on the device of the arguments, or on that which was
-    asked for.
-    """
+    """`func` on the CPU; results go to the device of the arguments, or to the one asked for."""
     tensors = [value for value in tree_iter((args, kwargs)) if isinstance(value, torch.Tensor)]
     on_device = any(isinstance(value, DeviceTensor) for value in tensors)
     strangers = [value for value in tensors if not isinstance(value, DeviceTensor) and value.dim() > 0]

@@ -26,7 +26,8 @@ def random_batch(size: int, seed: int = 0, spec: DataSpec = SPEC) -> Batch:
         question_id=torch.arange(100, 100 + size),
         row=torch.arange(size),
         video=torch.arange(size),
-        choices=torch.randint(0, spec.vocabulary, (size, spec.choices, spec.words), generator=g) if spec.choices else None,
+        choices=torch.randint(0, spec.vocabulary, (size, spec.choices, spec.words), generator=g)
+        if spec.choices else None,
     )
 
 
@@ -49,9 +50,7 @@ def completed(model: AVQAModel, features: Features) -> Features:
 
 
 def unweighted(model: AVQAModel, batch: Batch) -> torch.Tensor:
-    """The sum of all loss terms of a training pass, each with weight 1; KeyError for one without a
-    weight.
-    """
+    """The sum of a training pass's loss terms, each with weight 1; KeyError without a weight."""
     return total_loss(model(batch).terms, dict.fromkeys(model.loss_weights, 1.0))
 
 

@@ -2,8 +2,7 @@
 words in one space.
 
 The final normalisation and the projection are applied to all visual tokens and to all text
-positions, not only to the two that CLIP was trained to compare: that is what token-level files
-need.
+positions, not only to the two that CLIP was trained to compare: token-level files need that.
 """
 
 from __future__ import annotations

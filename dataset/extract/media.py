@@ -1,5 +1,4 @@
-"""A video file to frames and sound, decoded with PyAV (the FFmpeg libraries, in one wheel, no
-command-line tool).
+"""A video file to frames and sound, decoded with PyAV (the FFmpeg libraries in one wheel).
 
 Time starts where the container starts. Second i of a clip is *present* in a stream that reaches its
 middle, i + 0.5: that is where its frame is taken and half of its sound is there. What a shorter
@@ -39,8 +38,7 @@ class Clip:
 
 
 def read_clip(path: Path, seconds: list[int], size: int = FRAME) -> Clip:
-    """Frames and sound of the given `seconds` (ascending); those past the end of a stream are left
-    out.
+    """Frames and sound of the given `seconds` (ascending), without those past a stream's end.
 
     MediaError when the file cannot be opened, holds neither stream, breaks off or is damaged.
     """
@@ -67,11 +65,9 @@ def start_of(container) -> float:
 
 
 def read_frames(container, seconds: list[int], size: int) -> list[np.ndarray]:
-    """Per second the frame nearest to its middle, resized without crop or aspect ratio as in the
-    official recipe.
+    """The frame nearest to each second's middle, resized without crop, as in the official recipe.
 
-    For a constant rate this is frame number round((i + 0.5) * fps). Only chosen frames are
-    converted.
+    For a constant rate this is frame round((i + 0.5) * fps). Only chosen frames are converted.
     """
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"

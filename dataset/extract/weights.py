@@ -14,8 +14,7 @@ from dataset.types import DataError
 
 
 def load_weights(network: nn.Module, path: Path | None, url: str) -> nn.Module:
-    """`path`: a state dict (never unpickled beyond tensors); None downloads `url` once into torch's
-    cache.
+    """`path`: a state dict (only tensors are unpickled); None: `url`, downloaded once.
 
     Every weight of the network must be there with its shape, finite; what the file holds beyond
     that is ignored.

@@ -1,5 +1,4 @@
-"""The embedded benchmark on disk: scenes of `world.py` as features and questions, in the layout of
-MUSIC-AVQA.
+"""The embedded benchmark on disk: scenes of `world.py` in the layout of MUSIC-AVQA.
 
 Made in seconds from a seed, with disjoint scenes in train, val and test. Feature maps [T, C, 2, 3]
 hold, at each seen source's cell, a prototype of its kind in its column (a real map carries position
@@ -99,8 +98,7 @@ def read_oracle(path: Path) -> list[bool] | None:
 def prepare(root: Path, settings: dict[str, Any]) -> None:
     """Generate into a temporary folder and rename it, so that a benchmark is whole or not there.
 
-    Several processes may do so at once (torchrun, a sweep): each writes its own folder, one rename
-    wins.
+    Several processes may do so at once: each writes its own folder, one rename wins.
     """
     if is_current(root, settings):
         return

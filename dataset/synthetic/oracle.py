@@ -1,5 +1,4 @@
-"""The Bayes oracle of the embedded benchmark: the best answer to a question from what is left of a
-scene.
+"""The Bayes oracle of the embedded benchmark: the best answer from what is left of a scene.
 
 From clean observations: the prototypes of the features are far apart against their noise, so what a
 stream shows of its scene can be read off it. For each question, scenes are drawn exactly from the
@@ -33,11 +32,9 @@ def best_answer(template: Template, choice: int, scenes: Scenes) -> int:
 
 
 def oracle_correct(scenes: Scenes, questions: list[dict], scenario: str, seed: int = 0) -> list[bool]:
-    """Whether the oracle is right, per question {"scene", "template", "choice", "answer"}, under a
-    scenario's name.
+    """Whether the oracle is right, per {"scene", "template", "choice", "answer"} and scenario.
 
-    `questions` refer to `scenes` by position and to ASKABLE by position. Complete input determines
-    every answer.
+    `questions` name `scenes` and ASKABLE by position. Complete input determines every answer.
     """
     if scenario == "complete":
         return [True] * len(questions)

@@ -1,5 +1,4 @@
-"""The 33 question templates of MUSIC-AVQA, word for word, and what each asks of a scene of the
-embedded benchmark.
+"""The 33 question templates of MUSIC-AVQA, word for word, and what each asks of a scene.
 
 A template's `ask` gives, for S scenes and one choice of values, the weight with which that choice
 is asked (0: not applicable; balanced so that answers do not pile up) and the answer. Which template

@@ -1,5 +1,4 @@
-"""The world of the embedded benchmark: musical scenes whose sound and picture are correlated but
-not equal.
+"""The world of the embedded benchmark: scenes whose sound and picture correlate, no more.
 
 A scene holds one to three of six kinds of instruments, each at most once. A source may be out of
 view, may sound without being seen to play, and may play without sounding; what is heard of it
@@ -106,16 +105,16 @@ def complete_scenes(exists: np.ndarray, rng: np.random.Generator) -> Scenes:
 
 
 def agree(other: np.ndarray, linked: np.ndarray, levels: int, rng: np.random.Generator) -> np.ndarray:
-    """A level equal to `other` with probability 0.85 where `linked`, else uniform. The rule is its
-    own inverse: with uniform levels on both sides, either side is drawn from the other in the same
-    way."""
+    """A level equal to `other` with probability 0.85 where `linked`, else uniform.
+
+    The rule is its own inverse: with uniform levels, either side is drawn from the other alike.
+    """
     same = linked & (rng.random(other.shape) < AGREE)
     return np.where(same, other, rng.integers(levels, size=other.shape))
 
 
 def add_unknown(known: np.ndarray, unknown_rate: float, size: int, rng: np.random.Generator) -> np.ndarray:
-    """(size, K) existence given the kinds `known` (K,) to be there, each other source unnoticed
-    with `unknown_rate`.
+    """(size, K) existence: kinds `known` (K,) are there, others unnoticed with `unknown_rate`.
 
     P(n) times the chance that a random n-subset holds the k known ones, C(K-k, n-k) / C(K, n),
     times the rate per unnoticed source.

@@ -1,5 +1,4 @@
-"""What the published tables say about themselves, point by point: a claim, a verdict, the cells
-that show it.
+"""What the published tables say about themselves: a claim, a verdict, the cells that show it.
 
 Each point is recomputed from the figures as printed and from the question counts; nothing here
 knows the outcome.
@@ -56,9 +55,8 @@ class Point:
 @dataclass(frozen=True)
 class Material:
     """`tables`: published rows by table. `releases`: questions per type of each release of the
-    MUSIC-AVQA test set; `floors`: how many of them the question-only floor has right. `avqa`: per
-    type the counts Table 2 is said to imply; `stated`: the size of that test set in the paper's
-    text.
+    MUSIC-AVQA test set; `floors`: how many of them the question-only floor has right. `avqa`: the
+    counts per type that Table 2 is said to imply; `stated`: the paper's size of that test set.
     """
 
     tables: dict[str, list[PrintedRow]]
@@ -77,9 +75,7 @@ class Material:
 
     @cached_property
     def reading(self) -> Exchange:
-        """How to read the headings of Tables 1 and 3 so that most cells fit; as printed where
-        nothing is better.
-        """
+        """The reading of the headings of Tables 1 and 3 that most cells fit."""
         return rank_exchanges(self.rows, self.releases)[0][1]
 
     def counts_of(self, row: PrintedRow) -> dict[str, int]:
@@ -106,9 +102,7 @@ def read_material(counts: Path = CONFIGS / "published" / "question_counts.yaml")
 
 
 def release_of(row: PrintedRow, exchange: Exchange, releases: dict[str, dict[str, int]]) -> str | None:
-    """The one release whose questions give every cell of the row; None if there is none or more
-    than one.
-    """
+    """The one release whose questions give every cell of the row; None if not exactly one does."""
     whole = [name for name, n in fits(row, exchange, releases).items() if n == len(row.cells)]
     return whole[0] if len(whole) == 1 else None
 
@@ -131,9 +125,7 @@ def column_exchange(m: Material) -> Point:
 
 
 def following(m: Material, exchange: Exchange) -> int:
-    """Rows whose Audio-Visual and overall averages follow from their cells, the headings read with
-    `exchange`.
-    """
+    """Rows whose Audio-Visual and overall averages follow from their cells, read by `exchange`."""
     wrong = [wrong_averages(row, row.by_type(exchange), m.counts_of(row)) for row in m.rows]
     return sum("Audio-Visual" not in parts and "overall" not in parts for parts in wrong)
 
@@ -197,9 +189,7 @@ def shared_audio(m: Material) -> Point:
 
 
 def reversed_rows(m: Material) -> Point:
-    """Held against the smallest counts that the other rows allow the rare types: hardly any value
-    fits them by luck.
-    """
+    """Held against the smallest counts that the other rows allow the rare types."""
     ours, others = ([r for r in m.tables["table2"] if (r.name == "avsd_ours") == own] for own in (True, False))
     types = list(ours[0].cells)
     back = dict(zip(types, reversed(types), strict=True))
@@ -273,8 +263,8 @@ def below_floor(m: Material) -> Point:
     return Point("Table 1: plain AVST with audio missing is below a guess from the question alone",
                  CONFIRMED if asked.title in {row.title for row in below} else REFUTED,
                  f"The majority answer for the text of the question, learned from the validation file, reaches "
-                 f"{', '.join(floors)}. Below it: {listed}. What stood for the missing modality in the plain rows is not "
-                 "stated.")
+                 f"{', '.join(floors)}. Below it: {listed}. What stood for the missing modality in the plain rows is "
+                 "not stated.")
 
 
 def margins(m: Material) -> Point:

@@ -1,5 +1,4 @@
-"""State dicts of the official `net_grd_avst` models, AVST's own and the method's, under this
-project's names.
+"""Official `net_grd_avst` state dicts, AVST's and the method's, under this project's names.
 
 The names on the left are those of GeWu-Lab/MUSIC-AVQA and VisualAIKHU/Missing-AVQA. In both,
 `linear11`, `linear12` and `norm1` belong to the visual stream, `linear21`, `linear22` and `norm2`

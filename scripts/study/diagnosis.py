@@ -13,9 +13,9 @@ import math
 from collections import defaultdict
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import binary_calibration_error
 from tqdm import tqdm
 
 from dataset import SCENARIOS, make_loader
@@ -30,9 +30,7 @@ MISSING = ("audio_missing", "visual_missing")
 
 
 class Fit:
-    """Running sums that give R2 and spread of guesses against real vectors, both (n, C), without
-    keeping them.
-    """
+    """Running sums for R2 and spread of guesses against real vectors, both (n, C)."""
 
     def __init__(self) -> None:
         self.n, self.error = 0, 0.0
@@ -62,8 +60,7 @@ def vectors(features: Features, modality: int) -> Tensor:
 
 @torch.no_grad()
 def examine_features(run: Restored, split: str) -> dict[str, Any]:
-    """By scenario: R2 and spread of every stage and modality, overall and by question type, and of
-    the addressing.
+    """R2 and spread by scenario, stage, modality and question type; and the addressing.
 
     Only questions whose clip is whole are used, since the real features must be known.
     """
@@ -108,9 +105,7 @@ def add_stage(
 
 
 def sharpness(weights: Tensor) -> dict[str, float]:
-    """Of addressing vectors (n, K): entropy over log K (1 = uniform), slots in effect, the largest
-    weight times K.
-    """
+    """Of addressing (n, K): entropy / log K (1: uniform), effective slots, largest weight * K."""
     entropy = torch.special.entr(weights.double()).sum(dim=-1)                      # (n,)
     slots = weights.shape[-1]
     return {
@@ -130,12 +125,11 @@ def collect(fits: dict[tuple, Fit], addressing: dict[str, dict[str, float]]) -> 
 
 
 def calibration(records: list[Record]) -> float:
-    """Expected calibration error in percent: |confidence - accuracy| averaged over bins of
-    confidence, by share.
-    """
-    confidence = torch.tensor([r.confidence for r in records])
-    correct = torch.tensor([int(r.correct) for r in records])
-    return 100 * float(binary_calibration_error(confidence, correct, n_bins=BINS, norm="l1"))
+    """Expected calibration error in percent: |confidence - accuracy| over weighted bins."""
+    confidence = np.array([r.confidence for r in records])
+    excess = confidence - [r.correct for r in records]
+    edges = [*np.linspace(0, 1, BINS + 1), np.inf]           # certainty has a bin of its own
+    return 100 * float(np.abs(np.histogram(confidence, edges, weights=excess)[0]).sum()) / len(records)
 
 
 def answer(run: Restored, split: str, scenario: str, protocol: str = "missing") -> list[Record]:
@@ -145,9 +139,7 @@ def answer(run: Restored, split: str, scenario: str, protocol: str = "missing") 
 
 
 def answers_by_scenario(run: Restored, split: str) -> dict[str, dict[str, float]]:
-    """Accuracy and calibration of what the run answers, also by the official evaluation protocol
-    where it has that.
-    """
+    """Accuracy and calibration of the answers, also by the official protocol where it applies."""
     inputs = {name: (name, "missing") for name in ("complete", *MISSING)}
     if run.model.method.refines_pairs:
         inputs |= {f"{name}, {RELEASED_NOISE}": (name, RELEASED_NOISE) for name in MISSING}
@@ -160,8 +152,7 @@ def accuracy_by_steps(run: Restored, split: str) -> dict[str, Any]:
     """{scenario: {number of reverse steps: accuracy}} of a model that has AVR, from 1 step to its
     own; else empty.
 
-    Fewer steps start the reverse process at an earlier noise level; the trained network is the same
-    throughout.
+    Fewer steps start the reverse process at an earlier noise level, with the same network.
     """
     method = run.model.method
     trained, accuracy = method.reverse_steps, {name: {} for name in MISSING}

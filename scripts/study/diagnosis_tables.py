@@ -1,6 +1,4 @@
-"""The tables of a diagnosis: one line per run or, where runs are seeds of one row, mean ± standard
-deviation.
-"""
+"""The tables of a diagnosis: a line per run, or mean ± standard deviation over a row's seeds."""
 
 from __future__ import annotations
 
@@ -12,9 +10,10 @@ from tabulate import tabulate
 
 from scripts.tables.text import moments, with_spread
 
-NOTE = """R2: the share of the real feature's variance that the stand-in explains; 1 for the feature itself, 0 for the best
-constant (of all questions, or of those of one type), below 0 for worse. "Real" is what each run itself answers on when
-nothing is missing; its encoder is trained, so compare R2 between rows with care. ECE: expected calibration error.
+NOTE = """R2: the share of the real feature's variance that the stand-in explains; 1 for the feature
+itself, 0 for the best constant (of all questions, or of those of one type), below 0 for worse.
+"Real" is what each run itself answers on when nothing is missing; its encoder is trained, so
+compare R2 between rows with care. ECE: expected calibration error.
 
 """
 Measured = dict[str, list[dict[str, Any]]]          # label -> what was measured on each of its runs
@@ -46,9 +45,7 @@ def as_markdown(measured: Measured) -> str:
 
 
 def over(runs: list[dict[str, Any]], read: Callable[[dict[str, Any]], float | None], digits: int = 1) -> str:
-    """What `read` finds in the runs, as mean ± standard deviation; "-" where one run has nothing to
-    read.
-    """
+    """What `read` gives of the runs, as mean ± standard deviation; "-" where it gives nothing."""
     values = [read(run) for run in runs]
     if any(value is None for value in values):
         return "-"
@@ -59,9 +56,7 @@ def over(runs: list[dict[str, Any]], read: Callable[[dict[str, Any]], float | No
 
 
 def stand_ins(measured: Measured) -> tuple[list[list[str]], list[list[str]]]:
-    """The lines over all questions and those by question type, where a stand-in is not the feature
-    itself.
-    """
+    """The lines over all questions and by type, where a stand-in is not the feature itself."""
     overall, of_types = [], []
     for label, runs in measured.items():
         for scenario, content in runs[0]["features"].items():

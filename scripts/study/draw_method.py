@@ -1,6 +1,4 @@
-"""Draw docs/method.svg, the figure of the README: python scripts/study/draw_method.py
-[OUT.svg|OUT.png]
-"""
+"""Draw the figure of the README: python scripts/study/draw_method.py [OUT.svg|OUT.png]"""
 
 from __future__ import annotations
 
@@ -46,9 +44,7 @@ class Canvas:
 
 
 def pipeline(c: Canvas) -> None:
-    """Upper half: the path of one question whose sound is missing, one lane for the text and each
-    modality.
-    """
+    """Upper half: one question whose sound is missing, one lane for the text and each modality."""
     text, audio, visual = 372, 296, 212
     c.box(24, text - 24, 132, 48, TEXT, "question", "\u201cIs the flute louder?\u201d")
     c.box(24, audio - 24, 132, 48, AUDIO, "audio", "missing", absent=True)

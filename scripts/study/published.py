@@ -97,9 +97,7 @@ def fits_some(value: Counts, n: Counts) -> Counts:
 
 
 def questions_right(value: int, n: int) -> int | None:
-    """k such that k of `n` is printed as `value`, None where no k is; unique below 10,000
-    questions.
-    """
+    """k such that k of `n` is printed as `value`, else None; unique below 10,000 questions."""
     return closest_count(value, n) if fits_some(value, n) else None
 
 
@@ -141,8 +139,7 @@ def rank_exchanges(rows: list[PrintedRow], releases: dict[str, dict[str, int]]) 
 
 
 def averages(cells: dict[str, int], counts: dict[str, int]) -> dict[str, tuple[int, int]]:
-    """Modality, and "overall", -> questions right and asked, from the cells of a row whose release
-    is `counts`.
+    """Modality, and "overall", -> questions right and asked, from a row's cells and `counts`.
 
     A cell that is no whole number of questions enters with the nearest one.
     """
@@ -157,18 +154,14 @@ def printed_averages(row: PrintedRow) -> dict[str, int]:
 
 
 def wrong_averages(row: PrintedRow, cells: dict[str, int], counts: dict[str, int]) -> dict[str, tuple[int, int]]:
-    """The averages over questions that the row's cells do not give: part -> questions right and
-    asked.
-    """
+    """The printed averages that the row's cells do not give: part -> questions right and asked."""
     printed = printed_averages(row)
     return {part: (right, n) for part, (right, n) in averages(cells, counts).items()
             if not agrees(printed[part], right, n)}
 
 
 def follows(row: PrintedRow, counts: dict[str, int]) -> bool:
-    """Whether the total can be the mean over questions of the averages by modality, all being
-    rounded.
-    """
+    """Whether the total can be the mean over questions of the rounded averages by modality."""
     weights = {part: sum(n for name, n in counts.items() if name.split("/")[0] == part) for part in row.modalities}
     mean = sum(row.modalities[part] * n for part, n in weights.items()) / sum(weights.values())
     return abs(mean - row.overall) <= 1

@@ -1,6 +1,4 @@
-"""Finished runs to the content of report.json, which report.md, the plots and the documents are
-made from.
-"""
+"""Finished runs as the content of report.json, from which report.md, plots and docs are made."""
 
 from __future__ import annotations
 
@@ -64,9 +62,7 @@ def row_of(grid: Grid, row: str, by_seed: BySeed, results: dict[str, Any]) -> di
 
 
 def cell_of(by_seed: dict[int, dict[str, Any]], published: Published | None) -> dict[str, Any]:
-    """One row in one scenario, in percent. `gap_share`: how much of the gap from floor to oracle is
-    recovered.
-    """
+    """One row in one scenario, in percent. `gap_share`: the share of floor to oracle recovered."""
     values = {seed: result["overall"] for seed, result in by_seed.items()}
     last = list(by_seed.values())[-1]
     floor, oracle = last["question_only_floor"], last["oracle"]
@@ -86,9 +82,7 @@ def cell_of(by_seed: dict[int, dict[str, Any]], published: Published | None) -> 
 
 
 def ave_of(by_seed: dict[int, tuple[Path, dict[str, Any]]]) -> dict[str, Any] | None:
-    """L_ave by seed, from folder and configuration of each run; None where there is no AVR or its
-    log was not kept.
-    """
+    """L_ave by seed, from each run's folder and configuration; None without AVR or a log."""
     values, bound = {}, None
     for seed, (folder, config) in by_seed.items():
         metrics = folder / "metrics.jsonl"
@@ -138,9 +132,7 @@ def origin(row: str, seed: int, run: PlannedRun, results: dict[str, Any]) -> dic
 def compare_rows(
     name: str, grid: Grid, done: dict[str, BySeed], rows: dict[str, Any]
 ) -> tuple[list[Comparison], list[str]]:
-    """Every row against its references, in every scenario that both have; and the rows that one
-    seed alone leaves out.
-    """
+    """Rows against their references in each shared scenario; and rows left out for one seed."""
     cache: dict[str, dict[str, Answers]] = {}
 
     def answers(row: str, seed: int, scenario: str) -> Answers:

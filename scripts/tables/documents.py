@@ -28,9 +28,7 @@ def documents(root: Path = ROOT) -> list[Path]:
 
 
 def refresh(paths: list[Path], reports: Path) -> list[Path]:
-    """Write every marked table again; returns the files that changed. Nothing is written where one
-    cannot be made.
-    """
+    """Write every marked table again, or none if one fails; returns the files that changed."""
     texts = {path: path.read_text(encoding="utf-8") for path in paths}
     new = {path: refreshed(path, text, reports) for path, text in texts.items()}
     changed = [path for path in paths if new[path] != texts[path]]
@@ -40,9 +38,7 @@ def refresh(paths: list[Path], reports: Path) -> list[Path]:
 
 
 def refreshed(path: Path, text: str, reports: Path) -> str:
-    """The text of a document with its tables as the reports have them now; UsageError naming file
-    and line.
-    """
+    """A document's text with the reports' tables of now; UsageError names file and line."""
     kept, begun = [], None
     for number, line in enumerate(text.split("\n"), start=1):
         place = f"{path}, line {number}"

@@ -22,9 +22,7 @@ Stages = str | Annotated[list[Files], Field(min_length=1)]
 
 
 class Change(BaseModel):
-    """What is laid over a configuration: files in their order, then `key=value` overrides; later
-    ones win.
-    """
+    """What is laid over a configuration: files in their order, then `key=value`; later ones win."""
 
     model_config = STRICT
     files: list[str] = []
@@ -32,8 +30,7 @@ class Change(BaseModel):
 
 
 class Row(Change):
-    """One line of the table: what it is called and what makes it differ from the shared
-    configuration.
+    """One line of the table: its name and what makes it differ from the shared configuration.
 
     `data`: data set -> what is added there, such as features of its own for one backbone.
     `figures_of`: the row of `published` whose figures stand beside this one, where it is another;
@@ -67,9 +64,7 @@ class Recipes(BaseModel):
 
 
 class Axis(BaseModel):
-    """A curve over rows: `values` gives a row its place on the x axis; rows without one are drawn
-    as levels.
-    """
+    """A curve over rows: `values` gives each its place on the x axis; other rows are levels."""
 
     model_config = STRICT
     name: str                     # the configuration key, such as rmm.slots
@@ -78,11 +73,9 @@ class Axis(BaseModel):
 
 
 class Mix(BaseModel):
-    """A curve over a share: a share r of the questions is in scenario `end`, the others are in
-    `start`.
+    """A curve over a share r of questions in scenario `end`; the others are in `start`.
 
-    Questions are answered one by one, so the expected accuracy is exactly (1 - r) * start + r *
-    end.
+    Questions are answered one by one: the expected accuracy is (1 - r) * start + r * end.
     """
 
     model_config = STRICT
@@ -134,8 +127,7 @@ class Grid(BaseModel):
         return not isinstance(self.rows_from, dict) or dataset in self.rows_from or DEFAULT in self.rows_from
 
     def schedule(self, overrides: list[str]) -> tuple[list[list[str]], list[str]]:
-        """(files of every stage of the start, files of the rows) for the data set that `overrides`
-        choose.
+        """(files of every stage of the start, files of the rows) for the data set of `overrides`.
 
         Without a choice, for the table's usual data set.
 

@@ -18,16 +18,13 @@ from scripts.tables.grid import DEFAULT, Change, Grid, Recipes, Row
 INHERITED = ("dataset", "backbone")
 DIGITS = 10                      # of a digest in the name of a run folder
 VERSION = 2                      # raised when a default or the meaning of an option changes: earlier runs differ then
-# Options that change no answer, save for rounding: how fast and where, and what is noted on the
-# way.
+# Options that change no answer, save for rounding: how fast, where, and notes on the way.
 NO_ANSWER = {"runtime": ("device", "compile", "workers"), "evaluate": ("batch_size",), "train": ("log_every",)}
 
 
 @dataclass
 class PlannedRun:
-    """One training, known by the digest of its configuration; `users` says for which tables, rows
-    and seeds.
-    """
+    """One training, known by its configuration's digest; `users` names tables, rows and seeds."""
 
     name: str
     digest: str
@@ -72,7 +69,8 @@ class Plan:
     def add_row(self, table: str, key: str, grid: Grid, seed: int, overrides: list[str]) -> PlannedRun:
         row, start = grid.rows[key], None
         stages, rows_from = grid.schedule([*overrides, *row.overrides])
-        own = row.on_data(dataset_of([*rows_from, *row.files, *overrides, *row.overrides])) if row.data else row
+        asked = [*rows_from, *row.files, *overrides, *row.overrides]
+        own = row.on_data(resolved(asked)["dataset"]["name"]) if row.data else row
         for stage in stages:
             from_files, from_overrides = inherited(own)
             common = [*stage, f"train.seed={seed}", *from_files, *overrides, *from_overrides]
@@ -91,9 +89,7 @@ class Plan:
         return self.add_run(arguments, start, f"{table}/{key} s{seed}")
 
     def add_run(self, arguments: list[str], start: PlannedRun | None, user: str) -> PlannedRun:
-        """The run of these arguments: a new one, or that which is already planned for the same
-        configuration.
-        """
+        """The run of these arguments: a new one, or the planned one of the same configuration."""
         run = self.asked.get(tuple(arguments)) or self.named_run(arguments, start)
         self.asked[tuple(arguments)] = run
         if user not in run.users:
@@ -124,8 +120,7 @@ class Plan:
 
 
 def recipes_of(grid: Grid, row: Row, stage: str, arguments: list[str]) -> list[str]:
-    """Those of the table's recipes of that stage that are for the components the arguments choose.
-    """
+    """The table's recipes of that stage that are for the components the arguments choose."""
     if not row.recipe or not grid.recipes:
         return []
     config = resolved(arguments)
@@ -138,30 +133,24 @@ def resolved(arguments: list[str]) -> dict[str, Any]:
     return compose([a for a in arguments if "=" not in a], [a for a in arguments if "=" in a])
 
 
-def dataset_of(arguments: list[str]) -> str:
-    return resolved(arguments)["dataset"]["name"]
-
-
 def inherited(change: Change) -> tuple[list[str], list[str]]:
-    """What a start takes over from a row: out of its files, as overrides, and out of its overrides.
-    """
+    """What a start takes over from a row: some of its files, as overrides, and of its overrides."""
     of_files = [item for file in change.files for item in as_overrides(load_yaml(Path(file)))]
     return of_files, [item for item in change.overrides if item.partition("=")[0].partition(".")[0] in INHERITED]
 
 
 def as_overrides(layer: dict[str, Any]) -> list[str]:
     """The inherited sections of a YAML file as `key=value`, what names the component first."""
-    found = []
+    overrides = []
     for section in INHERITED:
         options = dict(layer.get(section) or {})
-        found += [f"{section}={options.pop('name')}"] if "name" in options else []
-        found += [f"{section}.{key}={spelled(value)}" for key, value in options.items()]
-    return found
+        overrides += [f"{section}={options.pop('name')}"] if "name" in options else []
+        overrides += [f"{section}.{key}={spelled(value)}" for key, value in options.items()]
+    return overrides
 
 
 def spelled(value: Any) -> str:
-    """A value as it is read back from a command line: text as it is, where YAML takes it for text.
-    """
+    """A value as a command line spells it: text stays as it is where YAML takes it for text."""
     return value if isinstance(value, str) and yaml.safe_load(value) == value else json.dumps(value)
 
 

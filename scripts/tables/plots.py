@@ -1,6 +1,4 @@
-"""The figures of a report, as wide as a column of a paper: curves with bands, and bars of the
-recovered gap.
-"""
+"""The figures of a report: curves with bands, and bars of the recovered gap."""
 
 from __future__ import annotations
 
@@ -17,8 +15,8 @@ from dataset.files import write_whole
 from scripts.tables.grid import Axis, Grid, Mix
 from scripts.tables.text import moments, pretty, scenarios_of
 
-# Okabe and Ito (2008): told apart with every common form of colour blindness; markers, dashes and
-# hatches tell them apart in grey as well.
+# Okabe and Ito (2008): distinct with every common form of colour blindness; markers, dashes and
+# hatches are distinct in grey as well.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (3, 2)), (0, (1, 2)))
@@ -35,9 +33,7 @@ Report = dict[str, Any]
 
 
 def draw_all(report: Report, grid: Grid, folder: Path) -> dict[str, str]:
-    """Write every plot that the table calls for as PNG and SVG; returns the name of each file with
-    its caption.
-    """
+    """Write the table's plots as PNG and SVG; returns the name of each file with its caption."""
     captions = {}
     with matplotlib.rc_context(STYLE):
         if grid.axis:
@@ -77,9 +73,7 @@ def draw_band(axes: Axes, x: list[float], points: list[dict], **options) -> None
 
 
 def draw_axis(report: Report, axis: Axis) -> Figure:
-    """One curve per scenario over the values of the axis; the paper's points hollow; other rows as
-    levels.
-    """
+    """One curve per scenario over the axis; the paper's points are hollow, other rows levels."""
     figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
     axes = figure.add_subplot()
     rows = {key: row["scenarios"] for key, row in report["rows"].items()}
@@ -105,8 +99,7 @@ def draw_axis(report: Report, axis: Axis) -> Figure:
 
 
 def draw_levels(axes: Axes, rows: dict[str, Any], scenarios: list[str]) -> None:
-    """Rows without a place on the axis: one thin line per scenario, the row's key at its right end.
-    """
+    """Rows off the axis: one thin line per scenario, the row's key at its right end."""
     levels = sorted((cells[scenario]["mean"], index, row) for row, cells in rows.items()
                     for index, scenario in enumerate(scenarios) if scenario in cells)
     for level, index, _ in levels:
@@ -120,9 +113,7 @@ def draw_levels(axes: Axes, rows: dict[str, Any], scenarios: list[str]) -> None:
 
 
 def mixed(cells: dict[str, Any], mix: Mix, share: float) -> list[float]:
-    """Per seed the expected accuracy of a row when `share` of the questions is in the scenario
-    `mix.end`.
-    """
+    """Expected accuracy of a row by seed, with `share` of the questions in scenario `mix.end`."""
     start, end = (cells[name]["by_seed"] if name in cells else {} for name in (mix.start, mix.end))
     return [(1 - share) * start[seed] + share * end[seed] for seed in start if seed in end]
 
@@ -145,9 +136,7 @@ def draw_mixes(report: Report, mixes: list[Mix]) -> Figure:
 
 
 def bar_quantity(report: Report) -> tuple[str, str, str]:
-    """What the bars show, and its keys: the share of the recoverable gap, or accuracy where the
-    data have no oracle.
-    """
+    """What the bars show, and its keys: share of the gap, or accuracy where no oracle is known."""
     if any(cell["gap_share"] is not None for row in report["rows"].values() for cell in row["scenarios"].values()):
         return "Share of the recoverable gap (%)", "gap_share", "gap_share_std"
     return "Accuracy (%)", "mean", "std"

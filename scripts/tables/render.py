@@ -1,6 +1,4 @@
-"""The content of a report as files: report.md for people, report.json for programs, the plots
-beside them.
-"""
+"""The content of a report as files: report.md for people, report.json for programs, plots."""
 
 from __future__ import annotations
 
@@ -29,15 +27,16 @@ Report = dict[str, Any]
 NOTE = ("Accuracy in percent over all test questions: mean ± standard deviation over seeds. Oracle: the best possible "
         "answer from what is left of the input (- where the data do not tell it). Floor: the majority answer for the "
         "text of the question.")
-AVE_NOTE = """L_ave: the loss of the diffusion (Eq. 7), mean over the last epoch; predicting no noise at all gives 1.0. Its
-bound: the least that noise prediction can reach with a last layer of fewer channels than the pair has (- where the input is
-added to the output, which lifts the bound, where something else than the noise is predicted, or where best.pt is gone)."""
-NOTES = f"""Differences in points, row minus reference, paired by question and by seed. Over questions: percentile bootstrap
-({RESAMPLES} draws of whole videos) of the difference averaged over seeds, and exact McNemar tests per seed, joined over K
-seeds as K/k times the k-th smallest p-value, k = ceil(K/2). Over seeds: paired t, from three seeds on. Holm: corrected for
-all comparisons of this table. The intervals over seeds are not corrected; where many rows are compared, believe those most
-whose last column of p-values is small, too. With few seeds the t-test has little power: "no difference shown" does not mean
-that there is none."""
+AVE_NOTE = """L_ave: the loss of the diffusion (Eq. 7), mean over the last epoch; predicting no noise at all gives 1.0.
+Its bound: the least that noise prediction can reach with a last layer of fewer channels than the pair has
+(- where the input is added to the output, which lifts the bound, where something else than the noise is
+predicted, or where best.pt is gone)."""
+NOTES = f"""Differences in points, row minus reference, paired by question and by seed. Over questions: percentile
+bootstrap ({RESAMPLES} draws of whole videos) of the difference averaged over seeds, and exact McNemar tests per
+seed, joined over K seeds as K/k times the k-th smallest p-value, k = ceil(K/2). Over seeds: paired t, from
+three seeds on. Holm: corrected for all comparisons of this table. The intervals over seeds are not
+corrected; where many rows are compared, believe those most whose last column of p-values is small, too.
+With few seeds the t-test has little power: "no difference shown" does not mean that there is none."""
 
 
 def write_report(report: Report, grid: Grid, folder: Path, command: str) -> Path:
@@ -110,8 +109,8 @@ def paper_section(report: Report) -> str:
     head = ["", *(text for s in scenarios for text in (pretty(s), "paper", "difference"))]
     note = "Difference: our mean minus the printed figure, in points."
     if any(run["dataset"] == "synthetic" for run in report["runs"]):
-        note += (" These runs are on the embedded benchmark, the paper's are on other data: the order of the rows can be "
-                 "compared, the differences cannot.")
+        note += (" These runs are on the embedded benchmark, the paper's are on other data: the order of the rows can "
+                 "be compared, the differences cannot.")
     return f"{grid_text(lines, head)}\n\n{note}"
 
 
@@ -130,13 +129,13 @@ def difference_section(report: Report) -> str:
     left_out = ", ".join(label(report, row) for row in report["untested"])
     left_out = f"\n\nTrained with one seed alone, so not tested: {left_out}." if left_out else ""
     if not report["comparisons"]:
-        return "Nothing was tested: the table names no reference row (`compare_to`), or its runs are not done." + left_out
+        return f"Nothing was tested: no reference row is named (`compare_to`), or its runs are not done.{left_out}"
     lines = [[label(report, c["row"]), label(report, c["reference"]), pretty(c["scenario"]), str(c["seeds"]),
               number(c["difference"], sign=True), interval(c["bootstrap"]), p_value(c["p_questions"]),
               p_value(c["p_questions_holm"]), interval(c["seed_interval"]), p_value(c["p_seeds"]),
               p_value(c["p_seeds_holm"]), c["verdict"]] for c in report["comparisons"]]
-    head = ["", "against", "scenario", "seeds", "difference", "95 % over questions", "McNemar p", "Holm", "95 % over seeds",
-            "t-test p", "Holm", "verdict"]
+    head = ["", "against", "scenario", "seeds", "difference", "95 % over questions", "McNemar p", "Holm",
+            "95 % over seeds", "t-test p", "Holm", "verdict"]
     return f"{grid_text(lines, head)}{left_out}\n\n{RULE}\n\n{NOTES}"
 
 
@@ -165,6 +164,7 @@ def run_section(report: Report) -> str:
               str(run["epoch"])] for run in runs]
     commands = list(dict.fromkeys(c for run in runs for c in (run["start"], run["command"]) if c))
     return (f"{grid_text(lines, ['row', 'seed', 'folder', 'configuration', 'code', 'epoch'])}\n\n"
-            "Configuration: the first digits of the SHA-256 of the resolved configuration; rows with the same one share a "
-            "run. Epoch: chosen on validation.\n\nCommands, starts before what is initialised from them:\n\n```bash\n"
+            "Configuration: the first digits of the SHA-256 of the resolved configuration; rows with the same one "
+            "share a run. Epoch: chosen on validation.\n\n"
+            "Commands, starts before what is initialised from them:\n\n```bash\n"
             + "\n".join(commands) + "\n```")

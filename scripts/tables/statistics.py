@@ -29,9 +29,9 @@ from scipy import stats
 ALPHA = 0.05
 RESAMPLES = 4000
 FEWEST_SEEDS = 3
-RULE = ("A difference is called one only if chance in the questions and chance in the seeds both fail to explain it: the "
-        f"exact McNemar p, Holm-adjusted, is below {ALPHA}, and the 95 % bootstrap interval over questions and the 95 % t "
-        f"interval over at least {FEWEST_SEEDS} seeds exclude zero on the same side.")
+RULE = ("A difference is called one only if chance in the questions and chance in the seeds both fail to explain it: "
+        f"the exact McNemar p, Holm-adjusted, is below {ALPHA}, and the 95 % bootstrap interval over questions and the "
+        f"95 % t interval over at least {FEWEST_SEEDS} seeds exclude zero on the same side.")
 
 # Question (annotation row, question id) -> video and whether the answer is right.
 Answers = dict[tuple[int, int], tuple[str, bool]]
@@ -40,9 +40,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Comparison:
-    """A row against its reference in one scenario; differences in points of accuracy, row minus
-    reference.
-    """
+    """A row against its reference in one scenario, in points of accuracy, row minus reference."""
 
     row: str
     reference: str
@@ -69,9 +67,7 @@ class Comparison:
 
 
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
-    """Two-sided exact p-value: the discordant pairs are fair coin flips if the two are equally
-    good.
-    """
+    """Two-sided exact p-value: discordant pairs are fair coin flips if both are equally good."""
     a, b = np.asarray(first, bool), np.asarray(second, bool)
     gained, lost = int((a & ~b).sum()), int((~a & b).sum())
     return float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
@@ -84,9 +80,7 @@ def joined(p_values: Sequence[float]) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values in the order given: the i-th smallest times the number not yet rejected,
-    made monotone.
-    """
+    """Adjusted p-values in the order given: the i-th smallest times those left, monotone."""
     p = np.asarray(p_values, float)
     order = np.argsort(p)
     adjusted = np.empty_like(p)
@@ -109,9 +103,7 @@ def seed_test(differences: Sequence[float]) -> tuple[Interval | None, float | No
 
 
 def bootstrap_interval(differences: Sequence[float], videos: Sequence[str], seed: int = 0) -> Interval:
-    """95 % percentile interval of the mean of `differences` (one per question), whole videos drawn
-    with replacement.
-    """
+    """95 % percentile interval of the mean `differences` (one per question), by whole videos."""
     d = np.asarray(differences, float)
     _, video = np.unique(np.asarray(videos), return_inverse=True)
     sums, counts = np.bincount(video, weights=d), np.bincount(video)

@@ -1,6 +1,4 @@
-"""Run what is not done yet, each run a process of its own; a failed run is reported and does not
-stop the others.
-"""
+"""Run what is not done, each run as a process; a failed run is reported and stops no other."""
 
 from __future__ import annotations
 
@@ -26,8 +24,7 @@ LOG_LINES = 8                    # of a failed run that are shown
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that did not end well: its exit code (None: not started) and the last lines it wrote.
-    """
+    """A run that failed: its exit code (None: not started) and the last lines it wrote."""
 
     run: PlannedRun
     code: int | None
@@ -100,9 +97,7 @@ class Sweep:
         return chosen
 
     def train(self, run: PlannedRun) -> int:
-        """The exit code of one run; what another process has trained meanwhile is not trained
-        again.
-        """
+        """The exit code of one run; 0 if another process has trained it meanwhile."""
         with locked(run) as lock:
             if run.done:
                 return 0
@@ -110,8 +105,7 @@ class Sweep:
             with open(run.folder / "log.txt", "a") as log:
                 log.write(f"{shlex.join(command_of(run))}\n")
                 log.flush()
-                # It inherits the lock: should this sweep be killed, the next one waits for what
-                # still trains.
+                # It inherits the lock: should this sweep be killed, the next one waits for it.
                 process = subprocess.Popen([sys.executable, str(ROOT / "main_train.py"), *run.arguments], stdout=log,
                                            stderr=subprocess.STDOUT, env=self.environment(), pass_fds=(lock.fileno(),))
                 self.processes[run.name] = process
@@ -120,8 +114,7 @@ class Sweep:
         return code
 
     def environment(self) -> dict[str, str]:
-        """Runs side by side share the cores, unless the user has said how many threads each gets.
-        """
+        """Share the cores among runs side by side, unless the user has set the threads of each."""
         if self.jobs == 1 or "OMP_NUM_THREADS" in os.environ:
             return dict(os.environ)
         return {**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // self.jobs))}

@@ -64,8 +64,7 @@ def scenarios_of(rows: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def results_table(report: dict[str, Any], chosen: list[str] | None = None) -> str:
-    """The accuracies in a report.json, of all rows or of those `chosen` in their order, with oracle
-    and floor.
+    """The accuracies of a report.json, all rows or those `chosen`, with oracle and floor.
 
     Where a row has AVR, its loss and the bound of that loss stand beside.
 
@@ -97,9 +96,7 @@ def results_table(report: dict[str, Any], chosen: list[str] | None = None) -> st
 def limits_of(
     report: dict[str, Any], rows: dict[str, Any], scenarios: list[str], kind: str
 ) -> list[tuple[str, list[str]]]:
-    """(data set, values) of the distinct oracles or floors among the rows; one, unless rows are on
-    different data.
-    """
+    """(data set, values) of the distinct oracles or floors: one, unless the rows' data differ."""
     dataset = {run["row"]: run["dataset"] for run in report["runs"]}
     limits: list[tuple[str, dict[str, str]]] = []
     for key, row in rows.items():

@@ -1,5 +1,4 @@
-"""How long a plan takes: seconds per step and per answer, measured here and now, times what every
-run does.
+"""How long a plan takes: seconds per step and answer, measured here, times what runs do.
 
 Nothing is kept and no run is touched.
 """
@@ -37,9 +36,7 @@ Seconds = dict[str, float | None]        # by the name of a run; None where it i
 
 @dataclass(frozen=True)
 class Data:
-    """Shapes and sizes of a data set, and the seconds that a question of a batch and the first
-    reading of a video take.
-    """
+    """Shapes and sizes of a data set; seconds to read a question, and a video at first."""
 
     spec: DataSpec
     questions: dict[str, int]        # by split
@@ -50,9 +47,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds per training step, and per question answered with everything there and with a
-    modality missing.
-    """
+    """Seconds per training step, per complete answer and per answer with a modality missing."""
 
     step: float
     complete: float
@@ -62,8 +57,7 @@ class Pace:
 def pace_key(config: dict[str, Any], spec: DataSpec) -> str:
     """What decides the pace of a run: two runs with the same key are measured once.
 
-    An option that is a fraction weighs or scales something, so it costs time only by being zero or
-    not.
+    A fraction weighs or scales something, so it costs time only by being zero or not.
     """
     return json.dumps([in_kind(config["backbone"]), in_kind(config["method"]), asdict(spec),
                        config["train"]["batch_size"], config["evaluate"]["batch_size"], config["runtime"]],
@@ -122,9 +116,7 @@ def wall_seconds(runs: list[PlannedRun], seconds: Seconds, jobs: int) -> float |
 
 
 def hours_table(tables: dict[str, list[PlannedRun]], everything: list[PlannedRun], seconds: Seconds, jobs: int) -> str:
-    """Per table the runs that wait and their hours, and those of all tables together, which share
-    runs.
-    """
+    """Per table the waiting runs and their hours, and those of all tables, which share runs."""
     lines = []
     for name, runs in [*tables.items(), *([("all together", everything)] if len(tables) > 1 else [])]:
         wall = wall_seconds(runs, seconds, jobs)
@@ -134,8 +126,7 @@ def hours_table(tables: dict[str, list[PlannedRun]], everything: list[PlannedRun
 
 
 def estimate(runs: list[PlannedRun], jobs: int, start_up: float) -> Seconds:
-    """Seconds of every run: 0 when it is done, None where its data are not at hand and their sizes
-    not known.
+    """Seconds of every run: 0 when done, None where neither data nor their sizes are known.
 
     `start_up`: seconds before a run begins to read, which its imports take.
     """
@@ -157,9 +148,7 @@ def as_key(options: dict[str, Any]) -> str:
 
 
 def read_data(options: dict[str, Any]) -> Data | None:
-    """From the files at hand; else the published sizes of MUSIC-AVQA, without what reading costs;
-    else None.
-    """
+    """From the files; else MUSIC-AVQA's published sizes, without the cost of reading; else None."""
     try:
         data = build_dataset(options)
         vocabulary = data.vocabulary()
@@ -181,9 +170,7 @@ def read_data(options: dict[str, Any]) -> Data | None:
 
 
 def measure_all(wanted: list[tuple[PlannedRun, DataSpec]], jobs: int) -> list[Pace | None]:
-    """The pace of each, `jobs` at a time on as many threads as a run would have, so that they are
-    in each other's way.
-    """
+    """The pace of each, `jobs` side by side, each on as many threads as a run would have."""
     bar = {"total": len(wanted), "desc": "measuring steps", "unit": "kind", "leave": False}
     if jobs == 1:
         return list(tqdm((measure(*item) for item in wanted), **bar))
@@ -217,9 +204,7 @@ def measure(run: PlannedRun, spec: DataSpec) -> Pace | None:
 
 
 def repeated(step: Callable[[], None], device: torch.device) -> float:
-    """Seconds of one step, the shortest of a few after one that is not counted: what else the
-    machine does is not ours.
-    """
+    """Seconds of one step: the shortest of a few after a warm-up, as other load is not ours."""
     timed(step, device)
     seconds: list[float] = []
     while sum(seconds) < SECONDS and len(seconds) < REPEATS:

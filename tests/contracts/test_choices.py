@@ -1,6 +1,4 @@
-"""Multiple choice with every backbone: permuting the candidates permutes the scores, and training
-reaches the head.
-"""
+"""Multiple choice with every backbone: scores permute with the candidates; the head is trained."""
 
 from dataclasses import replace
 
@@ -24,7 +22,7 @@ def test_permuting_the_candidates_permutes_the_scores(backbone, method):
     assert model.head.score.weight.grad.abs().sum() > 0
     order = torch.tensor([2, 0, 1])
     with torch.no_grad():
-        found = model.eval()(batch).logits["complete"]
+        scores = model.eval()(batch).logits["complete"]
         permuted = model(replace(batch, choices=batch.choices[:, order])).logits["complete"]
-    assert found.shape == (4, 3) and found.std() > 0
-    torch.testing.assert_close(permuted, found[:, order])
+    assert scores.shape == (4, 3) and scores.std() > 0
+    torch.testing.assert_close(permuted, scores[:, order])

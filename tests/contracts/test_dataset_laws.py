@@ -72,7 +72,7 @@ def test_batches_have_the_shapes_of_the_spec(data, split):
 
 def test_training_knows_its_words_and_answers(data):
     vocabulary = data.vocabulary()
-    assert Vocabulary.from_dict(vocabulary.to_dict()) == vocabulary
+    assert Vocabulary(**vocabulary.to_dict()) == vocabulary
     batch = whole(data.question_set("train", vocabulary))
     assert bool((batch.answer >= 0).all())
     for words, question in zip(batch.words, data.questions("train"), strict=True):

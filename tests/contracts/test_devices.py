@@ -1,6 +1,4 @@
-"""Training step, evaluation and resume of every pair off the CPU: on an emulated device, and on a
-GPU where there is one.
-"""
+"""Train, evaluate and resume every pair off the CPU: on an emulated device, and on a GPU if any."""
 
 import pytest
 import torch
@@ -44,9 +42,7 @@ class Training:
 
 
 def trained(pair, device) -> tuple[torch.Tensor, dict]:
-    """Logits where some questions lack something, and the weights, after two steps with a resume in
-    between.
-    """
+    """Logits with absence, and weights, after two steps with a resume in between."""
     first = Training(pair, device)
     first.step(random_batch(5))
     second = Training(pair, device, first.saved())

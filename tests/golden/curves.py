@@ -36,14 +36,14 @@ def curve(backbone: str, method: str) -> list[float]:
     torch.manual_seed(0)
     model = build_model(SPEC, config["backbone"], config["method"], config["train"]["label_smoothing"]).train()
     optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-3)
-    found = []
+    losses = []
     for step in range(STEPS):
         loss = total_loss(model(random_batch(6, seed=step)).terms, model.loss_weights)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        found.append(loss.item())
-    return found
+        losses.append(loss.item())
+    return losses
 
 
 def main() -> None:

@@ -27,16 +27,14 @@ from scripts.tables.plan import VERSION
 
 
 def of_model(model: Any) -> dict[str, Any]:
-    """Option -> default, sections as nested mappings; options without a default are always counted
-    and left out.
-    """
-    found = {}
+    """Option -> default, sections as nested mappings; options without a default are left out."""
+    defaults = {}
     for key, option in model.model_fields.items():
         if hasattr(option.annotation, "model_fields"):
-            found[key] = of_model(option.annotation)
+            defaults[key] = of_model(option.annotation)
         elif option.default is not PydanticUndefined:
-            found[key] = to_jsonable_python(option.default)
-    return found
+            defaults[key] = to_jsonable_python(option.default)
+    return defaults
 
 
 def current() -> dict[str, Any]:
@@ -51,20 +49,20 @@ def current() -> dict[str, Any]:
 
 def changed(stored: dict[str, Any], now: dict[str, Any], place: str = "") -> list[str]:
     """Options whose default is another one than was stored."""
-    found = []
+    differences = []
     for key in stored.keys() & now.keys():
         if isinstance(stored[key], dict) and isinstance(now[key], dict):
-            found += changed(stored[key], now[key], f"{place}{key}.")
+            differences += changed(stored[key], now[key], f"{place}{key}.")
         elif stored[key] != now[key]:
-            found.append(f"{place}{key}: {stored[key]!r}, now {now[key]!r}")
-    return sorted(found)
+            differences.append(f"{place}{key}: {stored[key]!r}, now {now[key]!r}")
+    return sorted(differences)
 
 
 def main() -> None:
     stored = json.loads(STORED.read_text()) if STORED.is_file() else {"version": None, "defaults": {}}
-    found = changed(stored["defaults"], current())
-    if found and stored["version"] == VERSION:
-        sys.exit("raise VERSION in scripts/tables/plan.py first; other defaults than before: " + "; ".join(found))
+    differences = changed(stored["defaults"], current())
+    if differences and stored["version"] == VERSION:
+        sys.exit("raise VERSION in scripts/tables/plan.py first; other defaults than before: " + "; ".join(differences))
     write_json(STORED, {"version": VERSION, "defaults": current()})
 
 

@@ -33,9 +33,10 @@ from torch.nn import functional as F  # noqa: E402
 
 from dataset.types import Batch, DataSpec  # noqa: E402
 
-SPEC = DataSpec(segments=10, audio_channels=128, visual_channels=512, grid=(14, 14), words=14, vocabulary=93, answers=42)
+SPEC = DataSpec(segments=10, audio_channels=128, visual_channels=512, grid=(14, 14), words=14, vocabulary=93,
+                answers=42)
 QUESTIONS, SLOTS, STEPS = 2, 5, 3
-MISSING = {"audio": (0.3, 0.0), "visual": (0.0, 0.7)}          # and the noise on (audio, visual) of the official evaluation
+MISSING = {"audio": (0.3, 0.0), "visual": (0.0, 0.7)}          # the official evaluation's noise on (audio, visual)
 TRAINED = {                                                   # entries whose gradients are compared, by official name
     "fc_a1.weight", "question_encoder.word2vec.weight", "fc_gl.weight", "fc4.weight", "attn_v.in_proj_weight",
     "fc_ans.weight", "memory_network.audio_memory", "memory_network.visual_memory",
@@ -45,9 +46,7 @@ TRAINED = {                                                   # entries whose gr
 
 
 def pseudo_random(name: str, *shape: int) -> Tensor:
-    """Values of mean 0 and variance 1 that depend on the name and the position alone: the decimals
-    of a large sine.
-    """
+    """Values of mean 0 and variance 1 by name and position alone: the decimals of a large sine."""
     position = torch.arange(1, math.prod(shape) + 1, dtype=torch.float64)
     large = torch.sin(position * 12.9898 + zlib.crc32(name.encode()) % 9973) * 43758.5453
     return ((large - large.floor() - 0.5) * math.sqrt(12)).reshape(shape).float()
@@ -69,9 +68,10 @@ def batch() -> Batch:
     words = torch.arange(1, B * SPEC.words + 1).reshape(B, SPEC.words) * 7 % 92 + 1
     words[1, 9:] = 0
     maps = {name: pseudo_random(name, B, T, 512, H, W).relu() for name in ("visual", "negative")}
-    return Batch(audio=pseudo_random("audio", B, T, 128), visual=maps["visual"], words=words, answer=torch.tensor([3, 40]),
-                 presence=torch.ones(B, T, 2, dtype=torch.bool), question_id=torch.arange(B), row=torch.arange(B),
-                 video=torch.arange(B), negative_visual=maps["negative"])
+    return Batch(audio=pseudo_random("audio", B, T, 128), visual=maps["visual"], words=words,
+                 answer=torch.tensor([3, 40]), presence=torch.ones(B, T, 2, dtype=torch.bool),
+                 question_id=torch.arange(B), row=torch.arange(B), video=torch.arange(B),
+                 negative_visual=maps["negative"])
 
 
 def noise(name: str) -> Tensor:
@@ -121,9 +121,7 @@ def official_network(checkout: Path) -> nn.Module:
 
 
 def official_training(net: nn.Module) -> dict:
-    """Logits of the three views, loss terms and gradients of one training pass; the total as the
-    official loop adds it.
-    """
+    """Logits of three views, loss terms, gradients of a training pass; the total as official."""
     given = batch()
     reverse = [f"reverse {step}" for step in range(STEPS - 1, 0, -1)]
     with drawing(["training", *reverse, *reverse], drawn_steps()):
@@ -159,9 +157,9 @@ def official_evaluation(net: nn.Module, missing: str) -> list[list[float]]:
 
 def main(checkout: Path) -> None:
     net = official_network(checkout)
-    found = official_training(net)
-    found["evaluation"] = {missing: official_evaluation(net, missing) for missing in MISSING}
-    lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in found.items()]
+    numbers = official_training(net)
+    numbers["evaluation"] = {missing: official_evaluation(net, missing) for missing in MISSING}
+    lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in numbers.items()]
     STORED.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 

@@ -1,8 +1,6 @@
-"""Names and shapes of every saved tensor, at toy size: `python tests/golden/state_dicts.py` writes
-them anew.
+"""Names and shapes of every saved tensor: `python tests/golden/state_dicts.py` writes them.
 
-A name that changes breaks every checkpoint that has it, unless `engine/checkpoint.py` translates
-it.
+A changed name breaks checkpoints that have it, unless `engine/checkpoint.py` translates it.
 """
 
 from __future__ import annotations
@@ -27,8 +25,8 @@ WITH_SECTIONS = ("rmm_avr", "released")
 def cases() -> dict[str, tuple[dict, dict]]:
     """Every method on AVST, and every other backbone alone."""
     methods = {name: {"name": name, **(NARROW if name in WITH_SECTIONS else {})} for name in METHODS}
-    found = {f"avst/{name}": ({"name": "avst"}, options) for name, options in methods.items()}
-    return found | {f"{name}/plain": ({"name": name}, methods["plain"]) for name in BACKBONES}
+    of_methods = {f"avst/{name}": ({"name": "avst"}, options) for name, options in methods.items()}
+    return of_methods | {f"{name}/plain": ({"name": name}, methods["plain"]) for name in BACKBONES}
 
 
 def state_dicts(name: str) -> list[str]:

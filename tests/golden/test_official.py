@@ -1,6 +1,4 @@
-"""AVST and the method `released` give the numbers of the official network on the same weights,
-inputs and noise.
-"""
+"""AVST with `released` gives the official network's numbers for its weights, inputs and noise."""
 
 import json
 from dataclasses import replace
@@ -8,7 +6,19 @@ from unittest import mock
 
 import pytest
 import torch
-from golden.official import MISSING, SLOTS, SPEC, STEPS, STORED, batch, drawn_steps, head_of, noise, pseudo_random, weight
+from golden.official import (
+    MISSING,
+    SLOTS,
+    SPEC,
+    STEPS,
+    STORED,
+    batch,
+    drawn_steps,
+    head_of,
+    noise,
+    pseudo_random,
+    weight,
+)
 
 from dataset.types import AUDIO, VISUAL
 from engine.config import compose
@@ -33,9 +43,7 @@ def model():
 
 
 def drawing(names: list[str]):
-    """`torch.randn_like` gives the noise that the official code was given; of the sequences,
-    `names` in their order.
-    """
+    """`torch.randn_like` gives the official code's noise; of sequences, `names` in their order."""
     def randn_like(values):
         if values.dim() == 4:                                          # (B, T, N, D), added to the real picture
             return pseudo_random("noise real visual", *values.shape[:2], 512, *SPEC.grid).flatten(3).transpose(2, 3)
@@ -73,9 +81,7 @@ def test_a_training_pass_is_the_official_one(model):
 
 @pytest.mark.parametrize("missing", MISSING)
 def test_an_evaluation_is_the_official_one(model, missing):
-    """The modality called missing is the real one plus noise; every random draw comes from the
-    global generator.
-    """
+    """The modality called missing is the real one plus noise from the global generator."""
     given = replace(batch(), question_id=None)
     state = given.presence.clone()
     state[..., AUDIO if missing == "audio" else VISUAL] = False

@@ -17,13 +17,11 @@ def test_the_tables_are_those_of_the_reports(path):
 
 
 def marked() -> list[tuple[str, str]]:
-    return [found for path in documents() for found in TABLE.findall(path.read_text())]
+    return [table for path in documents() for table in TABLE.findall(path.read_text())]
 
 
 def test_every_printed_figure_is_the_reports():
-    """Read back without the code that wrote them: mean and standard deviation under the heading of
-    each scenario.
-    """
+    """Read back without the code that wrote them: mean and deviation under each heading."""
     compared = 0
     for name, body in marked():
         rows = {row["label"].replace("|", "\\|"): row for row in

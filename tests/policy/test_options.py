@@ -1,6 +1,4 @@
-"""Options earn their place: each is set otherwise than its default somewhere, and its default is
-written the same way everywhere.
-"""
+"""Options earn their place: something sets each otherwise; its default is the same everywhere."""
 
 import json
 import re
@@ -16,8 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
 OVERRIDE = re.compile(r"(?<![\w.-])((?:\w+\.)*\w+)=([^\s`,;|)\]\"'}]+)")
 SHORT = ("rmm", "avr")                   # sections of a method that may be addressed without it
-# Options that no table, ablation, preset, recipe or documented command sets. This list may only
-# become shorter.
+# Options that nothing sets otherwise. This list may only become shorter.
 UNUSED = {
     "dataset=avqa": "annotations audio_folder holdout test_file train_file",
     "dataset=music_avqa": "audio_folder",
@@ -76,18 +73,18 @@ def uses() -> list[dict]:
 
 def options() -> dict[tuple[str, str], object]:
     """(component, key) -> default, of every registered component and of the common sections."""
-    defaults = {("", key): value for key, value in flat(compose(None, [])).items() if key.split(".")[0] not in REGISTRIES}
+    defaults = {("", key): value for key, value in flat(compose(None, [])).items()
+                if key.split(".")[0] not in REGISTRIES}
     for kind, registry in REGISTRIES.items():
         for name in registry:
             section = {kind: compose(None, [f"{kind}={name}"])[kind]}
-            defaults |= {(f"{kind}={name}", key): value for key, value in flat(section).items() if key != f"{kind}.name"}
+            del section[kind]["name"]
+            defaults |= {(f"{kind}={name}", key): value for key, value in flat(section).items()}
     return defaults
 
 
 def test_every_option_is_set_otherwise_somewhere():
-    """By a use that names no other component. What none sets should be a constant with a note where
-    it comes from.
-    """
+    """By a use that names no other component. What none sets should be a constant."""
     everything, unused = uses(), set()
     for (component, key), default in options().items():
         kind, _, name = component.partition("=")

@@ -16,8 +16,8 @@ RECIPES = sorted((ROOT / "configs" / "recipe").glob("*.yaml"))
 def command(path: Path) -> list[str]:
     """The arguments of `bash train.sh` in the head of the file, over lines that begin with '#'."""
     head = re.sub(r"\n#\s*", " ", path.read_text().split("\nfor:")[0])
-    found = re.search(r"Command: bash train.sh ((?:[\w./]+\.yaml |[\w.]+=\S+ ?)+)", head + " ")
-    return found[1].split()
+    match = re.search(r"Command: bash train.sh ((?:[\w./]+\.yaml |[\w.]+=\S+ ?)+)", head + " ")
+    return match[1].split()
 
 
 def composed(arguments: list[str]) -> dict:

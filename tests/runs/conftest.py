@@ -1,5 +1,3 @@
-"""Fixtures of the run tests; the helpers themselves live in tests/commands.py, which tests import
-by name.
-"""
+"""Fixtures of the run tests; the helpers themselves live in tests/commands.py."""
 
 from commands import in_process, own_data, small

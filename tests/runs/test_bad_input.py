@@ -1,6 +1,4 @@
-"""Every mistake a user can make: one clear line, exit code 2, no traceback, nothing already written
-is lost.
-"""
+"""A user's mistakes: one clear line, exit code 2, no traceback, nothing written is lost."""
 
 import json
 import shutil

@@ -1,6 +1,4 @@
-"""The cost table of all pairs: what it holds, that it continues, and that a pair that fails is
-reported.
-"""
+"""The cost table of all pairs: its content, its continuation, and a pair that fails."""
 
 import json
 

@@ -9,8 +9,9 @@ from engine.restore import restore
 from models.methods.base import Method, Views
 from scripts.study.diagnosis import examine_features
 
-SMALL = ["train.max_steps=2", "train.epochs=1", "dataset.train_videos=12", "dataset.val_videos=4", "dataset.test_videos=4",
-         "dataset.channels=16", "train.batch_size=8", "avr.width=8", "avr.steps=3", "rmm.slots=5"]
+SMALL = ["train.max_steps=2", "train.epochs=1", "dataset.train_videos=12", "dataset.val_videos=4",
+         "dataset.test_videos=4", "dataset.channels=16", "train.batch_size=8", "avr.width=8", "avr.steps=3",
+         "rmm.slots=5"]
 
 
 @pytest.fixture(scope="module")
@@ -25,16 +26,16 @@ def diagnosis(tmp_path_factory):
 
 
 def test_answers_agree_with_the_evaluation(diagnosis):
-    found, _, root = diagnosis
+    measured, _, root = diagnosis
     scenarios = json.loads((root / "r" / "results.json").read_text())["scenarios"]
     for name, result in scenarios.items():
-        assert found["answers"][name]["accuracy"] == pytest.approx(result["overall"])
+        assert measured["answers"][name]["accuracy"] == pytest.approx(result["overall"])
 
 
 def test_the_released_protocol_stands_beside(diagnosis):
     """The released protocol stands beside the missing modality."""
-    found, page, _ = diagnosis
-    assert {"audio_missing, released_noise", "visual_missing, released_noise"} < set(found["answers"])
+    measured, page, _ = diagnosis
+    assert {"audio_missing, released_noise", "visual_missing, released_noise"} < set(measured["answers"])
     assert "visual_missing, released_noise" in page
 
 
@@ -48,8 +49,8 @@ def test_a_table_is_diagnosed_only_when_it_is_trained(tmp_path):
 
 
 def test_every_stage_is_compared_with_the_real_features(diagnosis):
-    found, page, _ = diagnosis
-    stages = found["features"]["audio_missing"]["stages"]
+    measured, page, _ = diagnosis
+    stages = measured["features"]["audio_missing"]["stages"]
     assert set(stages) == {"recalled", "refined"}
     assert stages["recalled"]["visual"]["all"]["r2"] == 1            # nothing but the absent side is recalled
     assert stages["recalled"]["audio"]["all"]["r2"] < 0.5            # after two steps
@@ -60,10 +61,10 @@ def test_every_stage_is_compared_with_the_real_features(diagnosis):
 
 def test_addressing_is_nearly_uniform_and_all_steps_are_the_run(diagnosis):
     """The published addressing is nearly uniform and all steps equal the run."""
-    found, _, _ = diagnosis
-    assert found["features"]["visual_missing"]["addressing"]["entropy"] > 0.95
-    assert set(found["by_steps"]["audio_missing"]) == {"1", "2", "3"}
-    assert found["by_steps"]["audio_missing"]["3"] == pytest.approx(found["answers"]["audio_missing"]["accuracy"])
+    measured, _, _ = diagnosis
+    assert measured["features"]["visual_missing"]["addressing"]["entropy"] > 0.95
+    assert set(measured["by_steps"]["audio_missing"]) == {"1", "2", "3"}
+    assert measured["by_steps"]["audio_missing"]["3"] == pytest.approx(measured["answers"]["audio_missing"]["accuracy"])
 
 
 class Doubled(Method):
@@ -81,7 +82,7 @@ class Doubled(Method):
 def test_real_is_what_the_run_itself_answers_on(diagnosis):
     run = restore(diagnosis[2] / "r" / "best.pt", ["runtime.device=cpu", "evaluate.batch_size=8"])
     run.model.method = Doubled()
-    found = examine_features(run, "test")
-    cells = found["audio_missing"]["stages"]["stand-in"]
+    examined = examine_features(run, "test")
+    cells = examined["audio_missing"]["stages"]["stand-in"]
     assert cells["visual"]["all"]["r2"] == pytest.approx(1) and cells["visual"]["all"]["spread"] == pytest.approx(1)
     assert cells["audio"]["all"]["r2"] < 0.01

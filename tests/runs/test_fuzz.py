@@ -1,5 +1,4 @@
-"""A few random inputs through the commands' own entry points; scripts/fuzz.py has no end of them.
-"""
+"""A few random inputs to the commands' own entry points; scripts/fuzz.py has no end of them."""
 
 from scripts.fuzz import KINDS, fuzz, is_well
 

@@ -1,6 +1,4 @@
-"""The real annotations with features of the real shapes, and the embedded benchmark, through the
-real entry points.
-"""
+"""The commands on real annotations with features of the real shapes, and on the embedded data."""
 
 import json
 from pathlib import Path

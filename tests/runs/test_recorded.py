@@ -1,6 +1,4 @@
-"""What the data themselves lack: the presence file, simulated absence in training, and losses on
-what is there.
-"""
+"""Recorded absence: the presence file, simulated absence in training, losses on what is there."""
 
 import json
 import shutil
@@ -20,9 +18,7 @@ from models.objective import named, total_loss
 
 @pytest.fixture
 def lacking(own_data, tmp_path):
-    """The tiny data set, where one training video has no sound, one no picture and one only its
-    first three seconds.
-    """
+    """The tiny data set without the sound of a video, the picture of another, half of a third."""
     root = tmp_path / "data"
     shutil.copytree(own_data, root)
     (root / "feats/vggish/train0000.npy").unlink()
@@ -82,11 +78,10 @@ def test_the_simulated_share_is_met_in_training_only():
     assert all(not more.presence(f"v{i}", 3, 1, train=True).all() for i in range(50))
 
 
-@pytest.mark.parametrize("method", ["plain", "modality_dropout", "rmm_avr", "prompts", "shaspec", "actionmae", "drfuse"])
+@pytest.mark.parametrize("method", ["plain", "modality_dropout", "rmm_avr", "prompts", "shaspec", "actionmae",
+                                    "drfuse"])
 def test_what_was_never_recorded_reaches_no_loss_or_gradient(lacking, method):
-    """Garbage instead of the absent rows changes nothing at all in a training step, and all of it
-    is finite.
-    """
+    """Garbage in the absent rows changes nothing in a training step, and all of it is finite."""
     small = [*SMALL, f"dataset.root={lacking}", f"method={method}"]
     config = compose(None, [a for a in small if method == "rmm_avr" or not a.startswith(("rmm.", "avr."))])
     data = build_dataset(config["dataset"])
@@ -114,9 +109,7 @@ def test_a_run_trains_on_data_with_missing_modalities(lacking, tmp_path, in_proc
 
 
 def test_complete_input_is_answered_alike_under_both_protocols(lacking, tmp_path, in_process):
-    """Also where a test video has no sound: nothing is taken away, so the released evaluation has
-    nothing to add.
-    """
+    """Also where a test video has no sound: the released evaluation has nothing to add noise to."""
     (lacking / "feats/vggish/test0000.npy").unlink()
     record = lacking / "feats/presence.json"
     record.write_text(json.dumps(json.loads(record.read_text()) | {"test0000": {"audio": 0, "visual": 6}}))

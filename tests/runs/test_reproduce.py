@@ -1,5 +1,4 @@
-"""The command for tables, shrunk: two rows of one seed on a tiny data set, from a start they share.
-"""
+"""The command for tables, shrunk: two rows of one seed on a tiny data set, from a shared start."""
 
 import importlib.util
 import json
@@ -25,15 +24,13 @@ def toy(own_data, tmp_path_factory):
         "compare_to": "dropout", "rows": {"dropout": {"label": "modality dropout", "overrides": []},
                                           "plain": {"label": "plain", "overrides": ["method=plain"]}}}))
     small = [x for x in SHORT if not x.startswith(("rmm.", "avr.", "train.epochs"))]
-    return folder, [str(folder / "toy.yaml"), "dataset=music_avqa", "dataset.stride=2", f"dataset.root={own_data}", *small,
-                    "train.epochs=1", "train.max_steps=1", f"run.root={folder / 'runs'}"]
+    return folder, [str(folder / "toy.yaml"), "dataset=music_avqa", "dataset.stride=2", f"dataset.root={own_data}",
+                    *small, "train.epochs=1", "train.max_steps=1", f"run.root={folder / 'runs'}"]
 
 
 @pytest.fixture
 def reproduce(monkeypatch, capsys):
-    """The command inside the test process, which saves the start-up; returns exit code, stdout,
-    stderr.
-    """
+    """The command inside the test process, which saves the start-up: code, stdout, stderr."""
     spec = importlib.util.spec_from_file_location("reproduce", ROOT / "scripts" / "reproduce.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -104,9 +104,7 @@ def test_a_second_training_in_a_folder_is_refused(train, folder):
 
 
 def test_the_next_start_tidies_up_and_completes_the_log(train, folder):
-    """What dead processes left goes; the line that a kill between checkpoint and log cost comes
-    back.
-    """
+    """What dead processes left goes; the log line that a kill cost comes back."""
     assert train("train.epochs=2")[0] == 0
     log = folder / "metrics.jsonl"
     whole = log.read_text()

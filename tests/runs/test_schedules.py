@@ -1,5 +1,4 @@
-"""Runs with an optimiser and a schedule of their own: cut off and continued, ended early, refused.
-"""
+"""Runs with an optimiser and schedule of their own: continued, ended early, refused."""
 
 import json
 from pathlib import Path

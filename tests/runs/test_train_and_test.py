@@ -1,5 +1,4 @@
-"""The real commands, shrunk to seconds, on a data set of other shapes, another T and other words.
-"""
+"""The real commands, shrunk to seconds, on a data set of other shapes, T and words."""
 
 import json
 import re
@@ -70,16 +69,16 @@ def test_two_and_two_epochs_equal_four(small, tmp_path, in_process):
     for name, tensor in a["model"].items():
         assert torch.equal(tensor, b["model"][name]), name
     assert [e["loss"] for e in a["history"]] == [e["loss"] for e in b["history"]]
-    results = [json.loads((tmp_path / "runs" / n / "results.json").read_text())["scenarios"] for n in ("whole", "parts")]
-    assert results[0] == results[1]
+    whole, parts = (json.loads((tmp_path / "runs" / n / "results.json").read_text()) for n in ("whole", "parts"))
+    assert whole["scenarios"] == parts["scenarios"]
 
 
 def test_kill_9_loses_at_most_the_current_epoch(small, tmp_path):
     folder = tmp_path / "runs" / "r"
     arguments = [sys.executable, str(ROOT / "main_train.py"), *small, "train.epochs=500"]
     process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.time() + 120
-    while time.time() < deadline and not ((folder / "metrics.jsonl").is_file() and len(lines(folder / "metrics.jsonl")) > 2):
+    deadline, log = time.time() + 120, folder / "metrics.jsonl"
+    while time.time() < deadline and not (log.is_file() and len(lines(log)) > 2):
         time.sleep(0.1)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -112,9 +111,7 @@ def test_ratio_zero_is_complete_and_ratio_one_is_missing(small, tmp_path, in_pro
 
 
 def test_other_evaluations_leave_the_results_of_the_run_alone(small, tmp_path, in_process):
-    """What a table reads is of best.pt, the test split and the options as trained, whatever is
-    evaluated afterwards.
-    """
+    """A table reads best.pt, the test split and the trained options, whatever follows."""
     assert in_process("main_train.py", *small)[0] == 0
     folder = tmp_path / "runs" / "r"
     own = [folder / "results.json", folder / "predictions.jsonl"]
@@ -156,9 +153,7 @@ def test_a_second_stage_starts_from_the_first(small, tmp_path, in_process):
 
 
 def test_the_released_evaluation_reads_what_it_calls_missing(small, tmp_path, in_process):
-    """Silencing the sound changes nothing where it is missing, and the answers of the released
-    protocol.
-    """
+    """Silencing missing sound changes no answer but those of the released protocol."""
     assert in_process("main_train.py", *small)[0] == 0
     folder = tmp_path / "runs" / "r"
     silent = tmp_path / "silent"
@@ -169,8 +164,8 @@ def test_the_released_evaluation_reads_what_it_calls_missing(small, tmp_path, in
     confidences = {}
     for protocol in ("missing", "released_noise"):
         for data in (root, silent):
-            code, out, err = in_process("main_test.py", "--checkpoint", folder, "--missing", "audio", "--protocol", protocol,
-                                        f"dataset.root={data}")
+            code, out, err = in_process("main_test.py", "--checkpoint", folder, "--missing", "audio", "--protocol",
+                                        protocol, f"dataset.root={data}")
             assert code == 0 and ("WARNING: protocol released_noise" in out) is (protocol == "released_noise"), err
             records = lines(Path(re.search(r"written: .*, (.*predictions.*\.jsonl)", out)[1]))
             name = "audio_missing" + ("" if protocol == "missing" else "-released_noise")

@@ -1,5 +1,4 @@
-"""From video files to features, to a packed store, to training, to an answer, by the real
-commands."""
+"""From video files to features, a packed store, training and an answer, by the commands."""
 
 import json
 import re

@@ -1,6 +1,4 @@
-"""ActionMAE: its loss by hand, what it may see and replace, and that it learns to predict what is
-predictable.
-"""
+"""ActionMAE: its loss by hand, what it sees and replaces, and that it learns to predict."""
 
 import pytest
 import torch
@@ -101,9 +99,7 @@ def test_channels_that_the_heads_do_not_divide_are_named():
 
 
 def test_reconstruction_beats_the_mean():
-    """Visual is a fixed linear function of the audio of its segment; audio itself is new in every
-    segment.
-    """
+    """Visual is a fixed linear function of its segment's audio, which is always new."""
     mae, mixing = method(), torch.randn(SHAPE.channels, SHAPE.channels) / SHAPE.channels ** 0.5
     optimiser = torch.optim.Adam(mae.parameters(), lr=3e-3)
     for step in range(300):

@@ -1,6 +1,4 @@
-"""The audit of published tables: arithmetic against brute force, verdicts on constructed tables,
-faulty and sound.
-"""
+"""The audit of the published tables: arithmetic by brute force, verdicts on constructed tables."""
 
 import json
 import re
@@ -251,9 +249,9 @@ def test_counts_add_up_to_the_releases():
 
 
 def test_the_page_is_what_the_script_writes():
-    found = subprocess.run([sys.executable, "scripts/audit_paper_tables.py"], cwd=ROOT, capture_output=True, text=True)
-    assert found.returncode == 0, found.stderr
-    assert found.stdout.rstrip("\n") == (ROOT / "docs" / "paper_tables.md").read_text().rstrip("\n")
+    done = subprocess.run([sys.executable, "scripts/audit_paper_tables.py"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.rstrip("\n") == (ROOT / "docs" / "paper_tables.md").read_text().rstrip("\n")
 
 
 def test_other_annotations_than_the_stored_are_refused(tmp_path):
@@ -263,10 +261,10 @@ def test_other_annotations_than_the_stored_are_refused(tmp_path):
         (tmp_path / release).mkdir()
         for split in ("val", "test"):
             (tmp_path / release / f"avqa-{split}.json").write_text(json.dumps([record]))
-    found = subprocess.run([sys.executable, "scripts/audit_paper_tables.py", "--annotations", str(tmp_path)], cwd=ROOT,
+    done = subprocess.run([sys.executable, "scripts/audit_paper_tables.py", "--annotations", str(tmp_path)], cwd=ROOT,
                            capture_output=True, text=True)
-    assert found.returncode == 2 and "Audio/Counting 1022 stored, 1 counted" in found.stderr
-    assert "Traceback" not in found.stderr
+    assert done.returncode == 2 and "Audio/Counting 1022 stored, 1 counted" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.skipif(not (REAL / "json" / "avqa-test.json").is_file(), reason="the real test files are not at hand")
@@ -278,9 +276,7 @@ def test_counts_are_those_of_the_real_files(release):
 
 @pytest.mark.skipif(not PAPER.is_file(), reason="the text of the paper is not at hand")
 def test_the_figures_are_those_of_the_paper_in_the_printed_order():
-    """Every row of figures of Tables 1-4 in the paper's text is a row of the YAML under the printed
-    headings.
-    """
+    """Every row of figures of Tables 1-4 in the paper's text is in the YAML, by printed heading."""
     lines = re.sub(r"</?[bu]>", "", PAPER.read_text()).splitlines()
     for number, columns in ((1, 13), (2, 9), (3, 13), (4, 4)):
         start = next(i for i, line in enumerate(lines) if line.startswith(f"**Table {number}:**"))

@@ -50,9 +50,7 @@ def betas_by_hand(steps):
 
 
 def posterior_by_hand(betas, t):
-    """alpha-bar_t and the posterior's factors of x_0 and x_t and its deviation (Ho et al., 2020,
-    Eq. 7).
-    """
+    """alpha-bar_t, the posterior's factors of x_0 and x_t, its deviation (Ho et al., Eq. 7)."""
     bar = math.prod(1 - b for b in betas[:t + 1])
     before = math.prod(1 - b for b in betas[:t])
     c0 = math.sqrt(before) * betas[t] / (1 - bar)
@@ -144,9 +142,9 @@ def test_gain_of_an_unnoised_start_without_a_network(schedule, gain):
     avr = make(steps=10, schedule=schedule, sampler="ddim", input_skip=False)
     for p in avr.diffusion.model.parameters():
         torch.nn.init.zeros_(p)
-    found = avr.diffusion.reverse(torch.ones(1, 6, 8), 10, None)
-    assert float(found[0, 0, 0]) == pytest.approx(float(avr.diffusion.alphas_cumprod[-1]) ** -0.5, rel=1e-3)
-    assert float(found[0, 0, 0]) == pytest.approx(gain, rel=0.01)
+    restored = avr.diffusion.reverse(torch.ones(1, 6, 8), 10, None)
+    assert float(restored[0, 0, 0]) == pytest.approx(float(avr.diffusion.alphas_cumprod[-1]) ** -0.5, rel=1e-3)
+    assert float(restored[0, 0, 0]) == pytest.approx(gain, rel=0.01)
 
 
 @pytest.mark.parametrize("objective", ["noise", "x0", "v"])
@@ -162,9 +160,7 @@ def test_the_best_linear_guess_is_that_of_least_squares(objective):
 
 
 def test_the_input_skip_takes_the_bound_from_the_loss():
-    """Features on a line in 40 channels: noise off it is known exactly, but a width of 8 can tell
-    at most a fifth.
-    """
+    """Features on a line in 40 channels: noise off it is known, but a width of 8 tells a fifth."""
     errors = {}
     for skip in (True, False):
         torch.manual_seed(0)
@@ -282,7 +278,7 @@ def test_an_untrained_network_stays_finite(objective, clip, start):
     sum(r.square().mean() for r in refined).backward()
     assert all(bool(v.isfinite().all()) for v in (*refined, audio.grad, visual.grad))
     if clip is not None:
-        assert max(float(r.detach().abs().max()) for r in refined) <= clip * 1.0001      # unit statistics before training
+        assert max(float(r.detach().abs().max()) for r in refined) <= clip * 1.0001   # unit statistics before training
 
 
 @pytest.mark.parametrize("options,message", [

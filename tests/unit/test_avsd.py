@@ -1,5 +1,4 @@
-"""AVSD: the factor graph against loops over its definition, and what padding, masks and order do.
-"""
+"""AVSD: the factor graph against loops over its definition; padding, masks and order."""
 
 from dataclasses import replace
 
@@ -21,9 +20,7 @@ def backbone(spec=SPEC) -> AVSD:
 
 
 def graph() -> tuple[FactorGraphAttention, Utility, Utility, Utility, torch.Tensor]:
-    """Random weights and elements of one question; some of each utility cannot be read, and one
-    frame not at all.
-    """
+    """Random weights and elements of one question; some cannot be read, one frame not at all."""
     torch.manual_seed(0)
     attention = FactorGraphAttention(WIDTH, FRAMES).eval()
     for mix in (attention.mix_words, attention.mix_audio, attention.mix_frame):
@@ -35,9 +32,7 @@ def graph() -> tuple[FactorGraphAttention, Utility, Utility, Utility, torch.Tens
 
 
 def by_definition(attention, words, frame, audio, prior) -> dict[str, torch.Tensor]:
-    """One utility after the other, one element after the other, as the paper defines the
-    potentials.
-    """
+    """One utility and one element after the other, as the paper defines the potentials."""
     utilities = {"words": (words.elements[0, 0], words.mask[0, 0]), "audio": (audio.elements[0, 0], audio.mask[0, 0])}
     utilities |= {f"frame{i}": (frame.elements[0, i], frame.mask[0, i]) for i in range(FRAMES)}
 
@@ -89,9 +84,7 @@ def test_the_factor_graph_is_its_definition():
 
 @pytest.mark.parametrize("frames", [4, 12])
 def test_the_mix_starts_as_a_conv1d_of_all_potentials(frames):
-    """torch's own start of a Conv1d from as many potentials as are mixed, the zero prior among
-    them.
-    """
+    """torch's own start of a Conv1d of as many potentials as are mixed, with the zero prior."""
     torch.manual_seed(0)
     own, theirs = [], []
     for _ in range(200):
@@ -115,7 +108,7 @@ def test_extra_tokens_change_no_potential():
     assert not torch.allclose(after[2], before[2])
     silent = Utility(audio.elements, torch.zeros_like(audio.mask))
     attended = attention(words, frame, silent, prior, (keys, torch.ones_like(values)))[2]
-    torch.testing.assert_close(attended, torch.ones(1, 1, WIDTH))       # the extra tokens alone are left, weights sum to 1
+    torch.testing.assert_close(attended, torch.ones(1, 1, WIDTH))       # extra tokens alone are left, weights sum to 1
 
 
 def test_the_prior_is_at_the_last_real_word():

@@ -27,10 +27,10 @@ def test_it_is_the_definition_over_other_videos():
     torch.manual_seed(0)
     anchor, partner = torch.randn(6, 3), torch.randn(6, 3)
     video, usable = torch.tensor([1, 1, 2, 3, 3, 4]), torch.tensor([True, True, True, False, True, True])
-    found = info_nce(anchor, partner, video, usable, 0.5)
-    assert found.tolist() == pytest.approx(by_definition(anchor, partner, video, usable, 0.5), abs=1e-5)
+    losses = info_nce(anchor, partner, video, usable, 0.5)
+    assert losses.tolist() == pytest.approx(by_definition(anchor, partner, video, usable, 0.5), abs=1e-5)
     partner[1] += 5                                 # of the same video as question 0, so 0 does not see it
-    assert info_nce(anchor, partner, video, usable, 0.5)[0] == pytest.approx(float(found[0]))
+    assert info_nce(anchor, partner, video, usable, 0.5)[0] == pytest.approx(float(losses[0]))
 
 
 @pytest.mark.parametrize("usable", [[False] * 3, [True, False, False]])

@@ -1,6 +1,4 @@
-"""Official state dicts, made by name and shape, under our names: what is used, what is reported,
-what comes out.
-"""
+"""Official state dicts, made by name and shape: what is used, reported and answered."""
 
 import json
 import re
@@ -11,16 +9,15 @@ import torch
 from commands import command
 from torch.nn import functional as F
 
-from dataset.types import DataSpec
 from engine.checkpoint import load_checkpoint
 from engine.config import compose
 from engine.errors import UsageError
 from models import build_model
 from models.rmm_avr.released import MapDenoiser
+from scripts.benchmark import MUSIC_AVQA
 from scripts.convert_checkpoint import read
 from scripts.study.convert import convert, has_method, steps_of
 
-OFFICIAL = DataSpec(segments=10, audio_channels=128, visual_channels=512, grid=(14, 14), words=14, vocabulary=93, answers=42)
 SLOTS = 3                                # 75 of 100,352 entries are 30 MB
 
 
@@ -38,9 +35,7 @@ def attention(name: str) -> dict[str, torch.Tensor]:
 
 
 def official_avst(words: int = 93, answers: int = 42) -> dict[str, torch.Tensor]:
-    """Every entry of the official AVST by name and shape, with a few of its ResNet and of its
-    layers without use.
-    """
+    """Every entry of the official AVST by name and shape, and a few that have no use here."""
     torch.manual_seed(0)
     square = (512, 512)
     lstm = {f"question_encoder.lstm.{name}_l0": torch.randn(*shape) * 0.05 for name, shape in
@@ -49,18 +44,17 @@ def official_avst(words: int = 93, answers: int = 42) -> dict[str, torch.Tensor]
     return {
         "question_encoder.word2vec.weight": torch.randn(words, 512), **lstm, **norms,
         **layers(**{"question_encoder.fc": (512, 1024), "fc_a1": (512, 128), "fc_a2": square, "fc_a1_pure": (512, 128),
-                    "fc_a2_pure": square, "fc_v": (512, 2048), "fc_st": square, "fc_fusion": (512, 1024), "fc": (512, 1024),
-                    "fc_aq": square, "fc_vq": square, "linear11": square, "linear12": square, "linear21": square,
-                    "linear22": square, "fc_ans": (answers, 512), "fc_gl": (512, 1024), "fc1": (512, 1024),
-                    "fc2": (256, 512), "fc3": (128, 256), "fc4": (2, 128), "visual_net.fc": (10, 512)}),
+                    "fc_a2_pure": square, "fc_v": (512, 2048), "fc_st": square, "fc_fusion": (512, 1024),
+                    "fc": (512, 1024), "fc_aq": square, "fc_vq": square, "linear11": square, "linear12": square,
+                    "linear21": square, "linear22": square, "fc_ans": (answers, 512), "fc_gl": (512, 1024),
+                    "fc1": (512, 1024), "fc2": (256, 512), "fc3": (128, 256), "fc4": (2, 128),
+                    "visual_net.fc": (10, 512)}),
         **attention("attn_a"), **attention("attn_v"), "visual_net.conv1.weight": torch.randn(64, 3, 7, 7),
     }
 
 
 def official_method() -> dict[str, torch.Tensor]:
-    """AVST with the memory, both 1x1 convolutions and the U-Net under its two names, as the
-    method's release saves it.
-    """
+    """AVST, memory, both 1x1 convolutions, U-Net under two names, as the method's release."""
     unet = MapDenoiser(64, 512, (1, 2), (14, 14)).state_dict()
     return {
         **official_avst(), **layers(kr=(512, 1024, 1, 1), kr2=(1024, 512, 1, 1), conv_sm=(128, 512, 3, 3)),
@@ -74,7 +68,7 @@ def official_method() -> dict[str, torch.Tensor]:
 def model(method: bool):
     config = compose("configs/released.yaml", [f"rmm.slots={SLOTS}"]) if method else compose(None, [
         "dataset=music_avqa", "method=plain"])
-    return build_model(OFFICIAL, config["backbone"], config["method"]).eval()
+    return build_model(MUSIC_AVQA, config["backbone"], config["method"]).eval()
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
@@ -139,7 +133,7 @@ def write_root(root):
     record = {"question_content": "Where is the performance?", "templ_values": "[]", "question_deleted": 0,
               "type": '["Visual", "Location"]', "video_id": "00000001", "question_id": 1, "anser": "indoor"}
     other = record | {"question_content": "Is it loud?", "question_id": 2, "anser": "yes"}
-    for release, records in (("json", [record, other]), ("json_update", [other, record])):      # the words in another order
+    for release, records in (("json", [record, other]), ("json_update", [other, record])):      # other order of words
         (root / release).mkdir(parents=True)
         for split in ("train", "val", "test"):
             (root / release / f"avqa-{split}.json").write_text(json.dumps(records))
@@ -157,7 +151,8 @@ def test_the_command_writes_a_run_that_can_be_evaluated(tmp_path):
     assert "visual_net (3)" in done.stdout and "norm3 (2)" in done.stdout
     state = load_checkpoint(tmp_path / "run" / "best.pt")
     assert state["config"]["dataset"]["annotations"] == "json_update"
-    assert state["vocabulary"]["answers"] == ["indoor", "yes"] and state["vocabulary"]["words"][:2] == ["<pad>", "Where"]
+    assert state["vocabulary"]["answers"] == ["indoor", "yes"]
+    assert state["vocabulary"]["words"][:2] == ["<pad>", "Where"]
     done = command("main_test.py", "--checkpoint", tmp_path / "run", "runtime.device=cpu")
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "results.json").read_text())["scenarios"]["complete"]["n"] == 2

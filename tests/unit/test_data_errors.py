@@ -1,5 +1,4 @@
-"""Damaged input ends in one clear DataError wherever it is met: any record, any header, any worker
-process."""
+"""Damaged input ends in one clear DataError: any record, any header, any worker process."""
 
 import numpy as np
 import pytest

@@ -11,10 +11,10 @@ from scripts.study.diagnosis import Fit, calibration, sharpness
 
 
 def fit(real: torch.Tensor, guess: torch.Tensor, parts: int = 1) -> dict:
-    found = Fit()
+    sums = Fit()
     for a, b in zip(real.chunk(parts), guess.chunk(parts), strict=True):
-        found.add(a, b)
-    return found.result()
+        sums.add(a, b)
+    return sums.result()
 
 
 @given(st.integers(1, 7), st.integers(0, 1000))
@@ -22,10 +22,10 @@ def test_r2_and_spread_do_not_depend_on_the_batches(parts, seed):
     """R2 and spread are those of all rows whatever the batches."""
     rng = np.random.default_rng(seed)
     real, guess = rng.normal(size=(40, 3)), rng.normal(size=(40, 3)) + 1
-    found = fit(torch.from_numpy(real), torch.from_numpy(guess), parts)
+    measured = fit(torch.from_numpy(real), torch.from_numpy(guess), parts)
     total = ((real - real.mean(0)) ** 2).sum()
-    assert found["r2"] == pytest.approx(1 - ((real - guess) ** 2).sum() / total)
-    assert found["spread"] == pytest.approx(np.sqrt(((guess - guess.mean(0)) ** 2).sum() / total))
+    assert measured["r2"] == pytest.approx(1 - ((real - guess) ** 2).sum() / total)
+    assert measured["spread"] == pytest.approx(np.sqrt(((guess - guess.mean(0)) ** 2).sum() / total))
 
 
 def test_the_real_feature_explains_all_and_its_mean_nothing():
@@ -44,9 +44,7 @@ def test_sharpness_of_uniform_and_of_one_hot_addressing():
 
 
 def test_calibration_error_by_hand():
-    """Ten answers at 0.9 of which seven are right, ten at 0.5 of which five are: half of |0.9 -
-    0.7|.
-    """
+    """Ten answers at 0.9, seven right, and ten at 0.5, five right: half of |0.9 - 0.7|."""
     def records(confidence: float, right: int) -> list[Record]:
         return [Record(i, i, "v", "Which", "complete", "a" if i < right else "b", "a", confidence) for i in range(10)]
     assert calibration(records(0.9, 7) + records(0.5, 5)) == pytest.approx(10.0, abs=1e-4)

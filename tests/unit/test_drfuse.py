@@ -1,6 +1,4 @@
-"""DrFuse: its formulas against hand-worked numbers, brute force and limits, and who takes part in
-an answer.
-"""
+"""DrFuse: its formulas by hand, brute force and limits, and who takes part in an answer."""
 
 import math
 from dataclasses import replace
@@ -128,7 +126,7 @@ def test_attention_against_loops():
     H, K = 4, 5
     attention, sources = ClassAttention(H, K), torch.randn(3, 3, H)
     readable = torch.tensor([[True] * 3, [False, True, True], [False] * 3])
-    found, weights = attention(sources, readable)
+    attended, weights = attention(sources, readable)
     for b in range(2):
         at = [s for s in range(3) if readable[b, s]]
         projected = [attention.project(sources[b, s]).split(H) for s in at]     # query, value, K keys
@@ -136,9 +134,9 @@ def test_attention_against_loops():
         for k in range(K):
             weight = torch.softmax(torch.stack([query @ p[2 + k] for p in projected]) / math.sqrt(H), dim=0)
             torch.testing.assert_close(weights[b, k, at], weight)
-            torch.testing.assert_close(found[b, k], sum(w * p[1] for w, p in zip(weight, projected, strict=True)))
-    assert not weights[1, :, 0].any() and not weights[2].any() and not found[2].any()
-    found.sum().backward()
+            torch.testing.assert_close(attended[b, k], sum(w * p[1] for w, p in zip(weight, projected, strict=True)))
+    assert not weights[1, :, 0].any() and not weights[2].any() and not attended[2].any()
+    attended.sum().backward()
     assert torch.isfinite(attention.project.weight.grad).all()
 
 
@@ -175,12 +173,12 @@ def test_each_answer_is_read_off_its_own_representation():
     fused, features = read(model, batch)
     method, parts = model.method, model.method.disentangle(*summaries(fused, features))
     representations, _ = method.attention(parts.sources, parts.readable)        # (B, A, H)
-    found = logits(model, batch)
+    scores = logits(model, batch)
     for b in range(3):
         for k in range(SPEC.answers):
             joint = method.read_final(torch.tanh(representations[b, k] * method.context(features.question[b])))
             expected = model.head.answer.weight[k] @ joint + model.head.answer.bias[k]
-            torch.testing.assert_close(found[b, k], expected)
+            torch.testing.assert_close(scores[b, k], expected)
 
 
 def test_a_single_attention_reads_all_answers():
@@ -279,7 +277,7 @@ def test_means_take_the_place_of_summaries():
     batch.presence[0, 2:, AUDIO] = False
     fused, features = read(model, batch)
     assert fused.summaries is None
-    found, present = summaries(fused, features)
+    pooled, present = summaries(fused, features)
     assert present.tolist() == [[True, True], [False, True], [True, False], [False, False]]
     torch.testing.assert_close(found[0, AUDIO], features.audio[0, :2].mean(dim=0))
     torch.testing.assert_close(found[0, VISUAL], features.visual[0].mean(dim=(0, 1)))

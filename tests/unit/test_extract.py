@@ -1,5 +1,4 @@
-"""Raw media to features: decoding against what was drawn and played, the log-mel front end, resume,
-damaged files."""
+"""Raw media to features: decoding, the log-mel front end, resume, damaged files."""
 
 import copy
 import io
@@ -76,8 +75,7 @@ def test_every_odd_file_gives_its_seconds_or_its_reason(odd, name):
 
 
 def test_frames_are_taken_in_the_middle_of_their_second(tmp_path):
-    """A file whose brightness is its time: frame round((i + 0.5) * fps), at a whole and at an odd
-    rate."""
+    """A file whose brightness is its time: frame round((i + 0.5) * fps), at two rates."""
     import av
     for fps in (10, 7):
         path = tmp_path / f"{fps}.mp4"

@@ -12,9 +12,7 @@ from models.rmm_avr.fast import FastDenoiser
 
 
 def assert_loops_agree(**options):
-    """The fast loop against the plain one, which a clip at infinity takes: values, and gradients of
-    everything.
-    """
+    """The fast loop against the plain one, which a clip at infinity takes: values and gradients."""
     results = []
     for clip in (None, math.inf):
         avr = make(clip=clip, **options)
@@ -29,9 +27,7 @@ def assert_loops_agree(**options):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("objective", ["noise", "v"])
 def test_gradient_steps_cut_the_network_of_earlier_steps(layout, objective):
-    """The fast loop against the plain one (a clip at infinity), and zero steps against the linear
-    path alone.
-    """
+    """The fast loop against the plain one, and zero steps against the linear path alone."""
     assert_loops_agree(layout=layout, gradient_steps=2, objective=objective)
     avr = make(layout=layout, gradient_steps=0, sampler="ddim", input_skip=False)
     x = torch.ones(1, avr.layout.length, avr.layout.channels)
@@ -90,7 +86,5 @@ def test_bfloat16_autocast_stays_close_and_keeps_dtypes(layout):
 @pytest.mark.parametrize("sampler", ["ancestral", "ddim"])
 @pytest.mark.parametrize("objective", ["noise", "x0", "v"])
 def test_reverse_in_few_channels_is_the_reverse_process(layout, sampler, objective):
-    """The clip at infinity takes the plain loop: the same values, and the same gradient of
-    everything.
-    """
+    """The clip at infinity takes the plain loop: same values, same gradient of everything."""
     assert_loops_agree(layout=layout, sampler=sampler, objective=objective)

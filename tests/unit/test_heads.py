@@ -1,5 +1,4 @@
-"""The head over candidates: its formula, and the laws it adds to every pair of backbone and method.
-"""
+"""The head over candidates: its formula, and the laws it adds to every pair."""
 
 from dataclasses import replace
 
@@ -31,18 +30,19 @@ def logits(model, batch) -> torch.Tensor:
 
 def test_the_scores_are_those_of_the_formula():
     torch.manual_seed(0)
-    head, batch, vector, table = MultipleChoice(4), random_batch(2, spec=CHOICE_SPEC), torch.randn(2, 4), torch.randn(11, 4)
+    head, batch = MultipleChoice(4), random_batch(2, spec=CHOICE_SPEC)
+    vector, table = torch.randn(2, 4), torch.randn(11, 4)
 
     def encode(words: torch.Tensor) -> torch.Tensor:
         return table[words].sum(dim=1)
 
-    found = head(vector, batch, encode)
-    assert found.shape == (2, 3)
+    logits = head(vector, batch, encode)
+    assert logits.shape == (2, 3)
     for i in range(2):
         for j in range(3):
             e = sum(table[word] for word in batch.choices[i, j])
             hidden = torch.tanh(vector[i] * (head.project.weight @ e + head.project.bias))
-            torch.testing.assert_close(found[i, j], (head.score.weight[0] * hidden).sum())
+            torch.testing.assert_close(logits[i, j], (head.score.weight[0] * hidden).sum())
 
 
 def test_the_head_follows_the_data():

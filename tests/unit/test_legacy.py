@@ -15,13 +15,12 @@ RMM = {"enabled": True, "slots": 3, "addressing": "paper", "similarity": "scaled
 AVR = {"enabled": True, "layout": "tokens", "width": 8, "multipliers": [1, 2], "steps": 3, "schedule": "sigmoid",
        "objective": "noise", "loss_weight": "none", "clip": None, "normalize": "standardise", "start": "given",
        "start_step": None, "detach_input": True, "sampler": "ancestral", "audio_readout": "corner", "samples": 1}
-METHOD = {"refine": "both", "fill": "zeros", "lambda1": 1.0, "lambda2": 1.0, "reconstruction": 0.0, "label_smoothing": 0.0,
-          "views": "all"}
+METHOD = {"refine": "both", "fill": "zeros", "lambda1": 1.0, "lambda2": 1.0, "reconstruction": 0.0,
+          "label_smoothing": 0.0, "views": "all"}
 
 
 def before(**changes):
-    """The content of a checkpoint of format 1 with `changes` of the options of METHOD, RMM and AVR.
-    """
+    """A checkpoint of format 1 with `changes` of the options of METHOD, RMM and AVR."""
     method = {"name": "rmm_avr", **METHOD, "rmm": dict(RMM), "avr": dict(AVR)}
     for key, value in changes.items():
         place = next(part for part in (method["rmm"], method["avr"], method) if key in part)
@@ -73,6 +72,7 @@ def test_another_value_of_such_an_option_is_refused(method, option):
 def validate_method(method: dict) -> dict:
     """The section as the schema of today takes it, without what it adds."""
     whole = compose(None, ["dataset=synthetic", f"method={method['name']}"])
-    checked = validate({**whole, "method": method}, {"dataset": "synthetic", "backbone": "avst", "method": method["name"]})
+    names = {"dataset": "synthetic", "backbone": "avst", "method": method["name"]}
+    checked = validate({**whole, "method": method}, names)
     return {key: {k: checked["method"][key][k] for k in value} if isinstance(value, dict) else checked["method"][key]
             for key, value in method.items()}

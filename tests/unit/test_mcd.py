@@ -41,9 +41,7 @@ def test_both_streams_of_a_block_are_made_of_its_inputs():
 
 
 def trained_losses(aligned: bool, mix: float) -> dict[str, float]:
-    """Both losses after 60 steps on pairs of one scene, or on pairs drawn anew from unrelated
-    scenes.
-    """
+    """Both losses after 60 steps on pairs of one scene, or of unrelated scenes drawn anew."""
     generator = torch.Generator().manual_seed(0)
     scene = torch.randn(64, 1, SPEC.audio_channels, generator=generator).expand(-1, SPEC.segments, -1)
     maps = torch.cat([scene] * 3, dim=-1)[..., :SPEC.visual_channels, None, None].expand(-1, -1, -1, *SPEC.grid)
@@ -69,9 +67,7 @@ def test_the_contrast_falls_on_aligned_pairs_only():
 
 
 def test_mixing_lets_the_contrast_fall_on_unrelated_pairs_too():
-    """The shortcut that the fidelity list names: each stream has read the other before they are
-    contrasted.
-    """
+    """The shortcut of the fidelity list: each stream has read the other before their contrast."""
     assert trained_losses(False, mix=0.1)["contrast"] < 1.0
 
 

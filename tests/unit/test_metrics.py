@@ -38,8 +38,8 @@ def test_real_and_synthetic_videos_are_counted_apart():
               "my_clip": False, "vacation01": True}
     records = [Record(i, i, v, "Audio/Counting", "complete", "yes" if right else "no", "yes", 0.5)
                for i, (v, right) in enumerate(videos.items())]
-    found = by_source(records, MusicAVQA.source)
-    assert found == {"real": {"accuracy": 50.0, "n": 2}, "synthetic": {"accuracy": 100 * 2 / 3, "n": 3}}
+    accuracies = by_source(records, MusicAVQA.source)
+    assert accuracies == {"real": {"accuracy": 50.0, "n": 2}, "synthetic": {"accuracy": 100 * 2 / 3, "n": 3}}
     assert by_source(records[5:], MusicAVQA.source) == {}
 
 

@@ -1,6 +1,4 @@
-"""Simple Modality Alignment: both presets, their alignment terms by hand, and what a mask takes
-away.
-"""
+"""Simple Modality Alignment: both presets, their alignment terms by hand, and masks."""
 
 import math
 

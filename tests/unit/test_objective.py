@@ -37,9 +37,7 @@ def test_answer_loss_by_hand_and_without_unknown_answers():
 
 
 def test_label_smoothing_by_hand():
-    """A fifth of the weight is spread evenly over both answers; the question without a known answer
-    counts nowhere.
-    """
+    """A fifth of the weight is spread over both answers; unknown answers count nowhere."""
     logits = torch.tensor([[0.0, math.log(3.0)], [5.0, 1.0]])
     expected = -(0.9 * math.log(3 / 4) + 0.1 * math.log(1 / 4))
     assert float(answer_loss(logits, torch.tensor([1, -1]), 0.2)) == pytest.approx(expected, rel=1e-6)

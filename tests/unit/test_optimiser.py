@@ -60,9 +60,7 @@ def test_the_rate_of_every_step_is_its_closed_form(schedule, warmup, steps, drop
 
 
 def test_warm_up_by_hand():
-    """A third of 9 steps is 3: a quarter, a half, three quarters, the whole; then 1 / 6 less in
-    every step.
-    """
+    """A third of 9 steps is 3: a quarter, a half, three quarters, all; then 1/6 less a step."""
     by_step = rates(options(schedule="linear", warmup=1 / 3), 9)
     assert by_step == pytest.approx([1 / 4, 2 / 4, 3 / 4, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])
 

@@ -1,5 +1,4 @@
-"""The oracle against exact enumeration of every scene that fits what is left, and what it takes for
-granted."""
+"""The oracle against exact enumeration of every scene that fits what is left."""
 
 from itertools import combinations, product
 
@@ -27,8 +26,7 @@ def stack(rows: list[dict], one: Scenes) -> Scenes:
 
 
 def subsets(noticed: np.ndarray, unnoticed_rate: float):
-    """Every set of kinds that holds the noticed ones, with prior times the chance that the rest
-    went unnoticed."""
+    """Every set of kinds with the noticed ones, prior times the chance to miss the rest."""
     known = set(np.flatnonzero(noticed).tolist())
     for n in range(max(len(known), 1), len(COUNT) + 1):
         every = list(combinations(range(len(KINDS)), n))
@@ -38,8 +36,7 @@ def subsets(noticed: np.ndarray, unnoticed_rate: float):
 
 
 def enumerate_heard(one: Scenes) -> tuple[Scenes, np.ndarray]:
-    """Scenes that sound like `one`: who else is there, who is in view in which column, indoor; with
-    weights."""
+    """Scenes that sound like `one`: who is there, who is seen where, indoor; with weights."""
     silent = PLAYING * (1 - SOUNDING[1]) + (1 - PLAYING) * (1 - SOUNDING[0])
     rows, weights = [], []
     for members, weight in subsets(one.heard[0], silent):
@@ -59,8 +56,7 @@ def enumerate_heard(one: Scenes) -> tuple[Scenes, np.ndarray]:
 
 
 def sound_states(one: Scenes, k: int) -> list[tuple[dict[str, int], float]]:
-    """What source `k` may sound like, given what is seen of it; of an unseen source, from the
-    prior."""
+    """What source `k` may sound like, given what is seen of it; unseen, from the prior."""
     seen, playing = bool(one.seen[0, k]), bool(one.playing[0, k])
     rate = SOUNDING[playing] if seen else PLAYING * SOUNDING[1] + (1 - PLAYING) * SOUNDING[0]
     states = [({"sounding": 0}, 1 - rate)]
@@ -119,8 +115,7 @@ def test_the_oracle_gives_what_enumeration_finds_likeliest(scenario, noticed):
 
 
 def test_what_is_seen_and_heard_settles_every_answer():
-    """Complete input is worth 100: what neither stream shows is changed at random, and no weight or
-    answer moves."""
+    """Complete input is worth 100: what no stream shows changes no weight and no answer."""
     other = sample(len(POOL), np.random.default_rng(4))
     changed = POOL[:]
     hidden = dict.fromkeys(("in_view", "sounding"), ~POOL.exists)

@@ -103,7 +103,8 @@ def test_the_published_number_of_weights():
     """
     attention, perceptron, norm = 4 * (768 * 768 + 768), 2 * 768 * 3072 + 3072 + 768, 2 * 768
     layer = attention + perceptron + 2 * norm
-    spec = DataSpec(segments=10, audio_channels=128, visual_channels=768, grid=(7, 7), words=14, vocabulary=93, answers=42)
+    spec = DataSpec(segments=10, audio_channels=128, visual_channels=768, grid=(7, 7), words=14, vocabulary=93,
+                    answers=42)
     with torch.device("meta"):
         model = PanoAVQA(spec, layers_language=9, layers_visual=5, layers_audio=5, layers_cross=5)
     parts = (model.language, model.audio, model.visual, model.cross)

@@ -1,6 +1,4 @@
-"""Missing-aware prompts: which case reads which prompts, what is trained, and that prompts are all
-that is added.
-"""
+"""Missing-aware prompts: which case reads which, what is trained, and that no more is added."""
 
 import pytest
 import torch
@@ -94,8 +92,7 @@ def test_the_start_is_zeros_and_a_row_of_ones():
 
 
 def test_prompts_alone_are_attended_where_a_modality_is_missing():
-    """With prompts that are all one token, attention over them is that token whatever the query is.
-    """
+    """With prompts that are all one token, attention over them is that token whatever is asked."""
     model = trained()
     token = torch.randn(SPEC.visual_channels)
     with torch.no_grad():

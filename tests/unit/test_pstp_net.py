@@ -1,6 +1,4 @@
-"""PSTP-Net: its choices against brute force, its fusion against layers written out, absence against
-a cut.
-"""
+"""PSTP-Net: choices by brute force, fusion against layers written out, absence against a cut."""
 
 from dataclasses import replace
 
@@ -16,9 +14,7 @@ from models.layers.attention import Stream
 
 
 def chosen(model, features):
-    """The seconds (B, K) and, per kept second, the positions (B, K, m) of the patches that `model`
-    keeps.
-    """
+    """The kept seconds (B, K) and the positions (B, K, m) of the patches kept in each."""
     frame, patches = model.split(features.visual)
     mask = torch.ones(frame.shape[:2], dtype=torch.bool)
     seconds, _ = model.perception.segments(features.question, Stream(features.audio, mask), Stream(frame, mask))
@@ -37,8 +33,8 @@ def chosen(model, features):
 def test_the_best_are_those_of_a_sort_in_their_order():
     """The best are those a sort of each row finds in their order."""
     weights = torch.rand(20, 9, generator=torch.Generator().manual_seed(1))
-    for row, found in zip(weights.tolist(), best(weights, 4).tolist(), strict=True):
-        assert found == sorted(sorted(range(9), key=lambda i, row=row: -row[i])[:4])
+    for row, chosen in zip(weights.tolist(), best(weights, 4).tolist(), strict=True):
+        assert chosen == sorted(sorted(range(9), key=lambda i, row=row: -row[i])[:4])
     assert best(torch.tensor([[0.5, 0.1, 0.5, 0.5]]), 2).tolist() == [[0, 2]]
 
 
@@ -102,9 +98,7 @@ def test_dropout_never_prefers_what_is_absent():
 # What is fused.
 
 def test_only_what_is_chosen_reaches_the_selected_tokens():
-    """Literal selection: a patch that is not kept reaches nothing, a second that is not kept the
-    global path alone.
-    """
+    """Literal selection: a patch not kept reaches nothing, such a second the global path."""
     model, batch = make(selection_gradient="none"), batch_of(4)
     features = model.encode(batch)
     seconds, regions = chosen(model, features)
@@ -163,9 +157,7 @@ def test_switching_a_module_off_changes_the_answer(part, monkeypatch):
 
 
 def test_moving_the_attention_moves_the_answer():
-    """Other ranking weights, nothing else: in the literal variant they can act through the choice
-    alone.
-    """
+    """Other ranking weights alone: in the literal variant they act through the choice only."""
     model, batch = make(selection_gradient="none"), batch_of(4)
     features = model.encode(batch)
     before, first = vector(model, features), chosen(model, features)
@@ -234,7 +226,7 @@ def test_released_is_one_self_attention_layer():
     """Released is the mean of one self attention layer times the question."""
     model, batch = make(variant="released", text="clip"), batch_of(3)
     features = model.encode(batch)
-    found, state = vector(model, features), {k: v.detach() for k, v in model.fusion.state_dict().items()}
+    fused, state = vector(model, features), {k: v.detach() for k, v in model.fusion.state_dict().items()}
 
     def linear(x, name):
         return x @ state[f"{name}.weight"].T + state[f"{name}.bias"]
@@ -253,7 +245,7 @@ def test_released_is_one_self_attention_layer():
         x = norm(x + linear(F.softmax(q @ k.T / 4, dim=-1) @ v, "attention.out_proj"), 0)
         x = norm(x + linear(linear(x, "rest.feed_forward.0").relu(), "rest.feed_forward.3"), 1)
         question = batch.text_question[b] @ model.clip.question.weight.T + model.clip.question.bias
-        torch.testing.assert_close(found[b], torch.tanh(x.mean(0) * question), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(fused[b], torch.tanh(x.mean(0) * question), atol=1e-5, rtol=1e-4)
 
 
 def test_released_builds_nothing_without_effect():
@@ -290,9 +282,9 @@ def test_masked_segments_are_as_if_cut_out(spec, variant):
         other.load_state_dict(model.state_dict())
     else:
         other = model
-    found, expected = model.fuse(masked), other.fuse(cut)
-    torch.testing.assert_close(found.vector, expected.vector)
-    torch.testing.assert_close(found.summaries, expected.summaries)
+    fused, expected = model.fuse(masked), other.fuse(cut)
+    torch.testing.assert_close(fused.vector, expected.vector)
+    torch.testing.assert_close(fused.summaries, expected.summaries)
 
 
 @pytest.mark.parametrize("modality", [AUDIO, VISUAL])

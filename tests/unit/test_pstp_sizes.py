@@ -29,11 +29,11 @@ def test_parameters_at_the_published_size():
     """Parameters of the run configuration at the published size."""
     config = compose(str(ROOT / "configs/music_avqa_clip.yaml"), [])
     assert (config["dataset"]["stride"], config["dataset"]["visual_layout"]) == (1, "cls_first")
-    spec = DataSpec(segments=60, audio_channels=128, visual_channels=512, grid=(50, 1), words=14, vocabulary=93, answers=42,
-                    frame_token=True, text_channels=512)
+    spec = DataSpec(segments=60, audio_channels=128, visual_channels=512, grid=(50, 1), words=14, vocabulary=93,
+                    answers=42, frame_token=True, text_channels=512)
     linear, norm = 512 * 512 + 512, 2 * 512
-    projections = 128 * 512 + 512 + 4 * linear                                      # audio; frame, patch, word, question
-    selections = (1024 * 512 + 512) + 2 * (2 * linear - 512)                        # pooled pair; queries and keys, twice
+    projections = 128 * 512 + 512 + 4 * linear                              # audio; frame, patch, word, question
+    selections = (1024 * 512 + 512) + 2 * (2 * linear - 512)                # pooled pair; queries and keys, twice
     guided, whole, fusion = 4 * linear + 2 * linear + norm, 8 * linear + 2 * linear + 2 * norm, 6 * linear + 2 * norm
     model = build_model(spec, config["backbone"], {"name": "plain"})
     assert sum(p.numel() for p in model.backbone.parameters()) == projections + selections + guided + whole + fusion

@@ -38,10 +38,10 @@ def released(shape: FeatureShape = SHAPE, **changes) -> ReleasedAVR:
 
 def flat(config: dict, prefix: str = "") -> dict:
     """`{"a": {"b": 1}}` as `{"a.b": 1}`."""
-    found = {}
+    pairs = {}
     for key, value in config.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
+        pairs |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return pairs
 
 
 def test_the_preset_changes_what_departs_from_the_paper():
@@ -63,9 +63,7 @@ def test_the_preset_changes_what_departs_from_the_paper():
 
 
 def test_the_network_is_as_large_as_that_of_version_1_9_4():
-    """163 tensors, 4,685,120 numbers; an RMS norm in place of a group norm would lack one vector
-    per block.
-    """
+    """163 tensors, 4,685,120 numbers; an RMS norm would lack a vector per block."""
     mine, library = MapDenoiser(64, 512, (1, 2), (14, 14)), Unet(64, channels=512, dim_mults=(1, 2))
     biases = sum(p.numel() for name, p in mine.named_parameters() if name.endswith(".norm.bias"))
     assert len(mine.state_dict()) == 163 and sum(p.numel() for p in mine.parameters()) == 4_685_120
@@ -100,8 +98,8 @@ def test_joining_is_a_1x1_convolution():
     image = features.visual.transpose(2, 3).reshape(B * T, D, H, W)
     sound = features.audio.reshape(B * T, D, 1, 1).expand(-1, -1, H, W)
     expected = F.conv2d(torch.cat([sound, image], dim=1), avr.layout.fold.weight[..., None, None], avr.layout.fold.bias)
-    found = avr.join(features.audio, features.visual)
-    torch.testing.assert_close(found.transpose(1, 2).reshape(B * T, D, H, W), expected)
+    joined = avr.join(features.audio, features.visual)
+    torch.testing.assert_close(joined.transpose(1, 2).reshape(B * T, D, H, W), expected)
 
 
 @pytest.mark.parametrize("readout", ["corner", "mean"])

@@ -8,7 +8,8 @@ def run(accuracy: float, r2: float | None, steps: dict) -> dict:
     same = {"all": {"n": 4, "r2": 1, "spread": 1.0}}
     sharp = {"entropy": 0.5, "effective_slots": 3.0, "largest_weight_times_slots": 2.0}
     return {"answers": {"complete": {"accuracy": accuracy, "ece": 4.0}},
-            "features": {"audio_missing": {"stages": {"recalled": {"audio": cells, "visual": same}}, "addressing": sharp}},
+            "features": {"audio_missing": {"stages": {"recalled": {"audio": cells, "visual": same}},
+                                           "addressing": sharp}},
             "by_steps": {"audio_missing": steps}}
 
 
@@ -20,7 +21,8 @@ def test_seeds_are_averaged_and_what_was_present_is_left_out():
     assert ["ours", "audio_missing", "recalled", "audio", "\N{MINUS SIGN}0.100 ± 0.424", "0.500 ± 0.000"] in rows
     assert ["other", "audio_missing", "recalled", "audio", "-", "0.500"] in rows
     assert ["ours", "audio_missing", "recalled", "audio", "Counting", "\N{MINUS SIGN}0.100 ± 0.424"] in rows
-    assert ["ours", "audio_missing", "51.0 ± 1.4", "60.0 ± 0.0"] in rows and ["other", "audio_missing", "5.0", ""] in rows
+    assert ["ours", "audio_missing", "51.0 ± 1.4", "60.0 ± 0.0"] in rows
+    assert ["other", "audio_missing", "5.0", ""] in rows
     assert not any("visual" in row for row in rows)
 
 

@@ -1,6 +1,4 @@
-"""L_ave of a run and its lower bound: read from files, checked against what the last layer can
-write at all.
-"""
+"""L_ave of a run, read from files, and its lower bound, against what the last layer can write."""
 
 import json
 
@@ -18,9 +16,7 @@ WIDTH = 8                    # of SHAPE's D = 16 and, in the layout `time`, of D
 
 
 def saved(folder, layout: str):
-    """A checkpoint with the weights of an untrained AVR; returns its path and the last layer's
-    weight (C, width).
-    """
+    """A checkpoint of an untrained AVR; returns its path and its last layer's weight (C, width)."""
     avr = ReleasedAVR(SHAPE, layout=layout, width=WIDTH)
     weights = {f"method.avr.{name}": value for name, value in avr.state_dict().items()}
     path = folder / "best.pt"
@@ -34,9 +30,7 @@ def config(**options) -> dict:
 
 @pytest.mark.parametrize("layout, channels", [("tokens", 16), ("time", 112), ("map", 16)])
 def test_no_output_of_the_last_layer_comes_below_the_bound(tmp_path, layout, channels):
-    """The best outputs for white noise that is known beforehand, by least squares, leave 1 - width
-    / C of it.
-    """
+    """The best outputs for white noise known beforehand, by least squares, leave 1 - width / C."""
     path, weight = saved(tmp_path, layout)
     bound = lowest_ave(config(layout=layout), path)
     assert bound == pytest.approx(1 - WIDTH / channels)
@@ -75,6 +69,7 @@ def test_the_last_epoch_is_read():
 
 
 def test_which_configurations_have_avr():
-    assert has_avr(compose(None, ["method=rmm_avr"])) and has_avr(compose(None, ["method=rmm_avr", "rmm.enabled=false"]))
+    assert has_avr(compose(None, ["method=rmm_avr"]))
+    assert has_avr(compose(None, ["method=rmm_avr", "rmm.enabled=false"]))
     assert not has_avr(compose(None, ["method=rmm_avr", "avr.enabled=false"]))
     assert not has_avr(compose(None, ["method=plain"])) and not has_avr({"dataset": {"name": "x"}})

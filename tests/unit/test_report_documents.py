@@ -15,8 +15,8 @@ def cell(mean: float, std: float | None, oracle: float | None = 90.0) -> dict:
 @pytest.fixture
 def reports(tmp_path):
     """One report of two rows, one of them with AVR and without a second seed."""
-    rows = {"plain": {"label": "plain | zeros", "scenarios": {"complete": cell(81.25, 1.04), "audio_missing": cell(60, 2)},
-                      "ave": None},
+    rows = {"plain": {"label": "plain | zeros", "ave": None,
+                      "scenarios": {"complete": cell(81.25, 1.04), "audio_missing": cell(60, 2)}},
             "ours": {"label": "ours", "scenarios": {"complete": cell(70.0, None)},
                      "ave": {"mean": 0.987, "std": 0.012, "bound": None}}}
     runs = [{"row": row, "dataset": "synthetic"} for row in rows]
@@ -34,8 +34,9 @@ def document(tmp_path, rows: str = "", body: str = "| old | table |\n") -> str:
 
 def lines(text: str) -> list[list[str]]:
     """The cells of every line of a table, without the rule below the head."""
-    found = [[c.strip() for c in line.replace("\\|", "/").split("|")[1:-1]] for line in text.splitlines() if line[:1] == "|"]
-    return [cells for cells in found if not set("".join(cells)) <= {"-"}]
+    rows = [[cell.strip() for cell in line.replace("\\|", "/").split("|")[1:-1]]
+            for line in text.splitlines() if line[:1] == "|"]
+    return [cells for cells in rows if not set("".join(cells)) <= {"-"}]
 
 
 def test_the_table_is_written_between_its_markers_alone(tmp_path, reports):
@@ -60,7 +61,8 @@ def test_rows_on_other_data_have_limits_of_their_own(tmp_path, reports):
     path.write_text(json.dumps(report))
     text = refreshed(document(tmp_path), document(tmp_path).read_text(), reports)
     assert [line for line in lines(text) if "oracle" in line[0]] == [
-        ["*Bayes oracle* (synthetic)", "", "90.0", "90.0", "", ""], ["*Bayes oracle* (music_avqa)", "", "-", "-", "", ""]]
+        ["*Bayes oracle* (synthetic)", "", "90.0", "90.0", "", ""],
+        ["*Bayes oracle* (music_avqa)", "", "-", "-", "", ""]]
     assert sum("floor" in line[0] for line in lines(text)) == 1
 
 

@@ -72,9 +72,7 @@ def test_the_bootstrap_covers_as_often_as_it_says():
 
 
 def test_the_bootstrap_draws_whole_videos():
-    """Ten copies of a question on one video tell no more than one: the interval must not shrink by
-    sqrt(10).
-    """
+    """Ten copies of a question on one video are no more than one: the interval must not shrink."""
     rng = np.random.default_rng(2)
     once = rng.choice([-100.0, 0.0, 100.0], 100)
     single = bootstrap_interval(once, [str(i) for i in range(100)])
@@ -89,9 +87,7 @@ def answers(right: list[bool]) -> dict:
 
 
 def pair(gained: int, lost: int, total: int = 200):
-    """Row and reference: the row is right on `gained` questions where the reference is wrong, and
-    the other way round.
-    """
+    """The row alone is right on `gained` questions, the reference alone on `lost`."""
     agreed = total - gained - lost
     return answers([True] * gained + [False] * lost + [True] * agreed), answers(
         [False] * gained + [True] * lost + [True] * agreed)

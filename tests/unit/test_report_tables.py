@@ -34,9 +34,7 @@ RIGHT = {"control": {1: (10, 6), 2: (11, 7), 3: (12, 5)}, "ours": {1: (14, 6), 2
 
 
 def write_run(folder: Path, right: dict[str, int], code: str | None = "abc1234") -> None:
-    """The first `right[scenario]` of 20 questions are answered rightly; ten each of two types, two
-    per video.
-    """
+    """The first `right[scenario]` of 20 answers are right; two types, two per video."""
     folder.mkdir(parents=True)
     scenarios, lines = {}, []
     for scenario, count in right.items():
@@ -86,9 +84,7 @@ def cells(text: str, section: str, row: str) -> list[str]:
 
 
 def test_means_spreads_oracle_and_floor(report):
-    """ours, complete: 70, 80, 75 -> 75 ± 5; control: 50, 55, 60 -> 55 ± 5; audio missing 30 ± 0 and
-    30, 35, 25.
-    """
+    """ours, complete: 70, 80, 75: 75 ± 5; control 50, 55, 60: 55 ± 5; audio: 30 ± 0; 30, 35, 25."""
     text, content, _ = report
     assert cells(text, "Results", r"ours \| theirs") == ["3", "75.0 ± 5.0", "30.0 ± 0.0"]
     assert cells(text, "Results", "the control") == ["3", "55.0 ± 5.0", "30.0 ± 5.0"]
@@ -101,9 +97,7 @@ def test_means_spreads_oracle_and_floor(report):
 
 
 def test_the_share_of_the_recoverable_gap(report):
-    """complete: (75 - 20) / (100 - 20) = 68.75 %, spread 5 / 80; audio missing: (30 - 20) / (60 -
-    20) = 25 %.
-    """
+    """complete: (75 - 20) / (100 - 20), spread 5 / 80; audio: (30 - 20) / (60 - 20)."""
     text, content, _ = report
     assert cells(text, "Share of the recoverable gap", r"ours \| theirs") == ["68.8 ± 6.2", "25.0 ± 0.0"]
     cell = content["rows"]["ours"]["scenarios"]["complete"]
@@ -126,9 +120,9 @@ def test_the_tests_between_rows(report):
     Over seeds the differences are 20, 25, 15: mean 20, t interval ± 4.302653 * 5 / sqrt(3).
     """
     text, content, _ = report
-    found = {(c["row"], c["scenario"]): c for c in content["comparisons"]}
-    assert set(found) == {("ours", "complete"), ("ours", "audio_missing")}
-    c = found["ours", "complete"]
+    compared = {(c["row"], c["scenario"]): c for c in content["comparisons"]}
+    assert set(compared) == {("ours", "complete"), ("ours", "audio_missing")}
+    c = compared["ours", "complete"]
     assert c["difference"] == pytest.approx(20) and c["p_questions"] == pytest.approx(1.5 * 2 / 16)
     half = 4.302653 * 5 / math.sqrt(3)
     assert c["seed_interval"] == pytest.approx([20 - half, 20 + half], abs=1e-4)
@@ -138,9 +132,7 @@ def test_the_tests_between_rows(report):
 
 
 def test_the_diffusion_loss_stands_beside_rows_with_avr(planned, tmp_path):
-    """Last epochs 0.9, 1.0, 1.1: 1.00 ± 0.10; a last layer of 8 for 32 channels cannot come below
-    0.75.
-    """
+    """Last epochs 0.9, 1.0, 1.1: 1.00 ± 0.10; 8 channels for 32 cannot come below 0.75."""
     avr = {"enabled": True, "objective": "noise"}
     for seed, last in ((1, 0.9), (2, 1.0), (3, 1.1)):
         folder = planned["ours"][seed].folder
@@ -195,7 +187,7 @@ def test_code_outside_a_checkout_is_unknown(planned, tmp_path):
     write_run(tmp_path / "absent-1", {"complete": 3}, code=None)
     content = collect("toy", GRID, planned)
     assert [run["code"] for run in content["runs"] if run["row"] == "absent"] == ["unknown"]
-    assert list(content["rows"]["absent"]["scenarios"]) == ["complete"]      # a scenario that one row lacks leaves a gap
+    assert list(content["rows"]["absent"]["scenarios"]) == ["complete"]      # one row lacks a scenario: a gap
     text = written(planned, tmp_path / "out")
     assert cells(text, "Results", "never run") == ["1", "15.0", "-"]
 

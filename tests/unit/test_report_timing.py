@@ -30,11 +30,10 @@ def data(train=95, val=20, test=30, **costs) -> Data:
 
 
 def test_a_run_by_hand():
-    """95 questions in tens: 10 steps an epoch, 30 in all; validated after epochs 2 and 3, then
-    tested.
-    """
+    """95 questions in tens: 10 steps an epoch, 30 in all; validated after epochs 2 and 3."""
     answers = 0.5 + 2 * 2                                 # seconds per question in the three scenarios
-    assert run_seconds(config(), data(), Pace(1, 0.5, 2), 7) == pytest.approx(7 + 30 * 1 + 2 * 20 * answers + 30 * answers)
+    seconds = run_seconds(config(), data(), Pace(1, 0.5, 2), 7)
+    assert seconds == pytest.approx(7 + 30 * 1 + 2 * 20 * answers + 30 * answers)
     short = config(max_steps=12, select_by=["complete"], scenarios=["complete"])
     assert run_seconds(short, data(), Pace(1, 0.5, 2), 0) == pytest.approx(12 * 1 + 1 * 20 * 0.5 + 30 * 0.5)
     plain = config(epochs=1, select_by=["complete"], scenarios=["audio_missing"])      # validation looks at both
@@ -42,9 +41,7 @@ def test_a_run_by_hand():
 
 
 def test_reading_goes_on_beside_only_with_workers():
-    """30 steps of ten questions at 0.3 s, and 20 + 30 questions answered in one scenario; 45 videos
-    are read once.
-    """
+    """30 steps of ten questions at 0.3 s; 20 + 30 questions answered; 45 videos read once."""
     one = {"select_by": ["complete"], "scenarios": ["complete"], "every": 3}
     slow = data(videos=45, per_video=0.2, per_question=0.3)
     assert run_seconds(config(**one), slow, Pace(1, 0.1, 0), 0) == pytest.approx(9 + 30 * (1 + 3) + 50 * 0.4)
@@ -80,28 +77,27 @@ def runs_of(starts: list[int | None], folder: Path = Path("nowhere")) -> list[Pl
     """Run i waits for run starts[i]."""
     runs = []
     for i, start in enumerate(starts):
-        runs.append(PlannedRun(f"r{i}", "", folder / f"r{i}", [], None if start is None else runs[start], [], [f"t/r{i}"]))
+        depends_on = None if start is None else runs[start]
+        runs.append(PlannedRun(f"r{i}", "", folder / f"r{i}", [], depends_on, [], [f"t/r{i}"]))
     return runs
 
 
 @settings(deadline=None)
 @given(st.data())
 def test_a_sweep_takes_as_long_as_a_list_schedule_may(data):
-    """At least the longest chain and the work divided by the machines; at most Graham's bound,
-    their sum (1966).
-    """
+    """At least the longest chain and the shared work; at most Graham's bound, their sum (1966)."""
     count, jobs = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 5))
     starts = [data.draw(st.none() | st.integers(0, i - 1)) if i else None for i in range(count)]
     took = [data.draw(st.integers(1, 50)) for _ in range(count)]
     runs, chain = runs_of(starts), []
     for start, t in zip(starts, took, strict=True):
         chain.append(t + (0 if start is None else chain[start]))
-    found = wall_seconds(runs, {f"r{i}": t for i, t in enumerate(took)}, jobs)
-    assert max(max(chain), sum(took) / jobs) <= found <= max(chain) + sum(took) / jobs
+    seconds = wall_seconds(runs, {f"r{i}": t for i, t in enumerate(took)}, jobs)
+    assert max(max(chain), sum(took) / jobs) <= seconds <= max(chain) + sum(took) / jobs
     if jobs == 1:
-        assert found == sum(took)
+        assert seconds == sum(took)
     if jobs >= count:
-        assert found == max(chain)
+        assert seconds == max(chain)
 
 
 def test_done_runs_take_no_time_and_unknown_ones_leave_it_open(tmp_path):
@@ -135,13 +131,11 @@ def test_a_row_that_cannot_be_built_is_named():
 
 
 def test_sizes_are_those_of_the_files_or_the_published_ones(tmp_path):
-    """Eight videos with three questions each per split; without files MUSIC-AVQA is known, AVQA is
-    not.
-    """
+    """Eight videos of three questions per split; without files MUSIC-AVQA is known alone."""
     root = write_dataset(tmp_path / "data")
-    found = timing.read_data({"name": "music_avqa", "root": str(root), "stride": 2})
-    assert found.questions == {"train": 24, "val": 24, "test": 24} and found.videos == 24
-    assert (found.spec.segments, found.spec.audio_channels, found.spec.grid) == (3, 5, (2, 2)) and found.per_question > 0
+    own = timing.read_data({"name": "music_avqa", "root": str(root), "stride": 2})
+    assert own.questions == {"train": 24, "val": 24, "test": 24} and own.videos == 24
+    assert (own.spec.segments, own.spec.audio_channels, own.spec.grid) == (3, 5, (2, 2)) and own.per_question > 0
     real = timing.read_data(compose(None, ["dataset=music_avqa", "dataset.root=none"])["dataset"])
     assert (real.per_question, real.videos) == (0, 0)
     assert sum(real.questions.values()) == 31_927 + 4_568 + 9_129 and real.spec.visual_channels == 512

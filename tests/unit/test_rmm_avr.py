@@ -39,7 +39,7 @@ def test_every_switch_changes_the_completion(modality):
         completed = method(rmm, avr).eval().fill_in(features)
         found.append(torch.cat([completed.audio.flatten(), completed.visual.flatten()]).detach())
     for i in range(4):
-        assert not any(torch.allclose(found[i], other) for other in found[i + 1:])
+        assert not any(torch.allclose(completions[i], other) for other in completions[i + 1:])
 
 
 def test_rmm_alone_leaves_the_present_modality_as_it_is():

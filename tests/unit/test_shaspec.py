@@ -1,6 +1,4 @@
-"""ShaSpec: what stands in for an absent modality, its two losses by hand, and what training does to
-its features.
-"""
+"""ShaSpec: what stands in for an absent modality, its losses by hand, what training does."""
 
 import math
 
@@ -115,12 +113,12 @@ def test_a_specialist_answers_its_own_view_alone(name, kept):
 
 @pytest.mark.parametrize("align_weight,alike", [(0.1, True), (0.0, False)])
 def test_training_makes_the_shared_features_alike(align_weight, alike):
-    """One cause is seen and heard in two ways, and a linear readout asks for it in all three views.
-    """
+    """One cause is seen and heard in two ways; a linear readout asks for it in all three views."""
     torch.manual_seed(0)
     size, T, N, D = 64, SHAPE.segments, SHAPE.tokens, SHAPE.channels
     cause = torch.randn(size, T, 4)
-    audio, visual = cause @ torch.randn(4, D), (cause @ torch.randn(4, D)).unsqueeze(2) + 0.1 * torch.randn(size, T, N, D)
+    audio = cause @ torch.randn(4, D)
+    visual = (cause @ torch.randn(4, D)).unsqueeze(2) + 0.1 * torch.randn(size, T, N, D)
     features = random_features(size).with_(audio=audio, visual=visual)
     method, readout = ShaSpec(SHAPE), nn.Linear(2 * D, 4)
     weights = method.loss_weights | {"align": align_weight}
@@ -141,9 +139,7 @@ def test_training_makes_the_shared_features_alike(align_weight, alike):
 
 @torch.no_grad()
 def distances(method: ShaSpec, features: Features) -> list[float]:
-    """How far the two modalities' shared, and their specific, features lie apart, relative to their
-    size.
-    """
+    """Relative distance of the two modalities' shared, and of their specific, features."""
     e = method.encode(features)
     pairs = ((e.shared_audio, e.shared_visual), (e.specific_audio, e.specific_visual))
     return [float((a - v).norm() / (a.norm() + v.norm())) for a, v in pairs]

@@ -110,8 +110,7 @@ def test_shorter_files_end_in_zeros(tmp_path):
 
 
 def test_shorter_files_give_what_presence_json_would(tmp_path):
-    """The same batches as from whole files whose last rows a presence.json calls absent, negatives
-    included."""
+    """The batches of whole files whose last rows presence.json calls absent, negatives too."""
     rows = {"train0001": (1, 6), "train0002": (5, 3), "train0007": (6, 1)}
     roots = [write_dataset(tmp_path / name) for name in ("cut", "recorded")]
     shorten(roots[0], rows)

@@ -1,5 +1,4 @@
-"""The embedded benchmark on disk: complete, repeatable, disjoint, readable by the ordinary data
-path."""
+"""The embedded benchmark on disk: complete, repeatable, disjoint, readable as any other."""
 
 import numpy as np
 import pytest
@@ -61,8 +60,7 @@ def test_oracle_stands_above_the_floor_and_below_complete(data):
 
 
 def test_scenes_beyond_the_memory_are_refused_before_any_is_made(tmp_path, monkeypatch):
-    """A million scenes of 6 segments, 4,096 channels and 6 cells in float64 are 1,180 GB for the
-    maps alone."""
+    """A million scenes of 6 segments, 4,096 channels and 6 cells are 1,180 GB of float64 maps."""
     monkeypatch.setattr(memory, "free_memory", lambda: 1e12)
     with pytest.raises(DataError, match="1000000 scenes with 4096 channels needs about .* GB of memory, 1,000.0"):
         build(tmp_path / "data", train_videos=1_000_000, channels=4096)

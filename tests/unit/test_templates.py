@@ -1,5 +1,4 @@
-"""The template table against the real annotations, and the answers against laws that hold whatever
-the scene."""
+"""The templates against the real annotations, and answers against laws of every scene."""
 
 import json
 from collections import defaultdict
@@ -21,8 +20,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def family(answer: str) -> str:
-    """Numbers and instruments stand for each other: scenes here hold fewer sources, at times
-    none."""
+    """Numbers and instruments stand for each other: scenes here hold fewer sources, or none."""
     return "number" if answer in NUMBERS else "kind" if answer in KINDS else answer
 
 

@@ -1,5 +1,4 @@
-"""The posteriors behind the oracle, against rejection sampling from the prior and against
-enumeration."""
+"""The posteriors behind the oracle, by rejection sampling from the prior and enumeration."""
 
 from itertools import combinations
 
@@ -33,8 +32,7 @@ def same_sound(scenes: Scenes, one: Scenes) -> np.ndarray:
 
 
 def common_scene(posterior) -> Scenes:
-    """A scene with one noticed source, whose observation the prior repeats often enough to
-    count."""
+    """A scene with one noticed source, whose observation the prior repeats often enough."""
     noticed = PRIOR.seen if posterior is given_seen else PRIOR.heard
     plain = noticed.sum(1) == 1
     if posterior is given_seen:
@@ -86,8 +84,7 @@ def test_the_prior_has_the_stated_rates():
 
 
 def test_oracle_without_a_sound_says_what_is_likeliest():
-    """Voice-overs are heard in 40 of 100 scenes and seen in none: the best answer to a silent film
-    is no."""
+    """Voice-overs are heard in 40 of 100 scenes, never seen: the best silent answer is no."""
     template = next(t for t in ASKABLE if t.text == "Is there a voiceover?")
     drawn = given_seen(PRIOR[[0]], 2000, np.random.default_rng(0))
     assert ANSWERS[best_answer(template, 0, drawn)] == "no"

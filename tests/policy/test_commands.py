@@ -1,0 +1,73 @@
+"""Commands and files that the documents and the configurations name exist and parse."""
+
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from engine.config import compose
+from scripts.tables.grid import table_names
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = [ROOT / "README.md", ROOT / "REPRODUCTION.md", *sorted((ROOT / "docs").glob("*.md"))]
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+COMMAND = re.compile(r"(?:python|bash) ([\w/]+\.(?:py|sh))((?: [^ \n]+)*)")
+REST = re.compile(r"  |[#;)`>|]|, | \(| && |[,.:]$")            # what ends a command in prose
+PLACEHOLDER = re.compile(r"\[.*|.*\]|[A-Z]+|CONFIG\.yaml|key=value|.*\.\.\.")
+FOLDERS = ("configs", "dataset", "docs", "engine", "models", "requirements", "scripts", "tests")
+NAMED = re.compile(rf"(?<![\w/.-])((?:{'|'.join(FOLDERS)})/[\w/]+(?:\.(?:py|sh|md|yaml|json|svg|txt)\b)?)(?![\w*{{<])")
+# test_extending.py runs its commands and writes its files.
+EXAMPLES = "docs/extending.md"
+
+
+def text_of(path: Path) -> str:
+    """Inline code and continued commands on one line each; of YAML the comments."""
+    text = re.sub(r"\s*\\\n\s*", " ", path.read_text())
+    if path.suffix == ".yaml":
+        text = "\n".join(line.partition("#")[2].strip() for line in text.splitlines())
+        return re.sub(r"\n(?=(?:dataset|backbone|method|configs)[=/.])", " ", text)
+    return re.sub(r"(?<!`)`[^`\n]+\n[^`\n]+`", lambda code: code[0].replace("\n", " "), text)
+
+
+def commands() -> list[tuple[str, str]]:
+    """(file, command without its interpreter), each command once."""
+    places = {script + REST.split(rest.replace("$SLURM_ARRAY_TASK_ID", "1"))[0]: str(path.relative_to(ROOT))
+              for path in [*DOCUMENTS, *CONFIGS] for script, rest in COMMAND.findall(text_of(path))}
+    return [(place, command) for command, place in places.items()]
+
+
+@pytest.mark.parametrize("place, command", commands())
+def test_a_printed_command_exists_and_parses(place, command, monkeypatch):
+    script, *arguments = shlex.split(command)
+    assert (ROOT / script).is_file()
+    if place == EXAMPLES or script.startswith("tests/") or script == "scripts/run_tests.sh":
+        return
+    given = [argument for argument in arguments if not PLACEHOLDER.fullmatch(argument)]
+    if script in ("train.sh", "main_train.py"):
+        compose([a for a in given if "=" not in a], [a for a in given if "=" in a])
+        return
+    if script == "test.sh" and given and "=" not in given[0] and not given[0].startswith("-"):
+        given = ["--checkpoint", *given]
+    name = "main_test" if script == "test.sh" else script.removesuffix(".py").replace("/", ".")
+    monkeypatch.setattr("sys.argv", [script, *(arguments if script.startswith("scripts/") else given)])
+    options = importlib.import_module(name).parse()
+    if name == "scripts.benchmark":
+        compose(None, ["dataset=music_avqa", *(a for a in options.arguments if "=" in a)])
+    elif name == "scripts.reproduce":
+        assert options.table in (None, "all", "TABLE", *table_names())
+
+
+def test_the_readme_has_at_most_120_lines():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+
+
+def test_named_files_exist():
+    lacking = {}
+    for path in [*DOCUMENTS, *CONFIGS, *(file for folder in FOLDERS[:-1] for file in (ROOT / folder).rglob("*.py"))]:
+        text = path.read_text()
+        names = {name for name in NAMED.findall(text) if f"\n`{name}`\n" not in text}          # an example writes it
+        names = {name for name in names if not re.search("/[A-Z]+", name)}
+        lacking[str(path.relative_to(ROOT))] = sorted(name for name in names if not (ROOT / name).exists())
+    assert {place: names for place, names in lacking.items() if names} == {}
