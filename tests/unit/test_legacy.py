@@ -62,8 +62,10 @@ def test_an_option_that_is_gone_is_dropped_at_its_value():
     assert "method.fill.mean_audio" in upgrade(of_format_2(name="plain", fill="mean"))["model"]
 
 
-@pytest.mark.parametrize("method,option", [({"name": "prompts", "tokens": 8}, "method.tokens"),
-                                           ({"name": "rmm_avr", "avr": {"detach_input": False}}, "method.avr.detach_input")])
+@pytest.mark.parametrize("method,option", [
+    ({"name": "prompts", "tokens": 8}, "method.tokens"),
+    ({"name": "rmm_avr", "avr": {"detach_input": False}}, "method.avr.detach_input"),
+])
 def test_another_value_of_such_an_option_is_refused(method, option):
     with pytest.raises(UsageError, match=f"trained with {option} other than"):
         upgrade(of_format_2(**method))

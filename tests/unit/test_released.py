@@ -50,7 +50,8 @@ def test_the_preset_changes_what_departs_from_the_paper():
     changed = {key: value for key, value in release.items() if key in paper and value != paper[key]}
     assert changed == {
         "backbone.negatives": "other_video", "method.name": "released", "method.refine": "missing_only",
-        "method.avr.schedule": "sigmoid", "method.avr.objective": "v", "method.avr.clip": 1.0, "method.avr.layout": "map",
+        "method.avr.schedule": "sigmoid", "method.avr.objective": "v", "method.avr.clip": 1.0,
+        "method.avr.layout": "map",
         "method.avr.input_skip": False, "train.init_method": True,
         "train.init": "runs/music_avqa-avst-released-start-s1/last.pt", "evaluate.checkpoint": "last",
     }

@@ -34,10 +34,10 @@ def test_both_off_is_the_plain_backbone():
 @pytest.mark.parametrize("modality", [AUDIO, VISUAL])
 def test_every_switch_changes_the_completion(modality):
     features = missing(modality)
-    found = []
+    completions = []
     for rmm, avr in ((False, False), (True, False), (False, True), (True, True)):
         completed = method(rmm, avr).eval().fill_in(features)
-        found.append(torch.cat([completed.audio.flatten(), completed.visual.flatten()]).detach())
+        completions.append(torch.cat([completed.audio.flatten(), completed.visual.flatten()]).detach())
     for i in range(4):
         assert not any(torch.allclose(completions[i], other) for other in completions[i + 1:])
 
@@ -58,7 +58,8 @@ def test_which_side_of_the_pair_is_refined(refine, same):
 def test_the_views_of_equation_8():
     features = random_features(3)
     views = method().views(features)
-    assert list(views.features) == ["complete", "audio_missing", "visual_missing"] and set(views.losses) == {"rmmr", "ave"}
+    assert list(views.features) == ["complete", "audio_missing", "visual_missing"]
+    assert set(views.losses) == {"rmmr", "ave"}
     assert torch.equal(views.features["complete"].visual, features.visual)
 
 
