@@ -279,9 +279,9 @@ def test_means_take_the_place_of_summaries():
     assert fused.summaries is None
     pooled, present = summaries(fused, features)
     assert present.tolist() == [[True, True], [False, True], [True, False], [False, False]]
-    torch.testing.assert_close(found[0, AUDIO], features.audio[0, :2].mean(dim=0))
-    torch.testing.assert_close(found[0, VISUAL], features.visual[0].mean(dim=(0, 1)))
-    assert not found[1, AUDIO].any() and not found[2, VISUAL].any() and not found[3].any()
+    torch.testing.assert_close(pooled[0, AUDIO], features.audio[0, :2].mean(dim=0))
+    torch.testing.assert_close(pooled[0, VISUAL], features.visual[0].mean(dim=(0, 1)))
+    assert not pooled[1, AUDIO].any() and not pooled[2, VISUAL].any() and not pooled[3].any()
     unweighted(model.train(), random_batch(5)).backward()
     assert all(p.grad is not None and p.grad.any() for p in model.parameters())
 
