@@ -22,6 +22,7 @@ from dataset import DATASETS
 from dataset.files import refuse_special
 from engine.errors import SHOWN, UsageError, shown
 from engine.layers import fill_in, overlay, parse_override, parse_yaml
+from engine.legacy import options_of_today
 from models import BACKBONES, METHODS, resolve
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -245,7 +246,7 @@ def under_method(layer: dict[str, Any], sections: dict[str, type]) -> dict[str, 
 
 def validate(merged: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
     """The configuration, its references filled in, checked by the schema of its components."""
-    model = schema(names)
+    model, merged = schema(names), options_of_today(merged)
     try:
         return model.model_validate(fill_in(merged, merged)).model_dump(mode="json")
     except ValidationError as error:

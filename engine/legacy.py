@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.errors import UsageError
+from engine.errors import UsageError, shown
 
 # Options of format 1 that are the official code's alone now, with the value that meant the paper.
 RELEASED = {"rmm": {"similarity": "scaled_dot", "question_pairing": "own"},
@@ -16,10 +16,15 @@ RELEASED = {"rmm": {"similarity": "scaled_dot", "question_pairing": "own"},
 # Options that are gone, with the only value that had an effect on no run.
 GONE = {"rmm": {"temperature": 1.0, "detach_target": False, "init_std": 1.0}, "avr": {"samples": 1}}
 MOVED = {"method.avr.fold.": "method.avr.layout.fold.", "method.avr.unfold.": "method.avr.layout.unfold."}
-
-
 # Options of format 2 that are gone, by component, with the value that is a constant now.
 CONSTANT = {
+    "avsd": {"frames": 4, "answer": "perceptron", "dropout": 0.5},
+    "avst": {"heads": 4, "temperature": 1.0, "match_views": "all"},
+    "mcd": {"blocks": 2, "heads": 4, "dropout": 0.1, "mix": 0.1, "text_objects": "words", "latent": 128,
+            "temperature": 0.07, "answer_dropout": 0.5},
+    "modality_alignment": {"heads": 4, "dropout": 0.5, "norm": "layer", "values": "own"},
+    "pano_avqa": {"heads": 8, "expansion": 4, "dropout": 0.1, "coordinates": True},
+    "pstp_net": {"segs": None, "top_k": None, "top_m": None, "num_layers": 1, "heads": 4, "dropout": 0.1},
     "modality_dropout": {"fill": "zeros"},
     "prompts": {"tokens": 16, "level": "input", "finetune": "prompts"},
     "shaspec": {"normalize": "layer", "align_weight": 0.1, "domain_weight": 0.02, "warmup_steps": 0},
@@ -41,25 +46,32 @@ def upgrade(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def of_format_2(state: dict[str, Any]) -> dict[str, Any]:
-    config = {section: dict(options) for section, options in state["config"].items()}
-    for kind in ("backbone", "method"):
-        for key, constant in CONSTANT.get(config[kind]["name"], {}).items():
-            drop(config[kind], key, constant, kind)
-    config["train"]["label_smoothing"] = config["method"].pop("label_smoothing", 0.0)
+    config = options_of_today(state["config"])
     gone = ("method.steps_done",) if config["method"]["name"] == "plain" else ("method.steps_done", "method.fill.")
     model = {name: value for name, value in state["model"].items() if not name.startswith(gone)}
     return {**state, "config": config, "model": model}
 
 
+def options_of_today(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration of format 2 or later; UsageError where an option that is gone differs."""
+    config = {section: dict(options) if isinstance(options, dict) else options for section, options in config.items()}
+    for kind in ("backbone", "method"):
+        for key, constant in CONSTANT.get(config[kind]["name"], {}).items():
+            drop(config[kind], key, constant, kind)
+    if "label_smoothing" in config["method"]:
+        config["train"]["label_smoothing"] = config["method"].pop("label_smoothing")
+    return config
+
+
 def drop(section: dict[str, Any], key: str, constant: Any, kind: str) -> None:
     """Take `key`, such as `avr.detach_input`, out of the section; UsageError at another value."""
     first, _, rest = key.partition(".")
-    if rest:
-        section[first] = dict(section.get(first, {}))
+    if rest and isinstance(section.get(first), dict):
+        section[first] = dict(section[first])
         drop(section[first], rest, constant, f"{kind}.{first}")
-    elif section.pop(first, constant) != constant:
-        raise UsageError(f"it was trained with {kind}.{first} other than {constant!r}, an option that is gone; "
-                         "use the version of the code that trained it")
+    elif not rest and (value := section.pop(first, constant)) != constant:
+        raise UsageError(f"{kind}.{first}={shown(value)} is no option any more, it is always {shown(constant)}; leave "
+                         "it out, or use the version of the code that had it")
 
 
 def of_format_1(state: dict[str, Any]) -> dict[str, Any]:

@@ -214,8 +214,7 @@ def time_coordinates(segments: int, like: Tensor) -> Tensor:
 
 
 def initialise(module: nn.Module) -> None:
-    """BERT's: weights from N(0, 0.02), biases zero; attention stacks its projections in one weight.
-    """
+    """BERT's: weights from N(0, 0.02), biases zero; an attention stacks three projections."""
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, std=0.02)
         if isinstance(module, nn.Linear):

@@ -5,10 +5,11 @@ import torch
 from toy import SPEC
 
 from engine.checkpoint import load_checkpoint
-from engine.config import compose, validate
+from engine.config import compose, to_yaml, validate
 from engine.errors import UsageError
-from engine.legacy import upgrade
-from models import build_model
+from engine.legacy import CONSTANT, upgrade
+from engine.same_run import check_same_run
+from models import BACKBONES, build_model
 
 RMM = {"enabled": True, "slots": 3, "addressing": "paper", "similarity": "scaled_dot", "scale": "channels",
        "temperature": 1.0, "loss_reduction": "mean", "detach_target": False, "init_std": 1.0, "question_pairing": "own"}
@@ -62,13 +63,40 @@ def test_an_option_that_is_gone_is_dropped_at_its_value():
     assert "method.fill.mean_audio" in upgrade(of_format_2(name="plain", fill="mean"))["model"]
 
 
-@pytest.mark.parametrize("method,option", [
-    ({"name": "prompts", "tokens": 8}, "method.tokens"),
-    ({"name": "rmm_avr", "avr": {"detach_input": False}}, "method.avr.detach_input"),
-])
+@pytest.mark.parametrize("method,option", [({"name": "prompts", "tokens": 8}, "method.tokens=8"),
+                                           ({"name": "rmm_avr", "avr": {"detach_input": False}},
+                                            "method.avr.detach_input=False")])
 def test_another_value_of_such_an_option_is_refused(method, option):
-    with pytest.raises(UsageError, match=f"trained with {option} other than"):
+    with pytest.raises(UsageError, match=f"^{option} is no option any more, it is always"):
         upgrade(of_format_2(**method))
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_run_with_constants_for_options_loads(name, tmp_path):
+    """Its configuration, and its checkpoint, which may be resumed."""
+    config = compose(None, ["dataset=synthetic", f"backbone={name}"])
+    older = {**config, "backbone": {**config["backbone"], **CONSTANT[name]}}
+    (tmp_path / "config.yaml").write_text(to_yaml(older))
+    assert compose(str(tmp_path / "config.yaml"), []) == config
+    model = build_model(SPEC, config["backbone"], config["method"])
+    state = {"format": 2, "config": older, "vocabulary": {}, "spec": {}, "model": model.state_dict(), "epoch": 1}
+    torch.save(state, tmp_path / "last.pt")
+    state = load_checkpoint(tmp_path / "last.pt")
+    check_same_run(state["config"], config, tmp_path / "last.pt")
+    build_model(SPEC, state["config"]["backbone"], config["method"]).load_state_dict(state["model"])
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_run_with_other_constants_is_refused(name, tmp_path):
+    for key in CONSTANT[name]:
+        message = rf"backbone.{key}=99 is no option any more, it is always .*; leave it out"
+        with pytest.raises(UsageError, match=f"^{message}"):
+            compose(None, ["dataset=synthetic", f"backbone={name}", f"backbone.{key}=99"])
+        config = {**compose(None, ["dataset=synthetic"]), "backbone": {"name": name, key: 99}}
+        state = {"format": 2, "config": config, "vocabulary": {}, "spec": {}, "model": {}, "epoch": 1}
+        torch.save(state, tmp_path / "x.pt")
+        with pytest.raises(UsageError, match=f"^checkpoint .*x.pt cannot be used: {message}"):
+            load_checkpoint(tmp_path / "x.pt")
 
 
 def validate_method(method: dict) -> dict:
