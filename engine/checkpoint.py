@@ -22,9 +22,6 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write `state` whole or not at all; an earlier checkpoint survives a failure."""
     try:
         write_whole(path, lambda temporary: torch.save({"format": FORMAT, **state}, temporary))
-    except OSError as error:
-        error.filename = str(path)
-        raise
     except RuntimeError as error:      # what torch makes of a full disk
         free = shutil.disk_usage(path.parent).free
         needed = sum(t.nbytes for t in state["model"].values()) * (3 if "optimiser" in state else 1)

@@ -144,7 +144,7 @@ def print_plan(plan: Plan, runs: list[PlannedRun], jobs: int, start_up: float | 
 
 
 def conclude(failures: list[Failure], problems: list[str]) -> None:
-    """Tell what went wrong and leave with exit code 1, or return when nothing did."""
+    """Print what went wrong; exit with 1 where runs failed, with 2 where files cannot be used."""
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)
     for problem in problems:
@@ -152,7 +152,7 @@ def conclude(failures: list[Failure], problems: list[str]) -> None:
     if failures:
         print(f"{len(failures)} runs failed; the same command tries them again", file=sys.stderr)
     if failures or problems:
-        sys.exit(1)
+        sys.exit(1 if failures else 2)
 
 
 def main() -> None:

@@ -121,7 +121,7 @@ def test_a_shard_with_nothing_done_is_no_error(reproduce, toy, tmp_path):
 
 def test_a_report_of_nothing_is_an_error(reproduce, toy, tmp_path):
     code, _, err = reproduce(*toy[1], f"run.root={tmp_path}", "--report-only")
-    assert code == 1 and "no run of table toy is done" in err
+    assert code == 2 and "no run of table toy is done" in err
 
 
 def test_tables_are_listed(reproduce):
