@@ -113,6 +113,7 @@ def write_results(folder: Path, header: dict[str, Any], results: dict[str, Any],
                 old = [json.loads(text) for text in predictions_path.read_bytes().splitlines()]
                 lines = [r for r in old if r["scenario"] not in results] + lines
                 results = {**earlier["scenarios"], **results}
+                json.dumps([lines, results], allow_nan=False)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             line += " (those of before were damaged and are replaced)"
     write_jsonl(predictions_path, lines)

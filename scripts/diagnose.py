@@ -20,11 +20,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from dataset.files import write_json, write_text
-from engine.arguments import positive
 from engine.config import nearest
-from engine.errors import UsageError, run_guarded
+from engine.errors import UsageError, positive, run_guarded
 from engine.evaluation import variant
-from engine.restore import restore
+from engine.restore import checkpoint_in, restore
 from scripts.study.diagnosis import accuracy_by_steps, answers_by_scenario, examine_features
 from scripts.study.diagnosis_tables import as_markdown
 from scripts.tables.grid import Grid, find_grid
@@ -93,7 +92,7 @@ def main() -> None:
         overrides = [item for item in overrides if item.startswith(AT_TEST)]
     else:
         paths = [Path(item) for item in options.runs if "=" not in item]
-        checkpoints = {str(path): [path / "best.pt" if path.is_dir() else path] for path in paths}
+        checkpoints = {str(path): [checkpoint_in(path)] for path in paths}
     measured = {label: [diagnose(path, overrides, options) for path in paths] for label, paths in checkpoints.items()}
     text = as_markdown(measured)
     print(text)

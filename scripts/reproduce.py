@@ -21,8 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from engine.arguments import positive
-from engine.errors import UsageError, run_guarded
+from engine.errors import UsageError, positive, run_guarded
 from scripts.tables.collect import collect
 from scripts.tables.documents import REPORTS, documents, refresh
 from scripts.tables.grid import Grid, chosen_dataset, find_grid, table_names

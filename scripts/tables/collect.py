@@ -175,7 +175,7 @@ def origin(row: str, seed: int, run: PlannedRun, results: dict[str, Any]) -> dic
     start = shlex.join(command_of(run.depends_on)) if run.depends_on else None
     return {"row": row, "seed": seed, "name": run.name, "digest": run.digest, "command": shlex.join(command_of(run)),
             "start": start, "dataset": results["config"]["dataset"]["name"], "epoch": results["epoch"],
-            "environment": environment, "code": environment.get("code") or "unknown"}
+            "environment": environment, "code": str(environment.get("code") or "unknown")}
 
 
 def compare_rows(

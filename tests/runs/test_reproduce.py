@@ -91,7 +91,7 @@ def test_a_sweep_trains_reports_and_does_not_train_again(toy, reproduce, monkeyp
 @pytest.mark.parametrize("arguments, message", [
     (["embeded", "--plan"], "did you mean 'embedded'?"),
     (["embedded", "--refresh-docs"], "--refresh-docs takes no table"),
-    (["embedded", "--seeds", "0"], "expected a whole number of at least 1"),
+    (["embedded", "--seeds", "0"], "expected a whole number from 1 to 1,000,000"),
     (["embedded", "--shard", "3/2"], "expected I/N with 1 <= I <= N"),
     (["embedded", "--plan", "train.epocs=3"], "table embedded, row plain: unknown configuration key 'train.epocs'"),
     ([], "which table?"),
