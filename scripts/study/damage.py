@@ -109,10 +109,13 @@ class Damage:
         return value
 
     def override(self) -> str:
-        options = compose(None, [])
-        section = self.rng.choice(list(options))
-        key = self.rng.choice([section, *(f"{section}.{name}" for name in options[section]), self.text()])
-        return f"{key}={self.text()}".replace("\0", "")
+        """An option, a section, a part of the method or nothing known, with some text."""
+        options = compose(None, ["method=rmm_avr"])
+        key = self.rng.choice(list(options))
+        while isinstance(options, dict) and self.rng.random() < 0.8:
+            options = options[key.rpartition(".")[2]]
+            key = f"{key}.{self.rng.choice(list(options))}" if isinstance(options, dict) else key
+        return f"{key if self.rng.random() < 0.9 else self.text()}={self.text()}"
 
     def yaml_file(self) -> Path:
         path = self.folder / "random.yaml"

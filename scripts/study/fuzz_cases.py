@@ -94,8 +94,9 @@ def benchmark(folder: Path, *extra: str) -> Command:
 def overrides(damage: Damage) -> Command:
     text, folder = damage.override(), damage.folder
     plan = ["scripts/reproduce.py", str(folder / "table.yaml"), text, "--plan", "--untimed"]
-    return damage.rng.choice([train(folder, text), test(folder, text), check(folder, text), plan, benchmark(folder, text),
-                              diagnose(folder, text), report(folder, text)])
+    commands = [train(folder, "method=rmm_avr", text), plan]
+    commands += [command(folder, text) for command in (test, check, benchmark, diagnose, report)]
+    return damage.rng.choice(commands)
 
 
 def configurations(damage: Damage) -> Command:

@@ -1,10 +1,14 @@
 """The command for tables, shrunk: two rows of one seed on a tiny data set, from a start they share.
 """
 
+import fcntl
 import importlib.util
 import json
 import os
+import signal
+import subprocess
 import sys
+import time
 
 import pytest
 import yaml
@@ -51,6 +55,23 @@ def reproduce(monkeypatch, capsys):
 
     call.module = module
     return call
+
+
+def test_a_terminated_sweep_ends_its_runs(toy):
+    """A run holds its lock as long as it lives."""
+    folder, arguments = toy
+    endless = [a for a in arguments if not a.startswith(("train.epochs", "train.max_steps", "run.root"))]
+    endless += ["train.epochs=100000", f"run.root={folder / 'endless'}"]
+    process = subprocess.Popen([sys.executable, str(ROOT / "scripts/reproduce.py"), *endless], text=True,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    deadline = time.time() + 120
+    while time.time() < deadline and not list(folder.glob("endless/*/metrics.jsonl")):
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143 and "interrupted" in err and "Traceback" not in err
+    with open(next((folder / "endless/.locks").iterdir())) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_a_sweep_trains_reports_and_does_not_train_again(toy, reproduce, monkeypatch):
