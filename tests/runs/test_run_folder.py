@@ -16,6 +16,7 @@ import torch
 from commands import ROOT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from dataset import memory
 from dataset.files import MACHINE
 from dataset.lock import alone_in
 from engine.errors import advice
@@ -197,7 +198,7 @@ def test_numbers_that_json_has_not_are_written_anew(train, folder, in_process):
 
 
 def test_a_batch_beyond_memory_is_refused(train, monkeypatch):
-    monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 1000})())
+    monkeypatch.setattr(memory, "free_memory", lambda: 1000.0)
     code, _, err = train("train.batch_size=64")
     assert code == 2 and "set a smaller train.batch_size" in err
 
