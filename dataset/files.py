@@ -47,7 +47,10 @@ def is_running(process: int) -> bool:
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, flush it to disk, rename it to `path`."""
+    """Let `write` fill a temporary file beside `path`, flush it to disk, rename it to `path`.
+
+    An OSError names `path`, not the temporary file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
     try:
@@ -55,6 +58,9 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         with open(temporary, "rb+") as handle:
             os.fsync(handle.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -64,11 +70,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=2) + "\n")
+    """ValueError for NaN and infinity, which JSON has not."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def write_jsonl(path: Path, records: Iterable[dict[str, Any]]) -> None:
-    write_text(path, "".join(json.dumps(record) + "\n" for record in records))
+    """As `write_json`, one record a line."""
+    write_text(path, "".join(json.dumps(record, allow_nan=False) + "\n" for record in records))
 
 
 def is_special(path: Path) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 from tqdm import tqdm
 
-from dataset.files import write_json, write_jsonl
+from dataset.files import refuse_special, write_json, write_jsonl
 from dataset.packed import FORMAT
 from dataset.store import FeatureStore
 from dataset.types import DataError
@@ -62,6 +62,8 @@ class Packing:
     def run(self) -> Iterator[str]:
         """Pack what is left, yield each video as it is done, then name the array and its index."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        for path in (self.temporary, self.journal):
+            refuse_special(path)
         done = self.resume()
         with open(self.temporary, "r+b") as array:
             journal = Journal(self.journal, array)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,6 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write `state` whole or not at all; an earlier checkpoint survives a failure."""
     try:
         write_whole(path, lambda temporary: torch.save({"format": FORMAT, **state}, temporary))
-    except OSError as error:
-        error.filename = str(path)
-        raise
     except RuntimeError as error:      # what torch makes of a full disk
         free = shutil.disk_usage(path.parent).free
         needed = sum(t.nbytes for t in state["model"].values()) * (3 if "optimiser" in state else 1)
@@ -53,6 +51,11 @@ def load_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
     if lacking or state["format"] not in range(1, FORMAT + 1):
         raise UsageError(f"checkpoint {path} is not a checkpoint of this version (expected format {FORMAT}; lacks "
                          f"{', '.join(lacking) or 'nothing'}); train again or give another one")
+    try:
+        json.dumps([state["config"], state["vocabulary"], state["spec"], state.get("annotations")])
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UsageError(f"checkpoint {path} is damaged: its configuration, vocabulary or shapes are no plain values; "
+                         "give another one") from error
     bad = [k for k, v in state["model"].items() if not isinstance(v, Tensor) or v.layout != torch.strided]
     if bad:
         raise UsageError(f"checkpoint {path} is damaged: its weight {bad[0]!r} is no tensor; give another one")
@@ -83,27 +86,3 @@ def check_finite(model: nn.Module, path: Path) -> None:
         if not bool(value.isfinite().all()):
             raise UsageError(f"checkpoint {path} cannot be used: its weight '{name}' holds NaN or infinity, the "
                              "training diverged; train again with a smaller train.learning_rate")
-
-
-def start_from(model: nn.Module, state: dict[str, Any], vocabulary: dict[str, Any], path: Path,
-               method: bool = False) -> str:
-    """Take backbone and head from another run's checkpoint; returns a line on what was taken.
-
-    `method`: and of the method all that has the same name and shape there.
-    """
-    if state["vocabulary"] != vocabulary:
-        raise UsageError(f"train.init={path} was trained with another vocabulary; train it on this data set first")
-    own = model.state_dict()
-    fitting = {k for k in own if k in state["model"] and state["model"][k].shape == own[k].shape}
-    wanted = {k for k in own if k.startswith(("backbone.", "head."))}
-    unfit = sorted(wanted - fitting)
-    if unfit:
-        raise UsageError(f"train.init={path} does not fit this backbone: '{unfit[0]}' is missing or of another shape")
-    if method:
-        if fitting <= wanted:
-            raise UsageError(f"train.init={path} holds nothing of this method; set train.init_method=false")
-        wanted = fitting
-    model.load_state_dict({k: state["model"][k] for k in wanted}, strict=False)
-    check_finite(model, path)
-    parts = "backbone, head and method" if method else "backbone and head"
-    return f"{len(wanted)} tensors of {parts} from {path}; {len(own) - len(wanted)} of the method start fresh"

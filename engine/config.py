@@ -120,15 +120,11 @@ def options_of(component: type, sections: dict[str, type] | None = None) -> dict
     return definitions
 
 
-def schema(names: dict[str, str]) -> type[BaseModel]:
-    """The whole configuration's model for the three chosen components."""
-    return schema_of(tuple(names.items()))
-
-
 @cache
-def schema_of(names: tuple[tuple[str, str], ...]) -> type[BaseModel]:
+def schema(**names: str) -> type[BaseModel]:
+    """The whole configuration's model for the three chosen components."""
     parts = {}
-    for kind, name in names:
+    for kind, name in names.items():
         component = resolve(REGISTRIES[kind][name])
         fields = options_of(component, getattr(component, "sections", None))
         parts[kind] = (create_model(kind, __config__=STRICT, name=(Literal[name], name), **fields), ...)
@@ -172,9 +168,13 @@ def choose_names(layers: list[dict[str, Any]]) -> dict[str, str]:
         for name in map(str, chosen):
             if name not in registry:
                 raise UsageError(f"{kind}={shown(name)} is not known; {nearest(name, registry)}")
-        name = chosen[-1]
-        names[kind] = name
+        names[kind] = chosen[-1]
     return names
+
+
+def names_of(config: dict[str, Any]) -> dict[str, str]:
+    """The three components of a checked configuration."""
+    return {kind: config[kind]["name"] for kind in REGISTRIES}
 
 
 def nearest(name: str, known) -> str:
@@ -194,9 +194,8 @@ def compose(files: str | Sequence[str] | None, overrides: list[str]) -> dict[str
     for path, layer in zip(paths, asked, strict=False):      # the last layer is of no file
         check_chosen(made_for(layer, path), names, path)
     named = [load_yaml(CONFIGS / kind / f"{name}.yaml") for kind, name in names.items()]
-    sections = getattr(resolve(METHODS[names["method"]]), "sections", {})
-    layers = [under_method(for_these(layer, names), sections) for layer in [default, *named, *asked]]
-    return validate(reduce(overlay, layers), names)
+    layers = [under_method(for_these(layer, names), names) for layer in [default, *named, *asked]]
+    return validate(reduce(overlay, layers))
 
 
 def made_for(layer: dict[str, Any], path: Path) -> dict[str, str]:
@@ -230,23 +229,25 @@ def for_these(layer: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
         if written_for != name:
             del kept[kind]
             if kind == "method":
-                for section in getattr(resolve(METHODS[written_for]), "sections", {}):
-                    kept.pop(section, None)
+                kept = {key: options for key, options in kept.items() if key not in sections_of(written_for)}
     return kept
 
 
-def under_method(layer: dict[str, Any], sections: dict[str, type]) -> dict[str, Any]:
+def sections_of(method: str) -> dict[str, type]:
+    """The parts of a method that have options of their own, by name."""
+    return getattr(resolve(METHODS[method]), "sections", {})
+
+
+def under_method(layer: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
     """`rmm.slots` may be written for `method.rmm.slots`."""
-    short = {k: v for k, v in layer.items() if k in sections}
-    if not short:
-        return layer
-    rest = {k: v for k, v in layer.items() if k not in sections}
-    return overlay(rest, {"method": short})
+    short = {k: v for k, v in layer.items() if k in sections_of(names["method"])}
+    return overlay({k: v for k, v in layer.items() if k not in short}, {"method": short})
 
 
-def validate(merged: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+def validate(merged: dict[str, Any]) -> dict[str, Any]:
     """The configuration, its references filled in, checked by the schema of its components."""
-    model, merged = schema(names), options_of_today(merged)
+    merged = options_of_today(merged)
+    model = schema(**names_of(merged))
     try:
         return model.model_validate(fill_in(merged, merged)).model_dump(mode="json")
     except ValidationError as error:
@@ -270,15 +271,14 @@ def describe(error: dict[str, Any], model: type[BaseModel]) -> str:
 
 def beyond_defaults(config: dict[str, Any]) -> dict[str, Any]:
     """A checked configuration without the options at the default of their constructor."""
-    names = {kind: config[kind]["name"] for kind in REGISTRIES}
-    kept = schema(names).model_validate(config).model_dump(mode="json", exclude_defaults=True)
+    names = names_of(config)
+    kept = schema(**names).model_validate(config).model_dump(mode="json", exclude_defaults=True)
     return kept | {kind: {"name": name, **kept.get(kind, {})} for kind, name in names.items()}
 
 
 def run_folder(config: dict[str, Any]) -> Path:
     """runs/<dataset>-<backbone>-<method>-s<seed>/ unless `run.name` says otherwise."""
-    names = "-".join(config[kind]["name"] for kind in REGISTRIES)
-    name = Path(config["run"]["name"] or f"{names}-s{config['train']['seed']}")
+    name = Path(config["run"]["name"] or "-".join([*names_of(config).values(), f"s{config['train']['seed']}"]))
     if name.is_absolute() or ".." in name.parts or not name.parts:
         raise UsageError(f"run.name={shown(str(name))} must name a folder inside run.root, without '..'; to choose "
                          "another place set run.root=FOLDER")
@@ -289,20 +289,10 @@ def to_yaml(config: dict[str, Any]) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(config))
 
 
-def with_defaults(saved: dict[str, Any]) -> dict[str, Any]:
-    """A saved configuration with defaults of younger options, or as it is if it no longer fits."""
-    try:
-        return validate(saved, {kind: saved[kind]["name"] for kind in REGISTRIES})
-    except (UsageError, KeyError, TypeError):
-        return saved
-
-
 def override(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
-    """A checkpoint's configuration with key=value changes; the components cannot be exchanged."""
-    layer = parse_overrides(overrides)
-    for kind in REGISTRIES:
-        if layer.get(kind, {}).get("name", config[kind]["name"]) != config[kind]["name"]:
-            raise UsageError(f"the checkpoint was trained with {kind}={config[kind]['name']}; {kind} cannot be changed")
-    names = {kind: config[kind]["name"] for kind in REGISTRIES}
-    layer = under_method(layer, getattr(resolve(METHODS[names["method"]]), "sections", {}))
-    return validate(overlay(config, layer), names)
+    """A checkpoint's configuration with key=value changes, younger options at their defaults."""
+    layer, names = parse_overrides(overrides), names_of(config)
+    for kind, name in names.items():
+        if layer.get(kind, {}).get("name", name) != name:
+            raise UsageError(f"the checkpoint was trained with {kind}={name}; {kind} cannot be changed")
+    return validate(overlay(config, under_method(layer, names)))

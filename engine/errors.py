@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+from argparse import ArgumentTypeError
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
@@ -37,6 +38,13 @@ def shown(value: Any) -> str:
     """`value` as a message repeats it."""
     text = repr(value)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text):,} characters)"
+
+
+def positive(text: str) -> int:
+    """The type of a command-line option: a whole number from 1 to a million."""
+    if not (text.isdecimal() and len(text) < 8 and 1 <= int(text) <= 1_000_000):
+        raise ArgumentTypeError(f"expected a whole number from 1 to 1,000,000, got {shown(text)}")
+    return int(text)
 
 
 def run_guarded(main: Callable[[], None], resumable: bool = False) -> None:

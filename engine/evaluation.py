@@ -110,8 +110,9 @@ def write_results(folder: Path, header: dict[str, Any], results: dict[str, Any],
             earlier = json.loads(results_path.read_bytes())
             if all(earlier.get(key) == header[key] for key in ("epoch", "seed", "split")):
                 old = [json.loads(text) for text in predictions_path.read_bytes().splitlines()]
-                lines = [r for r in old if r["scenario"] not in results] + lines
-                results = {**earlier["scenarios"], **results}
+                kept = [r for r in old if r["scenario"] not in results]
+                json.dumps([kept, earlier["scenarios"]], allow_nan=False)
+                results, lines = {**earlier["scenarios"], **results}, kept + lines
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             line += " (those of before were damaged and are replaced)"
     write_jsonl(predictions_path, lines)

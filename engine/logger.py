@@ -7,11 +7,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -63,53 +65,72 @@ class Progress(tqdm):
                                         postfix=self.postfix), flush=True)
 
 
+@dataclass
+class Mean:
+    """Running means of named scalars, summed on the device."""
+
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    steps: int = 0
+
+    def add(self, sums: dict[str, Tensor], steps: int) -> None:
+        self.sums |= {name: self.sums.get(name, 0) + value for name, value in sums.items()}
+        self.steps += steps
+
+    def result(self) -> dict[str, float]:
+        return {name: float(value) / self.steps for name, value in self.sums.items()}
+
+
+def by_path(terms: dict[str, Any]) -> dict[str, Tensor]:
+    """{`TERM/VIEW`: value} of {term: {view: value}}; {term: value} and the view "" add nothing."""
+    flat = {}
+    for term, value in terms.items():
+        views = value if isinstance(value, dict) else {"": value}
+        flat |= {f"{term}/{view}".rstrip("/"): scalar.detach() for view, scalar in views.items()}
+    return flat
+
+
 class LossLog:
-    """Means of every named loss term, to TensorBoard every `every` steps, and over the epoch.
+    """Means of every loss term, to TensorBoard every `every` steps, and over the epoch.
 
-    The learning rate and the seconds of a step stand beside them.
-
-    Terms are summed on the device; the host waits for them only when a point is due.
+    Its points are `loss/TERM/VIEW`, with the learning rate and the seconds of a step beside them;
+    the means it returns are named as in metrics.jsonl, `TERM_VIEW`. The host waits for the device
+    only when a point is due.
     """
 
     def __init__(self, folder: Path | None, every: int) -> None:
         self.writer = SummaryWriter(str(folder)) if folder else None
         self.every = every
-        self.epoch_sum: dict[str, torch.Tensor] = {}
-        self.epoch_steps = 0
-        self.window_sum: dict[str, torch.Tensor] = {}
-        self.window_steps = 0
+        self.window, self.epoch = Mean(), Mean()
         self.rate = self.first = 0.0                 # learning rate; when the first step of the window was done
 
-    def add(self, terms: dict[str, torch.Tensor], step: int, rate: float) -> dict[str, float] | None:
-        """Count one step of that learning rate; returns the window's means when a point is due."""
-        if not self.window_steps:
+    def add(self, terms: dict[str, Any], step: int, rate: float) -> dict[str, float] | None:
+        """Count one step of that learning rate; returns the window's means when a point is due.
+
+        `terms`: scalars by term, or by term and view.
+        """
+        if not self.window.steps:
             self.first = time.perf_counter()
         self.rate = rate
-        for name, value in terms.items():
-            self.window_sum[name] = self.window_sum.get(name, 0) + value.detach()
-        self.window_steps += 1
-        return self.flush(step) if self.window_steps >= self.every else None
+        self.window.add(by_path(terms), 1)
+        return self.flush(step) if self.window.steps >= self.every else None
 
     def flush(self, step: int) -> dict[str, float]:
         """Close the window: write its means, add it to the epoch."""
-        means = {name: float(value) / self.window_steps for name, value in self.window_sum.items()}
-        for name, value in self.window_sum.items():
-            self.epoch_sum[name] = self.epoch_sum.get(name, 0) + value
-        self.epoch_steps += self.window_steps
-        shown = {"learning_rate": self.rate, **{f"loss/{name}": value for name, value in means.items()}}
-        if self.window_steps > 1:
-            shown["seconds_per_step"] = (time.perf_counter() - self.first) / (self.window_steps - 1)
-        self.window_sum, self.window_steps = {}, 0
-        self.scalars(shown, step)
-        return means
+        window, self.window = self.window, Mean()
+        means = window.result()
+        self.epoch.add(window.sums, window.steps)
+        points = {"learning_rate": self.rate, **{f"loss/{path}": value for path, value in means.items()}}
+        if window.steps > 1:
+            points["seconds_per_step"] = (time.perf_counter() - self.first) / (window.steps - 1)
+        self.scalars(points, step)
+        return {path.replace("/", "_"): value for path, value in means.items()}
 
     def end_epoch(self, step: int) -> dict[str, float]:
         """Means over the epoch, and start anew."""
-        if self.window_steps:
+        if self.window.steps:
             self.flush(step)
-        means = {name: float(value) / self.epoch_steps for name, value in self.epoch_sum.items()}
-        self.epoch_sum, self.epoch_steps = {}, 0
-        return means
+        epoch, self.epoch = self.epoch, Mean()
+        return {path.replace("/", "_"): value for path, value in epoch.result().items()}
 
     def scalars(self, values: dict[str, float], step: int) -> None:
         if self.writer:

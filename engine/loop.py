@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import gather_object, set_seed
 from tqdm import tqdm
 
 from dataset import SCENARIOS, Vocabulary, make_loader
@@ -18,16 +18,16 @@ from dataset.files import write_json, write_jsonl, write_text
 from dataset.loader import QuestionLoader
 from dataset.types import DataSpec
 from engine import runtime
-from engine.checkpoint import load_checkpoint, load_weights, save_checkpoint, start_from
+from engine.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from engine.config import to_yaml
 from engine.errors import UsageError
 from engine.evaluation import Evaluator, write_results
 from engine.logger import LossLog, Progress, environment
 from engine.metrics import notes, table
-from engine.optimiser import Schedule, make_optimiser
-from engine.same_run import check_same_data, check_same_run, digests
+from engine.optimiser import Schedule, load_optimiser, make_optimiser
+from engine.restore import check_same_data, check_same_run, digests, start_from
 from models import build_model
-from models.objective import check_finite, named, total_loss
+from models.objective import check_finite, total_loss
 
 
 class Trainer:
@@ -35,12 +35,14 @@ class Trainer:
 
     def __init__(self, config: dict[str, Any], folder: Path, data, vocabulary: Vocabulary, spec: DataSpec) -> None:
         self.config, self.folder, self.data, self.vocabulary, self.spec = config, folder, data, vocabulary, spec
+        self.best, self.last = folder / "best.pt", folder / "last.pt"
         self.annotations = digests(data)
         for section, split in (("train", "train"), ("evaluate", "test")):
             runtime.refuse_huge_batch(section, config[section]["batch_size"], len(data.questions(split)), spec)
         self.accelerator = runtime.make_accelerator(config["runtime"])
+        self.main = self.accelerator.is_main_process
         train = config["train"]
-        runtime.seed_everything(train["seed"])
+        set_seed(train["seed"])                  # alike on every process: all start from the same weights
         self.model = build_model(spec, config["backbone"], config["method"], train["label_smoothing"])
         self.epoch = self.step = 0
         self.best_score = -1.0
@@ -63,18 +65,6 @@ class Trainer:
         if resumed is not None:
             self.resume(resumed)
 
-    @property
-    def last(self) -> Path:
-        return self.folder / "last.pt"
-
-    @property
-    def best(self) -> Path:
-        return self.folder / "best.pt"
-
-    @property
-    def main(self) -> bool:
-        return self.accelerator.is_main_process
-
     def log(self, text: str) -> None:
         if self.main:
             tqdm.write(text)
@@ -85,7 +75,7 @@ class Trainer:
         check_same_data(state, self.vocabulary, self.spec, self.annotations, self.last)
         load_weights(self.accelerator.unwrap_model(self.model), state["model"], self.last)
         try:
-            self.optimiser.load_state_dict(state["optimiser"])
+            load_optimiser(self.optimiser.optimizer, state["optimiser"])
             self.schedule.load_state_dict(state["schedule"])
             self.epoch, self.step = state["epoch"], int(state["step"])
             self.best_score, self.history = float(state["best_score"]), list(state["history"])
@@ -190,7 +180,7 @@ class Trainer:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.config["train"]["clip_norm"])
         self.optimiser.step()
         self.schedule.after_step()
-        return {"total": total, **named(terms)}
+        return {"total": total, **terms}
 
     def validate(self) -> dict[str, float]:
         """Accuracy per scenario on the validation split, and the mean that selects the best."""

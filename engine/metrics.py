@@ -70,24 +70,17 @@ def summarise(records: list[Record], floor: dict[int, bool], oracle: dict[int, b
     records = sorted(records, key=lambda r: r.row)
     types = [r.type for r in records]
     result = group(types, [r.correct for r in records])
-    floors = group(types, [floor[r.row] for r in records])
-    result["question_only_floor"] = floors["overall"]
-    result["question_only_floor_by_type"] = accuracies(floors)
-    result["oracle"], result["oracle_by_type"] = None, None
-    if oracle is not None:
-        best = group(types, [oracle[r.row] for r in records])
-        result["oracle"], result["oracle_by_type"] = best["overall"], accuracies(best)
+    for name, right in (("question_only_floor", floor), ("oracle", oracle)):
+        known = None if right is None else group(types, [right[r.row] for r in records])
+        result[name] = known and known["overall"]
+        result[f"{name}_by_type"] = known and accuracies(known)
     return result
 
 
 def by_source(records: list[Record], source: Callable[[str], str | None]) -> dict[str, dict[str, Any]]:
     """Accuracy on each source of videos (real, synthetic); empty where the data have but one."""
-    names = {r.row: source(r.video_id) for r in records}
-    cells = {}
-    for name in sorted({n for n in names.values() if n}):
-        kept = [r.correct for r in records if names[r.row] == name]
-        cells[name] = {"accuracy": percentage(kept), "n": len(kept)}
-    return cells
+    known = [(name, r.correct) for r in records if (name := source(r.video_id))]
+    return group([name for name, _ in known], [flag for _, flag in known])["by_type"]
 
 
 def notes(results: dict[str, dict[str, Any]], records: list[Record], answers: list[str]) -> list[str]:

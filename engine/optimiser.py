@@ -5,16 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
-from torch.optim.lr_scheduler import (
-    CosineAnnealingLR,
-    LinearLR,
-    LRScheduler,
-    PolynomialLR,
-    SequentialLR,
-    StepLR,
-)
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, PolynomialLR, SequentialLR, StepLR
 
 POWERS = {"linear": 1.0, "polynomial": 0.9}      # 0.9: ShaSpec's
 
@@ -30,6 +24,40 @@ def make_optimiser(parameters: Iterable[nn.Parameter], train: dict[str, Any]) ->
         return SGD(parameters, momentum=train["momentum"], nesterov=train["momentum"] > 0, **common)
     kind = AdamW if train["optimiser"] == "adamw" else Adam
     return kind(parameters, betas=(0.9, train["beta2"]), **common)
+
+
+def load_optimiser(optimiser: Optimizer, state: dict[str, Any]) -> None:
+    """Continue with `state`, which another optimiser of these parameters had.
+
+    Raises:
+        ValueError: it is not such a state; torch itself would fail at the next step.
+    """
+    check_types(state["param_groups"], optimiser.state_dict()["param_groups"])
+    optimiser.load_state_dict(state)
+    names = {frozenset(sums) for sums in optimiser.state.values() if sums}
+    if len(names) > 1:
+        raise ValueError("its parameters do not have the same running sums")
+    for parameter, sums in optimiser.state.items():
+        for name, value in sums.items():
+            if value.shape != (() if name == "step" else parameter.shape) or value.layout != torch.strided:
+                raise ValueError(f"the running sum '{name}' of a parameter has shape {list(value.shape)}")
+
+
+def check_types(saved: Any, own: Any) -> None:
+    """ValueError unless `saved` is nested as `own` is, with values of the same types.
+
+    A switch may be None, and what is not in `saved` stays as it is: older runs have fewer options.
+    """
+    number = (int, float)
+    same = type(saved) is type(own) or type(saved) in number and type(own) in number
+    if not same and not (saved is None and isinstance(own, bool)):
+        raise ValueError(f"it holds {str(saved)[:40]} in place of {own}")
+    if isinstance(own, dict):
+        for key in own.keys() & saved.keys():
+            check_types(saved[key], own[key])
+    elif isinstance(own, list | tuple):
+        for was, now in zip(saved, own, strict=True):
+            check_types(was, now)
 
 
 def depends_on_length(train: dict[str, Any]) -> bool:
@@ -74,4 +102,5 @@ class Schedule:
         """Also that of a run begun when every schedule was a StepLR, which is its state itself."""
         state = {"epoch": state} if "step_size" in state else state
         for name, part in self.parts.items():
+            check_types(state[name], part.state_dict())
             part.load_state_dict(state[name])

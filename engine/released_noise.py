@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
-from dataset import SCENARIOS, Scenario, Vocabulary
-from dataset.loader import QuestionSet
+from dataset import Scenario
 from dataset.types import Batch
 from engine.evaluation import Evaluator
 from engine.metrics import Record
+from models.avqa import Output
 from models.rmm_avr.released import NoisedReal
 
 RELEASED_NOISE = "released_noise"
@@ -22,33 +23,16 @@ NOTHING_MISSING = ("protocol released_noise: the modality is NOT missing. Its re
                    "the answer, as in the official evaluation code. Not comparable with a missing modality.")
 
 
-@dataclass
-class UnhiddenData:
-    """`data`, whose question sets are `Unhidden`."""
+class Marking(nn.Module):
+    """`model` on real features, whose `presence` says what `scenario` would take away of them."""
 
-    data: Any
+    def __init__(self, model: nn.Module, scenario: Scenario) -> None:
+        super().__init__()
+        self.model, self.scenario = model, scenario
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.data, name)
-
-    def question_set(self, split: str, vocabulary: Vocabulary, scenario: Scenario) -> Unhidden:
-        return Unhidden(self.data.question_set(split, vocabulary, SCENARIOS["complete"]), scenario)
-
-
-@dataclass
-class Unhidden:
-    """Questions whose batches mark what `scenario` takes away, and hold its real features."""
-
-    questions: QuestionSet
-    scenario: Scenario
-
-    def __len__(self) -> int:
-        return len(self.questions)
-
-    def batch(self, positions: list[int]) -> Batch:
-        batch = self.questions.batch(positions)
+    def forward(self, batch: Batch) -> Output:
         left = np.stack([self.scenario.presence(row, batch.presence.shape[1]) for row in batch.row.tolist()])
-        return replace(batch, presence=batch.presence & torch.from_numpy(left))
+        return self.model(replace(batch, presence=batch.presence & torch.from_numpy(left).to(batch.presence.device)))
 
 
 class NoisedEvaluator(Evaluator):
@@ -58,7 +42,8 @@ class NoisedEvaluator(Evaluator):
         if scenario.missing == "none":
             return super().predict(split, scenario)
         model = NoisedReal(self.accelerator.unwrap_model(self.model), NOISE_SCALE[scenario.missing])
-        return Evaluator(**{**vars(self), "model": model, "data": UnhiddenData(self.data)}).predict(split, scenario)
+        evaluator = Evaluator(**{**vars(self), "model": Marking(model, scenario)})
+        return evaluator.predict(split, replace(scenario, missing="none"))
 
     def evaluate(self, split: str, scenarios: list[Scenario]) -> tuple[dict[str, Any], list[Record]]:
         results, records = super().evaluate(split, scenarios)

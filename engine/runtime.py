@@ -1,4 +1,4 @@
-"""Device, processes, precision and seeds."""
+"""Device, processes, precision and random state."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, set_seed
+from accelerate.utils import DistributedDataParallelKwargs
 
 from dataset.files import remove_leftovers
 from dataset.lock import alone_in
@@ -47,11 +47,6 @@ def refuse_huge_batch(section: str, size: int, questions: int, spec: DataSpec) -
     values = spec.segments * (spec.audio_channels + spec.visual_channels * spec.tokens)
     refuse_beyond_memory(4.0 * values * min(size, questions), f"a batch of {min(size, questions)} questions",
                          f"set a smaller {section}.batch_size")
-
-
-def seed_everything(seed: int) -> None:
-    """Python, NumPy and torch, alike on every process: all start from the same weights."""
-    set_seed(seed)
 
 
 def random_state() -> dict[str, Any]:

@@ -37,11 +37,6 @@ def total_loss(terms: Terms, weights: Mapping[str, float]) -> Tensor:
     return sum(weights[term] * values[view] for view in views for term, values in terms.items() if view in values)
 
 
-def named(terms: Terms) -> dict[str, Tensor]:
-    """{`match_audio_missing`: value} for the log; a term across views has its own name alone."""
-    return {f"{term}_{view}" if view else term: value for term, views in terms.items() for view, value in views.items()}
-
-
 def check_finite(values: Mapping[str, float]) -> None:
     """Stop at the first of the named values that is not finite."""
     for name, value in values.items():

@@ -30,7 +30,7 @@ from dataset.extract.media import Clip, MediaError, read_clip
 from dataset.store import as_maps
 from dataset.types import AUDIO, MODALITIES, VISUAL, Batch, DataSpec
 from engine import runtime
-from engine.arguments import positive
+from engine.errors import positive
 from engine.evaluation import probabilities
 from engine.restore import checkpoint_in, load_trained
 

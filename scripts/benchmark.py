@@ -34,9 +34,8 @@ from dataset.packing import Packing
 from dataset.store import FeatureStore
 from dataset.types import AUDIO, Batch, DataSpec
 from engine import runtime
-from engine.arguments import positive
 from engine.config import compose
-from engine.errors import require, run_guarded
+from engine.errors import positive, require, run_guarded
 from engine.optimiser import make_optimiser
 from models import build_model
 from models.avqa import AVQAModel

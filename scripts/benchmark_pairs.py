@@ -20,8 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from dataset.files import write_json, write_text
-from engine.arguments import positive
-from engine.errors import UsageError, run_guarded
+from engine.errors import UsageError, positive, run_guarded
 from models import BACKBONES, METHODS
 
 

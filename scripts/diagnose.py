@@ -24,10 +24,10 @@ from engine.errors import UsageError, require, run_guarded
 require("reports", "scipy")
 
 from dataset.files import write_json, write_text
-from engine.arguments import positive
 from engine.config import nearest
+from engine.errors import positive
 from engine.evaluation import variant
-from engine.restore import restore
+from engine.restore import checkpoint_in, restore
 from scripts.study.diagnosis import accuracy_by_steps, answers_by_scenario, examine_features
 from scripts.study.diagnosis_tables import as_markdown
 from scripts.tables.grid import Grid, find_grid
@@ -96,7 +96,7 @@ def main() -> None:
         overrides = [item for item in overrides if item.startswith(AT_TEST)]
     else:
         paths = [Path(item) for item in options.runs if "=" not in item]
-        checkpoints = {str(path): [path / "best.pt" if path.is_dir() else path] for path in paths}
+        checkpoints = {str(path): [checkpoint_in(path)] for path in paths}
     measured = {label: [diagnose(path, overrides, options) for path in paths] for label, paths in checkpoints.items()}
     text = as_markdown(measured)
     print(text)

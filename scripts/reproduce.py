@@ -20,11 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from engine.errors import UsageError, require, run_guarded
-
-require("reports", "scipy", "matplotlib")
-
-from engine.arguments import positive
+from engine.errors import UsageError, positive, run_guarded
 from scripts.tables.collect import collect
 from scripts.tables.documents import REPORTS, documents, refresh
 from scripts.tables.grid import Grid, chosen_dataset, find_grid, table_names
@@ -142,7 +138,7 @@ def print_plan(plan: Plan, runs: list[PlannedRun], jobs: int, start_up: float | 
 
 
 def conclude(failures: list[Failure], problems: list[str]) -> None:
-    """Print what went wrong and exit with code 1, or return when nothing did."""
+    """Print what went wrong; exit with 1 where runs failed, with 2 where files cannot be used."""
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)
     for problem in problems:
@@ -150,7 +146,7 @@ def conclude(failures: list[Failure], problems: list[str]) -> None:
     if failures:
         print(f"{len(failures)} runs failed; the same command tries them again", file=sys.stderr)
     if failures or problems:
-        sys.exit(1)
+        sys.exit(1 if failures else 2)
 
 
 def main() -> None:

@@ -61,3 +61,8 @@ def without_dropout(model: nn.Module) -> nn.Module:
         if isinstance(module, nn.MultiheadAttention):
             module.dropout = 0.0
     return model
+
+
+def named(terms: dict[str, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """{`TERM_VIEW`: value}, or {term: value} across views, as metrics.jsonl has them."""
+    return {f"{term}_{view}".rstrip("_"): value for term, views in terms.items() for view, value in views.items()}

@@ -9,6 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
+
+from dataset.files import refuse_special
 from engine.checkpoint import load_checkpoint
 from engine.errors import UsageError
 from engine.metrics import accuracies
@@ -23,12 +27,50 @@ BySeed = dict[int, PlannedRun]
 LAST_LAYER = "method.avr.diffusion.model.final_conv.weight"      # (C, width, 1), or (C, width, 1, 1) of a map
 
 
+class Cell(TypedDict):
+    """The questions of one type or modality in results.json."""
+
+    accuracy: float
+    n: int
+
+
+class Result(TypedDict):
+    """One scenario in results.json."""
+
+    overall: float
+    n: int
+    question_only_floor: float | None
+    oracle: float | None
+    by_type: dict[str, Cell]
+    by_modality: dict[str, Cell]
+
+
+class Results(TypedDict):
+    """What is read of results.json."""
+
+    config: dict[str, dict[str, Any]]
+    epoch: int
+    scenarios: dict[str, Result]
+
+
+class Line(TypedDict):
+    """What is read of a line of predictions.jsonl."""
+
+    row: int
+    question_id: int
+    video_id: str
+    scenario: str
+    correct: bool
+
+
 def read(path: Path, parse: Callable[[str], Read]) -> Read:
     """A file of a run folder, parsed; one clear error when it is damaged."""
+    refuse_special(path)
     try:
         return parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise UsageError(f"{path} cannot be read ({type(error).__name__}: {error}); delete the folder {path.parent} "
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(f"{path} cannot be read ({type(error).__name__}: {reason}); delete the folder {path.parent} "
                          "and run again") from error
 
 
@@ -39,7 +81,7 @@ def collect(name: str, grid: Grid, planned: dict[str, BySeed]) -> dict[str, Any]
     `untested`: rows that are to be compared but have one seed with their reference.
     """
     done = {row: {seed: run for seed, run in by_seed.items() if run.done} for row, by_seed in planned.items()}
-    results = {run.name: read(run.folder / "results.json", json.loads)
+    results = {run.name: read(run.folder / "results.json", TypeAdapter(Results).validate_json)
                for by_seed in done.values() for run in by_seed.values()}
     rows = {row: row_of(grid, row, by_seed, results) for row, by_seed in done.items() if by_seed}
     runs = [origin(row, seed, run, results[run.name]) for row, by_seed in done.items() for seed, run in by_seed.items()]
@@ -95,7 +137,8 @@ def ave_of(by_seed: dict[int, tuple[Path, dict[str, Any]]]) -> dict[str, Any] | 
 
 def has_avr(config: dict[str, Any]) -> bool:
     """Whether a run's resolved configuration has AVR switched on."""
-    return bool((config.get("method", {}).get("avr") or {}).get("enabled"))
+    avr = config.get("method", {}).get("avr")
+    return isinstance(avr, dict) and bool(avr.get("enabled"))
 
 
 def last_ave(text: str) -> float:
@@ -122,11 +165,11 @@ def lowest_ave(config: dict[str, Any], checkpoint: Path) -> float | None:
 def origin(row: str, seed: int, run: PlannedRun, results: dict[str, Any]) -> dict[str, Any]:
     """Where a figure comes from. `start`: the command of the run it was initialised from."""
     path = run.folder / "environment.json"
-    environment = read(path, json.loads) if path.is_file() else {}
+    environment = read(path, TypeAdapter(dict[str, Any]).validate_json) if path.is_file() else {}
     start = shlex.join(command_of(run.depends_on)) if run.depends_on else None
     return {"row": row, "seed": seed, "name": run.name, "digest": run.digest, "command": shlex.join(command_of(run)),
             "start": start, "dataset": results["config"]["dataset"]["name"], "epoch": results["epoch"],
-            "environment": environment, "code": environment.get("code") or "unknown"}
+            "environment": environment, "code": str(environment.get("code") or "unknown")}
 
 
 def compare_rows(
@@ -139,7 +182,7 @@ def compare_rows(
         run = done[row][seed]
         if run.name not in cache:
             cache[run.name] = read(run.folder / "predictions.jsonl", parse_answers)
-        return cache[run.name][scenario]
+        return cache[run.name].get(scenario, {})
 
     comparisons, untested = [], []
     for row, reference in [(key, reference) for key in rows for reference in grid.references(key)]:
@@ -160,8 +203,8 @@ def compare_rows(
 def parse_answers(text: str) -> dict[str, Answers]:
     """predictions.jsonl: scenario -> question -> video and whether the answer is right."""
     by_scenario: dict[str, Answers] = {}
-    for line in text.splitlines():
-        record = json.loads(line)
+    parse_line = TypeAdapter(Line).validate_json
+    for record in map(parse_line, text.splitlines()):
         question = (record["row"], record["question_id"])
         by_scenario.setdefault(record["scenario"], {})[question] = (record["video_id"], record["correct"])
     return by_scenario

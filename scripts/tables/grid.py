@@ -6,12 +6,13 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dataset import DATASETS
+from dataset.files import refuse_special
 from engine.config import CONFIGS, ScenarioName, nearest
 from engine.errors import UsageError
+from engine.layers import parse_yaml
 
 STRICT = ConfigDict(extra="forbid", frozen=True)
 TABLES = CONFIGS / "tables"
@@ -202,10 +203,8 @@ def read_grid(path: Path) -> Grid:
     """The grid in a file; UsageError naming file and key when it is not one."""
     if not re.fullmatch(r"[\w.-]+", path.stem):
         raise UsageError(f"{path}: the name of a table may hold letters, digits, '_', '-' and '.' only")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    refuse_special(path)
+    content = parse_yaml(path.read_bytes(), str(path))
     try:
         return Grid.model_validate(content)
     except ValidationError as error:

@@ -42,7 +42,7 @@ def current() -> dict[str, Any]:
     names = {kind: next(iter(registry)) for kind, registry in REGISTRIES.items()}
     components = [(kind, name) for kind, registry in REGISTRIES.items() for name in registry]
     return {"train": of_model(Train)} | {
-        f"{kind}.{name}": of_model(schema({**names, kind: name}).model_fields[kind].annotation)
+        f"{kind}.{name}": of_model(schema(**{**names, kind: name}).model_fields[kind].annotation)
         for kind, name in components
     }
 

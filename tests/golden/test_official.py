@@ -19,11 +19,12 @@ from golden.official import (
     pseudo_random,
     weight,
 )
+from toy import named
 
 from dataset.types import AUDIO, VISUAL
 from engine.config import compose
 from models import build_model
-from models.objective import named, total_loss
+from models.objective import total_loss
 from models.rmm_avr.released import NoisedReal
 from scripts.study.convert import BACKBONE, METHOD, convert
 

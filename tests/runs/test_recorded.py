@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 from commands import SMALL
+from toy import named
 
 from dataset import SCENARIOS, build_dataset, make_loader
 from dataset.presence import Recorded, read_recorded
 from dataset.types import AUDIO, VISUAL, DataError
 from engine.config import compose
 from models import build_model
-from models.objective import named, total_loss
+from models.objective import total_loss
 
 
 @pytest.fixture

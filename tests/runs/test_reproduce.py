@@ -1,9 +1,13 @@
 """The command for tables, shrunk: two rows of one seed on a tiny data set, from a shared start."""
 
+import fcntl
 import importlib.util
 import json
 import os
+import signal
+import subprocess
 import sys
+import time
 
 import pytest
 import yaml
@@ -50,6 +54,23 @@ def reproduce(monkeypatch, capsys):
     return call
 
 
+def test_a_terminated_sweep_ends_its_runs(toy):
+    """A run holds its lock as long as it lives."""
+    folder, arguments = toy
+    endless = [a for a in arguments if not a.startswith(("train.epochs", "train.max_steps", "run.root"))]
+    endless += ["train.epochs=100000", f"run.root={folder / 'endless'}"]
+    process = subprocess.Popen([sys.executable, str(ROOT / "scripts/reproduce.py"), *endless], text=True,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    deadline = time.time() + 120
+    while time.time() < deadline and not list(folder.glob("endless/*/metrics.jsonl")):
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143 and "interrupted" in err and "Traceback" not in err
+    with open(next((folder / "endless/.locks").iterdir())) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def test_a_sweep_trains_reports_and_does_not_train_again(toy, reproduce, monkeypatch):
     folder, arguments = toy
     code, out, err = reproduce(*arguments, "--plan", "--jobs", "2")
@@ -88,7 +109,7 @@ def test_a_sweep_trains_reports_and_does_not_train_again(toy, reproduce, monkeyp
 @pytest.mark.parametrize("arguments, message", [
     (["embeded", "--plan"], "did you mean 'embedded'?"),
     (["embedded", "--refresh-docs"], "--refresh-docs takes no table"),
-    (["embedded", "--seeds", "0"], "expected a whole number of at least 1"),
+    (["embedded", "--seeds", "0"], "expected a whole number from 1 to 1,000,000"),
     (["embedded", "--shard", "3/2"], "expected I/N with 1 <= I <= N"),
     (["embedded", "--plan", "train.epocs=3"], "table embedded, row plain: unknown configuration key 'train.epocs'"),
     ([], "which table?"),
@@ -118,7 +139,7 @@ def test_a_shard_with_nothing_done_is_no_error(reproduce, toy, tmp_path):
 
 def test_a_report_of_nothing_is_an_error(reproduce, toy, tmp_path):
     code, _, err = reproduce(*toy[1], f"run.root={tmp_path}", "--report-only")
-    assert code == 1 and "no run of table toy is done" in err
+    assert code == 2 and "no run of table toy is done" in err
 
 
 def test_tables_are_listed(reproduce):

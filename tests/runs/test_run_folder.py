@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import torch
 from commands import ROOT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from dataset import memory
 from dataset.files import MACHINE
 from dataset.lock import alone_in
 from engine.errors import advice
@@ -141,8 +143,30 @@ def test_a_run_with_damaged_state_is_not_continued(train, folder, key):
     assert code == 2 and "cannot be continued" in err and "last.pt" in err
 
 
+def first_sums(state):
+    return next(iter(state["optimiser"]["state"].values()))
+
+
+@pytest.mark.parametrize("damage", [
+    lambda state: first_sums(state).pop("exp_avg"),
+    lambda state: first_sums(state).update(exp_avg=torch.zeros(1)),
+    lambda state: first_sums(state).update(step=torch.zeros(4)),
+    lambda state: first_sums(state).update(exp_avg_sq=3),
+    lambda state: state["optimiser"]["param_groups"][0].update(lr=None),
+    lambda state: state["optimiser"]["param_groups"][0].update(betas=(0.9, "x")),
+    lambda state: state["schedule"]["epoch"].update(last_epoch=[1]),
+    lambda state: state["config"]["train"].update(batch_size=torch.zeros(0)),
+    lambda state: state["spec"].update(segments=torch.zeros(2)),
+])
+def test_state_of_a_wrong_type_is_one_line(train, folder, damage):
+    assert train()[0] == 0
+    spoil(folder / "last.pt", damage)
+    code, _, err = train("train.epochs=2")
+    assert code == 2 and err.count("error: ") == 1 and "last.pt" in err and "Traceback" not in err, err
+
+
 @pytest.mark.parametrize("name", ["results.json", "predictions.jsonl"])
-@pytest.mark.parametrize("text", ["", "{", "[1]", '{"epoch": 1}', "\n[]\n"])
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"epoch": 1}', "\n[]\n", '{"scenario": NaN}'])
 def test_damaged_results_are_written_anew(train, folder, in_process, name, text):
     assert train()[0] == 0
     (folder / name).write_text(text)
@@ -163,8 +187,16 @@ def test_a_pipe_is_not_waited_for(train, folder, in_process, tmp_path):
     assert "a.yaml is a pipe" in train(str(tmp_path / "a.yaml"))[2]
 
 
+def test_numbers_that_json_has_not_are_written_anew(train, folder, in_process):
+    assert train()[0] == 0
+    path = folder / "predictions.jsonl"
+    path.write_text(re.sub(r'"confidence": [\d.e-]+', '"confidence": NaN', path.read_text()))
+    code, out, err = in_process("main_test.py", "--checkpoint", folder, "--missing", "audio")
+    assert code == 0 and "damaged and are replaced" in out and "NaN" not in path.read_text(), err
+
+
 def test_a_batch_beyond_memory_is_refused(train, monkeypatch):
-    monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 1000})())
+    monkeypatch.setattr(memory, "free_memory", lambda: 1000.0)
     code, _, err = train("train.batch_size=64")
     assert code == 2 and "set a smaller train.batch_size" in err
 

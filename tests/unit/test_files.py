@@ -16,7 +16,16 @@ from dataset.extract.clip import ClipWords
 from dataset.extract.media import MediaError, read_clip
 from dataset.extract.pipeline import Settings, extract, find_videos
 from dataset.extract.weights import load_weights
-from dataset.files import MACHINE, is_special, refuse_special, remove_leftovers, write_text, write_whole
+from dataset.files import (
+    MACHINE,
+    is_special,
+    refuse_special,
+    remove_leftovers,
+    write_json,
+    write_jsonl,
+    write_text,
+    write_whole,
+)
 from dataset.music_avqa import MusicAVQA
 from dataset.packed import PackedStore
 from dataset.packing import Packing
@@ -100,6 +109,10 @@ def extract_nothing(folder):
     extract([], folder, [], Settings(seconds=1))
 
 
+def pack_audio(root):
+    list(Packing(FeatureStore(root / "feats/vggish", 1, 1), root / "feats/packed", "audio").run())
+
+
 @pytest.mark.parametrize("name, read", [
     ("feats/vggish/train0003.npy", lambda root: FeatureStore(root / "feats/vggish", 1, 1).read_segments("train0003")),
     ("feats/packed/audio.npy", lambda root: PackedStore(root / "feats/packed", "audio", 1)),
@@ -112,10 +125,12 @@ def extract_nothing(folder):
     ("out/manifest.jsonl", lambda root: extract_nothing(root / "out")),
     ("out/extraction.json", lambda root: extract_nothing(root / "out")),
     ("out/.lock", lambda root: extract_nothing(root / "out")),
+    ("feats/packed/.audio.npy.partial", lambda root: pack_audio(root)),
+    ("feats/packed/.audio.journal", lambda root: pack_audio(root)),
 ])
 def test_no_device_is_read_as_a_file(tmp_path, name, read):
     root = write_dataset(tmp_path / "data", videos=4)
-    list(Packing(FeatureStore(root / "feats/vggish", 1, 1), root / "feats/packed", "audio").run())
+    pack_audio(root)
     path = replace_by_device(root / name)
     with pytest.raises(DataError, match=f"{path} is a pipe, a socket or a device"):
         read(root)
@@ -145,8 +160,17 @@ def test_a_file_is_whole_or_as_before(tmp_path):
         path.write_text("half")
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match="No space") as raised:
         write_whole(tmp_path / "a.json", fail)
+    assert raised.value.filename == str(tmp_path / "a.json")
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"] and (tmp_path / "a.json").read_text() == "[1]"
     write_whole(tmp_path / "b.npy", lambda path: path.write_bytes(np.ones(2).tobytes()))
     assert np.frombuffer((tmp_path / "b.npy").read_bytes()).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_only_valid_json_is_written(tmp_path, value):
+    for write, content in ((write_json, {"a": [value]}), (write_jsonl, [{"a": value}])):
+        with pytest.raises(ValueError, match="JSON"):
+            write(tmp_path / "a", content)
+    assert list(tmp_path.iterdir()) == []

@@ -8,7 +8,7 @@ from engine.checkpoint import load_checkpoint
 from engine.config import compose, to_yaml, validate
 from engine.errors import UsageError
 from engine.legacy import CONSTANT, upgrade
-from engine.same_run import check_same_run
+from engine.restore import check_same_run
 from models import BACKBONES, build_model
 
 RMM = {"enabled": True, "slots": 3, "addressing": "paper", "similarity": "scaled_dot", "scale": "channels",
@@ -102,7 +102,6 @@ def test_a_run_with_other_constants_is_refused(name, tmp_path):
 def validate_method(method: dict) -> dict:
     """The section as the schema of today takes it, without what it adds."""
     whole = compose(None, ["dataset=synthetic", f"method={method['name']}"])
-    names = {"dataset": "synthetic", "backbone": "avst", "method": method["name"]}
-    checked = validate({**whole, "method": method}, names)
+    checked = validate({**whole, "method": method})
     return {key: {k: checked["method"][key][k] for k in value} if isinstance(value, dict) else checked["method"][key]
             for key, value in method.items()}

@@ -9,7 +9,7 @@ from toy import SPEC, random_batch
 
 from engine.config import compose
 from models import build_model
-from models.objective import ACROSS, NonFiniteLoss, answer_loss, check_finite, named, total_loss
+from models.objective import ACROSS, NonFiniteLoss, answer_loss, check_finite, total_loss
 
 
 def test_total_is_the_weighted_sum_of_named_terms():
@@ -22,11 +22,6 @@ def test_total_is_the_weighted_sum_of_named_terms():
 def test_a_term_without_weight_is_refused():
     with pytest.raises(KeyError, match="'unknown' has no weight"):
         total_loss({"unknown": {ACROSS: torch.tensor(1.0)}}, {"answer": 1.0})
-
-
-def test_the_log_names_term_and_view():
-    terms = {"my_loss": {"complete": 1.0, "audio_missing": 2.0}, "rmmr": {ACROSS: 3.0}}
-    assert named(terms) == {"my_loss_complete": 1.0, "my_loss_audio_missing": 2.0, "rmmr": 3.0}
 
 
 def test_answer_loss_by_hand_and_without_unknown_answers():

@@ -220,6 +220,10 @@ def test_damaged_and_unequal_runs_are_named(planned, tmp_path):
     path.write_text(whole[:-10])
     with pytest.raises(UsageError, match="ours-2/predictions.jsonl cannot be read.*run again"):
         collect("toy", GRID, planned)
+    wrong = {"config": {}, "epoch": 1, "scenarios": {"complete": {"overall": []}}}
+    (tmp_path / "ours-2" / "results.json").write_text(json.dumps(wrong))
+    with pytest.raises(UsageError, match="ours-2/results.json cannot be read.*run again"):
+        collect("toy", GRID, planned)
     (tmp_path / "ours-2" / "results.json").write_text("{")
     with pytest.raises(UsageError, match="ours-2/results.json cannot be read"):
         collect("toy", GRID, planned)
