@@ -15,18 +15,18 @@ EVENTS = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 LONGEST_TEXT, LONGEST_VALUE, DEEPEST = 100_000, 3_000, 20      # characters and levels
 
 
-def parse_yaml(text: bytes | str, where: str) -> Any:
+def parse_yaml(text: bytes | str, where: str, aliases: bool = False) -> Any:
     """A YAML text in UTF-8 as plain values; UsageError that opens with `where`."""
     try:
         text = text.decode() if isinstance(text, bytes) else text
-        check_extent(text)
+        check_extent(text, aliases)
         return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]
     except Exception as error:       # of malformed text the libraries raise nearly anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(f"{where} is not valid YAML: {reason}") from error
 
 
-def check_extent(text: str) -> None:
+def check_extent(text: str, aliases: bool) -> None:
     """ValueError for what a loader would recurse into or expand without bound."""
     if len(text) > LONGEST_TEXT:
         raise ValueError(f"it has {len(text):,} characters, {LONGEST_TEXT:,} are allowed")
@@ -35,7 +35,7 @@ def check_extent(text: str) -> None:
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
             raise ValueError(f"it is nested more than {DEEPEST} levels deep")
-        if isinstance(event, yaml.AliasEvent):
+        if isinstance(event, yaml.AliasEvent) and not aliases:
             raise ValueError(f"it repeats a value by the alias *{event.anchor}; write the value again")
         if isinstance(event, yaml.ScalarEvent) and len(event.value) > LONGEST_VALUE:
             raise ValueError(f"it holds a value of {len(event.value):,} characters, {LONGEST_VALUE:,} are allowed")

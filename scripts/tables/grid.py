@@ -204,7 +204,7 @@ def read_grid(path: Path) -> Grid:
     if not re.fullmatch(r"[\w.-]+", path.stem):
         raise UsageError(f"{path}: the name of a table may hold letters, digits, '_', '-' and '.' only")
     refuse_special(path)
-    content = parse_yaml(path.read_bytes(), str(path))
+    content = parse_yaml(path.read_bytes(), str(path), aliases=True)
     try:
         return Grid.model_validate(content)
     except ValidationError as error:

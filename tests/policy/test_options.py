@@ -67,7 +67,7 @@ def uses() -> list[dict]:
         if path.name != "default.yaml":
             layers.append({long(key): value for key, value in flat(layer).items()})
     texts = [*CONFIGS.rglob("*.yaml"), *ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("main_*.py"),
-             *(ROOT / "scripts").rglob("*.py")]
+             *(p for p in (ROOT / "scripts").rglob("*.py") if not p.stem.startswith("fuzz"))]
     return layers + [use for path in texts for use in of_text(path.read_text())]
 
 

@@ -16,8 +16,8 @@ TRAINING = [path for folder in ("dataset", "models", "engine") for path in (ROOT
             if EXTRACT not in path.parents]
 LISTS = {"train": [*ROOT.glob("main_*.py"), *TRAINING], "video": EXTRACT.rglob("*.py"),
          "reports": [ROOT / "scripts/reproduce.py", *(ROOT / "scripts" / "tables").rglob("*.py"),
-                     *(ROOT / "scripts" / "study").rglob("*.py")]}
-WITH_OTHERS = {"pillow"}                  # torchvision and matplotlib bring it
+                     *(p for p in (ROOT / "scripts" / "study").rglob("*.py") if not p.stem.startswith("fuzz"))]}
+WITH_OTHERS = {"pillow", "typing_extensions"}      # torchvision, matplotlib and torch bring them
 
 
 def distributions(path: Path) -> set[str]:

@@ -126,7 +126,7 @@ def wrong_weight(state):
     lambda state: state.update(epoch=None), lambda state: state["config"].update(method=[1]),
     lambda state: state["config"].update(method=torch.zeros(2)), lambda state: state["vocabulary"].update(words=3),
     lambda state: state["vocabulary"]["words"].pop(), lambda state: state["spec"].update(segments="many"),
-    lambda state: state["spec"].update(segments=-1), lambda state: state.update(format=3), wrong_weight,
+    lambda state: state["spec"].update(segments=-1), lambda state: state.update(format=99), wrong_weight,
 ])
 def test_a_checkpoint_with_wrong_content_is_one_line(train, folder, in_process, damage):
     assert train()[0] == 0
