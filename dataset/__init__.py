@@ -13,6 +13,7 @@ from dataset.vocabulary import Vocabulary
 DATASETS = {
     "synthetic": "dataset.synthetic.data.Synthetic",
     "music_avqa": "dataset.music_avqa.MusicAVQA",
+    "music_avqa_v2": "dataset.music_avqa_v2.MusicAVQAv2",
     "avqa": "dataset.avqa.AVQA",
 }
 

@@ -33,7 +33,8 @@ FIELDS = ("row", "question_id", "video_id", "type", "template", "words", "answer
 class Trained:
     """A model on the CPU, and what it was trained with.
 
-    `changed`: those of the user's overrides that differ from the checkpoint.
+    `changed`: those of the user's overrides that differ from the checkpoint. `trained_on`: the
+    section `dataset` as trained.
     """
 
     model: AVQAModel
@@ -42,6 +43,7 @@ class Trained:
     config: dict[str, Any]
     epoch: int
     changed: list[str]
+    trained_on: dict[str, Any]
 
 
 @dataclass
@@ -80,7 +82,7 @@ def load_trained(path: Path, overrides: Sequence[str] = ()) -> Trained:
     changed = [item for item in overrides if override(state["config"], [item]) != as_trained]
     model = build_model(spec, config["backbone"], config["method"])
     load_weights(model, state["model"], path)
-    return Trained(model, vocabulary, spec, config, state["epoch"], changed)
+    return Trained(model, vocabulary, spec, config, state["epoch"], changed, as_trained["dataset"])
 
 
 def check_sizes(spec: DataSpec, vocabulary: Vocabulary) -> None:
