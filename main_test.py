@@ -72,7 +72,8 @@ def main() -> None:
         if config["dataset"]["name"] != run.trained_on["name"]:
             print(note_on_doubles(run.data.questions(split), run.trained_on))
         print("\n".join([f"{split}, {path}, epoch {run.epoch}", table(results),
-                         *notes(results, records, run.vocabulary.answers)]))
+                         *notes(results, records, run.vocabulary.answers),
+                         *run.vocabulary.note(run.data.questions(split), bool(run.spec.text_channels))]))
         if arguments.protocol == RELEASED_NOISE:
             print(f"WARNING: {NOTHING_MISSING}")
         print(write_results(path.parent, header, results, records, variant(path, split, run.changed)))

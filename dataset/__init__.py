@@ -14,6 +14,8 @@ DATASETS = {
     "synthetic": "dataset.synthetic.data.Synthetic",
     "music_avqa": "dataset.music_avqa.MusicAVQA",
     "music_avqa_v2": "dataset.music_avqa_v2.MusicAVQAv2",
+    "music_avqa_r": "dataset.music_avqa_r.MusicAVQAR",
+    "fortis_avqa": "dataset.music_avqa_r.FortisAVQA",
     "avqa": "dataset.avqa.AVQA",
 }
 

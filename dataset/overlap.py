@@ -6,15 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from dataset import build_dataset
-from dataset.music_avqa_v2 import V2Record
+from dataset.music_avqa_r import RephrasedRecord
 from dataset.questions import read_questions
 from dataset.types import DataError, Question
 
 
 def doubles(questions: list[Question], others: list[Question]) -> int:
-    """How many of `questions` stand among `others`: the same text on the same video and sound."""
-    known = {(q.video_id, q.sound, q.words) for q in others}
-    return sum((q.video_id, q.sound, q.words) in known for q in questions)
+    """How many of `questions` stand among `others`: the same text on the same video and sound.
+
+    A rephrased question has the number of the original.
+    """
+    texts = {(q.video_id, q.sound, q.words) for q in others}
+    numbers = {(q.video_id, q.question_id) for q in others}
+    return sum((q.video_id, q.sound, q.words) in texts or bool(q.part) and (q.video_id, q.question_id) in numbers
+               for q in questions)
 
 
 def other_releases(root: Path, own: set[Path]) -> dict[Path, list[Question]]:
@@ -25,7 +30,7 @@ def other_releases(root: Path, own: set[Path]) -> dict[Path, list[Question]]:
     for path in sorted(root.glob("*/*.json")):
         try:
             if path not in own:
-                releases[path] = read_questions(path, V2Record)
+                releases[path] = read_questions(path, RephrasedRecord)
         except DataError:            # of another kind
             continue
     return releases

@@ -17,7 +17,7 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from dataset import build_dataset, question_only_floor
+from dataset import Vocabulary, build_dataset, question_only_floor
 from dataset.overlap import doubles, other_releases
 from dataset.types import AUDIO, MODALITIES, VISUAL, DataError, Question
 from engine.config import compose
@@ -132,6 +132,7 @@ def main() -> None:
     splits = read_splits(data)
     if "train" in splits and "test" in splits:
         print_floor(splits["train"], splits["test"])
+        print("\n".join(Vocabulary.build(splits["train"]).note(splits["test"], bool(data.text))))
     print_doubles(data, splits)
     print()
     try:

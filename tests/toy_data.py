@@ -31,6 +31,23 @@ def music_avqa_v2(root: Path) -> dict[str, Any]:
     return {"stride": 2}
 
 
+def music_avqa_r(root: Path, name: str = "avqa-test-headtail") -> dict[str, Any]:
+    """Two questions of each of the test file, in other words, the number the same."""
+    write_dataset(root)
+    asked = json.loads((root / "json_update" / "avqa-test.json").read_text())
+    records = []
+    for row, record in enumerate(asked):
+        del record["templ_values"], record["question_deleted"]
+        for text in ("What, in all, is there to hear?", "Tell me what the video shows"):
+            records.append({**record, "question_content": text, "split": ("head", "tail")[row % 2], "x": 0.8})
+    (root / "json_update" / f"{name}.json").write_text(json.dumps(records))
+    return {"stride": 2}
+
+
+def fortis_avqa(root: Path) -> dict[str, Any]:
+    return music_avqa_r(root, "FortisAVQA-test")
+
+
 def avqa(root: Path) -> dict[str, Any]:
     write_avqa(root)
     return {"holdout": 0.3}
