@@ -21,6 +21,7 @@ from engine.checkpoint import check_finite, load_checkpoint, load_weights
 from engine.config import REGISTRIES, override
 from engine.errors import UsageError, shown
 from engine.evaluation import Evaluator
+from engine.exported import WEIGHTS
 from engine.optimiser import depends_on_length
 from models import build_model
 from models.avqa import AVQAModel
@@ -63,8 +64,10 @@ class Restored(Trained):
 
 
 def checkpoint_in(given: Path) -> Path:
-    """A file as it is; of a folder its best checkpoint."""
-    return given / "best.pt" if given.is_dir() else given
+    """A file as it is; of a run folder its best checkpoint, of an exported folder its weights."""
+    if not given.is_dir():
+        return given
+    return given / (WEIGHTS if (given / WEIGHTS).exists() and not (given / "best.pt").exists() else "best.pt")
 
 
 def load_trained(path: Path, overrides: Sequence[str] = ()) -> Trained:
