@@ -132,7 +132,8 @@ def main() -> None:
     splits = read_splits(data)
     if "train" in splits and "test" in splits:
         print_floor(splits["train"], splits["test"])
-        print("\n".join(Vocabulary.build(splits["train"]).note(splits["test"], bool(data.text))))
+        for note in Vocabulary.build(splits["train"]).note(splits["test"], bool(data.text)):
+            print(note)
     print_doubles(data, splits)
     print()
     try:

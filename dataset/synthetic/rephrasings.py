@@ -32,7 +32,7 @@ REPHRASINGS = {
         "How many musical instruments are there in the entire video?", "How many kinds of instruments can be seen?"),
     "Is there a <Object> in the entire video?": (
         "Is the <Object> in the video?", "Does a <Object> show up anywhere in the picture?"),
-    "Where is the performance?": ("Where is the video from?", "In what kind of place do they perform?"),
+    "Where is the performance?": ("Where is the entire performance?", "In what kind of place do they perform?"),
     "What is the instrument on the <LR> of <Object>?": (
         "What kind of instrument is on the <LR> of the <Object>?", "Which instrument stands to the <LR> of <Object>?"),
     "What kind of musical instrument is it?": (
