@@ -18,13 +18,12 @@ def trained(tmp_path_factory):
     """A function that trains two steps on a data set and gives its run folder."""
     def run(*options):
         import main_train
-        from engine.config import run_folder
         folder = tmp_path_factory.mktemp("runs")
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("sys.argv", ["main_train.py", *options, *SHORT, "train.max_steps=2", f"run.root={folder}",
                                        "run.name=r"])
             main_train.main()
-        return run_folder({"run": {"root": str(folder), "name": "r"}})
+        return folder / "r"
     return run
 
 
