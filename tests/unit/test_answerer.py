@@ -101,7 +101,7 @@ def test_what_cannot_be_asked_is_one_line(open_run, question, choices, message):
 def test_a_known_word_is_suggested(open_run):
     words, notes = Answerer(open_run[0], device="cpu").check("Is there a kazo sound of it in all the long video here?", [])
     assert words[3] == "kazo" and notes[0].endswith("did you mean 'kazoo'?")
-    assert notes[-1].startswith("only the first 6 words are read")
+    assert notes[-1].startswith("only the first 7 words are read")
 
 
 def test_features_that_no_video_gives_are_refused(open_run, tmp_path):
