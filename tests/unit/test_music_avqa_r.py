@@ -68,16 +68,17 @@ def test_unseen_words_are_counted():
 
     vocabulary = Vocabulary.build([question("Is", "there", "a", "cello")])
     assert vocabulary.note([question("Is", "a", "cello", "there")], False) == []
-    line, = vocabulary.note([question("Is", "a", "kazoo", "there"), question("a", "kazoo", "or", "lute", "there")], False)
-    assert line.startswith("note: 2 of 2 questions hold words that training never saw (3 words, most often 'kazoo', 'or'")
+    asked = [question("Is", "a", "kazoo", "there"), question("a", "kazoo", "or", "lute", "there")]
+    line, = vocabulary.note(asked, False)
+    assert line.startswith("note: 2 of 2 questions hold words that training never saw (3 words, most often 'kazoo',")
     assert "; 1 are longer than 4 words" in line and line.endswith("cannot be judged on them")
     assert "judged" not in vocabulary.note([question("kazoo")], True)[0]
 
 
 def test_head_tail_and_both_are_reported():
     """Head and tail make up the whole, and stand in the table under it."""
-    records = [Record(i, 7, "v", ("Audio/Counting", "Visual/Location")[i % 2], "complete", "yes", ("yes", "no")[i > 3], .5)
-               for i in range(9)]
+    types = ("Audio/Counting", "Visual/Location")
+    records = [Record(i, 7, "v", types[i % 2], "complete", "yes", ("yes", "no")[i > 3], .5) for i in range(9)]
     parts = {i: "tail" if i >= 6 else "head" for i in range(9)}
     cells = by_part(records, parts, dict.fromkeys(range(9), True))
     assert list(cells) == ["head", "tail"] and (cells["head"]["n"], cells["tail"]["n"]) == (6, 3)
@@ -92,7 +93,8 @@ def test_head_tail_and_both_are_reported():
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
     root = str(tmp_path_factory.mktemp("scenes") / "data")
-    options = {"name": "synthetic", "root": root, "train_videos": 300, "val_videos": 1, "test_videos": 300, "channels": 8}
+    options = {"name": "synthetic", "root": root, "train_videos": 300, "val_videos": 1, "test_videos": 300,
+               "channels": 8}
     return build_dataset(options), build_dataset({**options, "rephrased": True})
 
 

@@ -52,8 +52,8 @@ def test_a_number_is_made_from_the_content(tmp_path):
 
 
 @pytest.mark.parametrize("change,field", [
-    ({"question_id": 1.5}, "question_id"), ({"question_id": "7"}, "question_id"), ({"question_id": True}, "question_id"),
-    ({"question_id": float("inf")}, "question_id"), ({"templ_values": None}, "templ_values"),
+    ({"question_id": 1.5}, "question_id"), ({"question_id": "7"}, "question_id"),
+    ({"question_id": True}, "question_id"), ({"question_id": float("inf")}, "question_id"), ({"templ_values": None}, "templ_values"),
     ({"templ_values": [1]}, "templ_values"), ({"unmatch_audio": "../x"}, "unmatch_audio"),
     ({"video_id": "a/b"}, "video_id"), ({"anser": None}, "anser"),
 ])
@@ -123,7 +123,7 @@ def test_a_checkpoint_is_warned_of_what_it_has_seen(data):
     path.write_text(json.dumps([*json.loads(path.read_text()),
                                 *json.loads((data.root / "json_update" / "avqa-test.json").read_text())[:5]]))
     note = note_on_doubles(data.questions("test"), trained_on)
-    assert note.startswith("warning: of these 24 questions 5 stand in training and 0 in validation of dataset=music_avqa")
+    assert note.startswith("warning: of these 24 questions 5 stand in training and 0 in validation of dataset=music")
     assert "not known" in note_on_doubles(data.questions("test"), {**trained_on, "root": "nowhere"})
 
 
