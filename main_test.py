@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dataset import SCENARIOS
+from dataset.overlap import note_on_doubles
 from engine.errors import UsageError, run_guarded
 from engine.evaluation import variant, write_results
 from engine.metrics import notes, table
@@ -68,8 +69,11 @@ def main() -> None:
     if run.accelerator.is_main_process:
         header = {"config": config, "checkpoint": str(path), "epoch": run.epoch, "seed": config["train"]["seed"],
                   "split": split}
+        if config["dataset"]["name"] != run.trained_on["name"]:
+            print(note_on_doubles(run.data.questions(split), run.trained_on))
         print("\n".join([f"{split}, {path}, epoch {run.epoch}", table(results),
-                         *notes(results, records, run.vocabulary.answers)]))
+                         *notes(results, records, run.vocabulary.answers),
+                         *run.vocabulary.note(run.data.questions(split), bool(run.spec.text_channels))]))
         if arguments.protocol == RELEASED_NOISE:
             print(f"WARNING: {NOTHING_MISSING}")
         print(write_results(path.parent, header, results, records, variant(path, split, run.changed)))

@@ -13,6 +13,9 @@ from dataset.vocabulary import Vocabulary
 DATASETS = {
     "synthetic": "dataset.synthetic.data.Synthetic",
     "music_avqa": "dataset.music_avqa.MusicAVQA",
+    "music_avqa_v2": "dataset.music_avqa_v2.MusicAVQAv2",
+    "music_avqa_r": "dataset.music_avqa_r.MusicAVQAR",
+    "fortis_avqa": "dataset.music_avqa_r.FortisAVQA",
     "avqa": "dataset.avqa.AVQA",
 }
 

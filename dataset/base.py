@@ -66,7 +66,7 @@ class DataSet(ABC):
         if split not in self.known_questions:
             annotated = kept = self.read_split(split)
             if self.skip_missing:
-                kept = [q for q in annotated if all(self.at_hand(q.video_id, m) for m in self.stores)]
+                kept = [q for q in annotated if all(self.at_hand(q.video_of(m), m) for m in self.stores)]
             if not kept:
                 raise DataError(f"no video of {self.annotation_file(split)} has feature files in {self.root}")
             if len(kept) < len(annotated):
@@ -107,11 +107,11 @@ class DataSet(ABC):
 
     def check_files(self, split: str, scenario: Scenario) -> None:
         """Fail on a missing file that `scenario` may read now, not after hours of training."""
-        videos = sorted({q.video_id for q in self.questions(split)})
         whole = scenario.ratio == 1 and scenario.segments is None
         for modality, store in self.stores.items():
             if whole and modality in COLUMNS[scenario.missing]:
                 continue
+            videos = sorted({q.video_of(modality) for q in self.questions(split)})
             lacking = [video for video in videos if not self.at_hand(video, modality)]
             if lacking:
                 raise DataError(f"feature file {store.folder / lacking[0]}.npy does not exist, or is not packed "

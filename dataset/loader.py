@@ -73,10 +73,12 @@ class QuestionSet:
     def presence(self, question: Question) -> np.ndarray:
         """(T, 2) bool: what neither the scenario takes nor the data lack."""
         present = self.scenario.presence(question.row, self.audio.segments)
-        present &= self.recorded.presence(question.video_id, self.audio.segments, self.audio.stride, self.train)
         for modality, store in enumerate((self.audio, self.visual)):
+            video = question.video_of(modality)
+            recorded = self.recorded.presence(video, store.segments, store.stride, self.train)
+            present[:, modality] &= recorded[:, modality]
             if present[:, modality].any():           # else its file is not even opened
-                present[store.segments_of(question.video_id):, modality] = False
+                present[store.segments_of(video):, modality] = False
         return present
 
     def answer(self, question: Question) -> int:
@@ -90,11 +92,11 @@ class QuestionSet:
         store = (self.audio, self.visual)[modality]
         present = presence[..., modality]                                           # (B, T)
         if present.all():
-            return torch.from_numpy(np.stack([self.read(question.video_id, modality) for question in asked]))
+            return torch.from_numpy(np.stack([self.read(question.video_of(modality), modality) for question in asked]))
         values = np.zeros((len(asked), store.segments, *store.shape), store.dtype)
         for row, question in enumerate(asked):
             if present[row].any():
-                values[row][present[row]] = self.read(question.video_id, modality)[present[row]]
+                values[row][present[row]] = self.read(question.video_of(modality), modality)[present[row]]
         return torch.from_numpy(values)
 
     def negative(self, question: Question) -> np.ndarray:

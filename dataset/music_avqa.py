@@ -1,6 +1,6 @@
 """MUSIC-AVQA, and any data set in its layout; shapes and vocabularies are read from the files."""
 
-from __future__ import annotations
+# Annotations stay objects here: the checks of options read them for the classes below, too.
 
 import re
 from dataclasses import dataclass

@@ -34,7 +34,7 @@ def json_list(value: object) -> object:
 
 
 JSONList = Annotated[list[str], BeforeValidator(json_list)]
-VideoName = Annotated[str, Field(min_length=1, pattern=r"^[\w.-]+$")]      # it names the feature files
+VideoName = Annotated[str, Field(min_length=1, pattern=r"^[\w.#-]+$")]     # it names the feature files
 QuestionNumber = Annotated[int, Field(ge=0, lt=2**63)]                     # batches carry it as int64
 
 

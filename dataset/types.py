@@ -41,6 +41,12 @@ class Question:
     words: tuple[str, ...]
     answer: str              # with candidates, the text of the right one
     choices: tuple[tuple[str, ...], ...] = ()    # the words of each candidate; empty for an open vocabulary
+    sound: str | None = None     # the video whose sound is heard, where it is not the video's own
+    part: str | None = None      # of a split that is reported in parts, such as head and tail
+
+    def video_of(self, modality: int) -> str:
+        """The video whose sound (AUDIO) or picture (VISUAL) belongs to the question."""
+        return self.sound if self.sound and modality == AUDIO else self.video_id
 
     @property
     def texts(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -50,6 +51,24 @@ class Vocabulary:
     def encode_answer(self, answer: str) -> int:
         """-1 for an answer that training never gave: it can be counted as wrong, not learnt."""
         return self.answer_index.get(answer, -1)
+
+    def note(self, questions: list[Question], reads_text: bool) -> list[str]:
+        """A line on what it does not know of `questions`, none where it knows all.
+
+        `reads_text`: whether question features are at hand, which have no such limits.
+        """
+        words = [[word for text in (q.words, *q.choices) for word in text] for q in questions]
+        unseen = [word for of_one in words for word in of_one if word not in self.word_index]
+        hit = sum(any(word not in self.word_index for word in of_one) for of_one in words)
+        long = sum(len(q.words) > self.length for q in questions)
+        if not hit and not long:
+            return []
+        common = ", ".join(f"{word!r}" for word, _ in Counter(unseen).most_common(3))
+        line = f"note: {hit} of {len(questions)} questions hold words that training never saw"
+        line += f" ({len(set(unseen))} words, most often {common})" if unseen else ""
+        line += f"; {long} are longer than {self.length} words and are cut" if long else ""
+        advice = "" if reads_text else "; a backbone with a vocabulary of its own cannot be judged on them"
+        return [f"{line}. Such words are read as padding{advice}"]
 
     def to_dict(self) -> dict[str, Any]:
         return {"words": self.words, "answers": self.answers, "length": self.length}

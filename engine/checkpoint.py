@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dataset.files import refuse_special, write_whole
 from engine.errors import UsageError
+from engine.exported import read_exported
 from engine.legacy import upgrade
 
 FORMAT = 3
@@ -39,7 +40,8 @@ def load_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
     if not path.is_file():
         raise UsageError(f"checkpoint {path} does not exist; give a run folder or a file such as runs/NAME/best.pt")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        exported = path.suffix == ".safetensors"
+        state = read_exported(path) if exported else torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except OSError:
         raise
     except UNREADABLE as error:

@@ -289,10 +289,22 @@ def to_yaml(config: dict[str, Any]) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(config))
 
 
+def same_options(one: str, other: str) -> bool:
+    """Whether two data sets have options of the same names."""
+    first, second = (options_of(resolve(DATASETS[name])) for name in (one, other))
+    return first.keys() == second.keys()
+
+
 def override(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
-    """A checkpoint's configuration with key=value changes, younger options at their defaults."""
-    layer, names = parse_overrides(overrides), names_of(config)
-    for kind, name in names.items():
-        if layer.get(kind, {}).get("name", name) != name:
+    """A checkpoint's configuration with key=value changes, younger options at their defaults.
+
+    The components cannot be exchanged, save for a data set by another with the same options.
+    """
+    layer, trained = parse_overrides(overrides), names_of(config)
+    names = choose_names([{kind: {"name": name} for kind, name in trained.items()}, layer])
+    for kind, name in trained.items():
+        if names[kind] != name and (kind != "dataset" or not same_options(name, names[kind])):
             raise UsageError(f"the checkpoint was trained with {kind}={name}; {kind} cannot be changed")
+    if names["dataset"] != trained["dataset"]:
+        config = {**config, "dataset": load_yaml(CONFIGS / "dataset" / f"{names['dataset']}.yaml")["dataset"]}
     return validate(overlay(config, under_method(layer, names)))

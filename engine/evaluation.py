@@ -19,7 +19,7 @@ from dataset.files import write_json, write_jsonl
 from dataset.types import Batch
 from engine.errors import UsageError
 from engine.logger import Progress
-from engine.metrics import Record, by_source, summarise
+from engine.metrics import Record, by_part, by_source, summarise
 
 SAME_ANSWERS = ("dataset.features=", "runtime.", "evaluate.")     # overrides of how the data are read and how fast
 LONGEST = 150                # characters of a `variant`: a file's name has at most 255
@@ -74,12 +74,15 @@ class Evaluator:
         questions = self.data.questions(split)
         right = question_only_floor(self.data.questions("train"), questions)
         floor = dict(zip([q.row for q in questions], right, strict=True))
+        parts = {q.row: q.part for q in questions if q.part}
         results, records = {}, []
         for scenario in scenarios:
             answered = self.predict(split, scenario)
             oracle = self.data.oracle(split, scenario) if split == "test" else None
             results[scenario.name] = {**summarise(answered, floor, oracle),
                                       "by_source": by_source(answered, self.data.source)}
+            if parts:
+                results[scenario.name]["by_part"] = by_part(answered, parts, floor)
             records += answered
         return results, records
 

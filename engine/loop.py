@@ -223,7 +223,8 @@ class Trainer:
             self.log(write_results(self.folder, header, results, records))
             chosen = f"best of {self.epoch} by validation" if which == "best" else "the last"
             self.log("\n".join([f"\ntest, epoch {state['epoch']} ({chosen})", table(results),
-                                *notes(results, records, self.vocabulary.answers)]))
+                                *notes(results, records, self.vocabulary.answers),
+                                *self.vocabulary.note(self.data.questions("test"), bool(self.spec.text_channels))]))
             for part, key in (("test", "overall"), ("test_oracle", "oracle"), ("test_floor", "question_only_floor")):
                 self.curves.scalars({f"{part}/{name}": result[key] for name, result in results.items()
                                      if result[key] is not None}, self.step)

@@ -83,6 +83,12 @@ def by_source(records: list[Record], source: Callable[[str], str | None]) -> dic
     return group([name for name, _ in known], [flag for _, flag in known])["by_type"]
 
 
+def by_part(records: list[Record], parts: dict[int, str], floor: dict[int, bool]) -> dict[str, dict[str, Any]]:
+    """One scenario's results on each part of a split; `parts`: of every row (head or tail)."""
+    return {part: summarise([r for r in records if parts.get(r.row) == part], floor, None)
+            for part in sorted(set(parts.values()))}
+
+
 def notes(results: dict[str, dict[str, Any]], records: list[Record], answers: list[str]) -> list[str]:
     """What a reader of the table must know: doubtful results, and answers nobody can give.
 
@@ -121,6 +127,8 @@ def table(scenarios: dict[str, dict[str, Any]]) -> str:
     lines = []
     for name, result in scenarios.items():
         lines.append(line(name, "model", accuracies(result), result["overall"]))
+        for part, cell in result.get("by_part", {}).items():
+            lines.append(line("", part, accuracies(cell), cell["overall"]))
         if result["oracle"] is not None:
             lines.append(line("", "oracle", result["oracle_by_type"], result["oracle"]))
         lines.append(line("", "floor", result["question_only_floor_by_type"], result["question_only_floor"]))

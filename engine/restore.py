@@ -21,6 +21,7 @@ from engine.checkpoint import check_finite, load_checkpoint, load_weights
 from engine.config import REGISTRIES, override
 from engine.errors import UsageError, shown
 from engine.evaluation import Evaluator
+from engine.exported import WEIGHTS
 from engine.optimiser import depends_on_length
 from models import build_model
 from models.avqa import AVQAModel
@@ -33,7 +34,8 @@ FIELDS = ("row", "question_id", "video_id", "type", "template", "words", "answer
 class Trained:
     """A model on the CPU, and what it was trained with.
 
-    `changed`: those of the user's overrides that differ from the checkpoint.
+    `changed`: those of the user's overrides that differ from the checkpoint. `trained_on`: the
+    section `dataset` as trained.
     """
 
     model: AVQAModel
@@ -42,6 +44,7 @@ class Trained:
     config: dict[str, Any]
     epoch: int
     changed: list[str]
+    trained_on: dict[str, Any]
 
 
 @dataclass
@@ -61,8 +64,10 @@ class Restored(Trained):
 
 
 def checkpoint_in(given: Path) -> Path:
-    """A file as it is; of a folder its best checkpoint."""
-    return given / "best.pt" if given.is_dir() else given
+    """A file as it is; of a run folder its best checkpoint, of an exported folder its weights."""
+    if not given.is_dir():
+        return given
+    return given / (WEIGHTS if (given / WEIGHTS).exists() and not (given / "best.pt").exists() else "best.pt")
 
 
 def load_trained(path: Path, overrides: Sequence[str] = ()) -> Trained:
@@ -80,7 +85,7 @@ def load_trained(path: Path, overrides: Sequence[str] = ()) -> Trained:
     changed = [item for item in overrides if override(state["config"], [item]) != as_trained]
     model = build_model(spec, config["backbone"], config["method"])
     load_weights(model, state["model"], path)
-    return Trained(model, vocabulary, spec, config, state["epoch"], changed)
+    return Trained(model, vocabulary, spec, config, state["epoch"], changed, as_trained["dataset"])
 
 
 def check_sizes(spec: DataSpec, vocabulary: Vocabulary) -> None:

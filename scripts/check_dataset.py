@@ -17,13 +17,15 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from dataset import build_dataset, question_only_floor
-from dataset.types import MODALITIES, DataError, Question
+from dataset import Vocabulary, build_dataset, question_only_floor
+from dataset.overlap import doubles, other_releases
+from dataset.types import AUDIO, MODALITIES, VISUAL, DataError, Question
 from engine.config import compose
 from engine.errors import UsageError, run_guarded
 from engine.metrics import group
 
 SPLITS = ("train", "val", "test")
+Clip = tuple[str, int]       # the sound or the picture of a video: its name and AUDIO or VISUAL
 
 
 def parse() -> argparse.Namespace:
@@ -46,41 +48,47 @@ def read_splits(data) -> dict[str, list[Question]]:
     return splits
 
 
-def check_videos(data, videos: list[str], values: bool) -> dict[str, str]:
-    """Video -> what is wrong with it: a file that is not there, or one that is damaged."""
+def clips_of(question: Question) -> set[Clip]:
+    """The sound and the picture that belong to a question, as (video, modality)."""
+    return {(question.video_of(modality), modality) for modality in (AUDIO, VISUAL)}
+
+
+def check_clips(data, clips: list[Clip], values: bool) -> dict[Clip, str]:
+    """Clip -> what is wrong with it: a file that is not there, or one that is damaged."""
     problems = {}
-    for video in tqdm(videos, desc="videos", disable=None):
-        for modality, store in data.stores.items():
-            if data.recorded.lacks(video, modality):
-                continue
-            if not store.has(video):
-                problems[video] = f"{MODALITIES[modality]}: no file in {store.folder}"
-                break
-            try:
-                store.read_segments(video) if values else store.check(video)
-            except DataError as error:
-                problems[video] = str(error)
-                break
+    for video, modality in tqdm(clips, desc="files", disable=None):
+        store = data.stores[modality]
+        if data.recorded.lacks(video, modality):
+            continue
+        if not store.has(video):
+            problems[video, modality] = f"{MODALITIES[modality]}: no file in {store.folder}"
+            continue
+        try:
+            store.read_segments(video) if values else store.check(video)
+        except DataError as error:
+            problems[video, modality] = str(error)
     return problems
 
 
-def print_short(data, videos: list[str]) -> None:
-    """How many of the good `videos` have files that end before the longest one."""
+def print_short(data, clips: list[Clip]) -> None:
+    """How many of the good `clips` have files that end before the longest one."""
     for modality, store in data.stores.items():
-        lengths = [store.segments_of(v) for v in videos if not data.recorded.lacks(v, modality)]
+        lengths = [store.segments_of(v) for v, m in clips if m == modality and not data.recorded.lacks(v, m)]
         short = [n for n in lengths if n < store.segments]
         if short:
             print(f"{MODALITIES[modality]}: {len(short)} of {len(lengths)} videos have fewer than {store.segments} "
                   f"segments (down to {min(short)}); what they lack is absent")
 
 
-def print_split(split: str, questions: list[Question], problems: dict[str, str]) -> bool:
+def print_split(split: str, questions: list[Question], problems: dict[Clip, str]) -> bool:
     """Print what can be used of a split; returns whether that is all of it."""
-    videos = {q.video_id for q in questions}
-    bad = videos & set(problems)
-    usable = sum(q.video_id not in problems for q in questions)
-    print(f"{split}: {len(questions)} questions on {len(videos)} videos, {usable} questions can be used"
-          + (f"; {len(bad)} videos lack features" if bad else ""))
+    bad = {video for q in questions for video, modality in clips_of(q) & problems.keys()}
+    usable = sum(clips_of(q).isdisjoint(problems) for q in questions)
+    print(f"{split}: {len(questions)} questions on {len({q.video_id for q in questions})} videos, {usable} questions "
+          "can be used" + (f"; {len(bad)} videos lack features" if bad else ""))
+    exchanged = sum(q.sound is not None for q in questions)
+    if exchanged:
+        print(f"  {exchanged} questions hear the sound of another video (unmatch_audio)")
     twice = contradictions(questions)
     if twice:
         print(f"  {twice} questions are listed more than once with different answers: at most {len(questions) - twice} "
@@ -94,6 +102,19 @@ def contradictions(questions: list[Question]) -> int:
     for q in questions:
         answers.setdefault((q.question_id, q.video_id, q.words), []).append(q.answer)
     return sum(len(given) - max(given.count(a) for a in given) for given in answers.values())
+
+
+def print_doubles(data, splits: dict[str, list[Question]]) -> None:
+    """Which other annotation files below the root hold questions of the test split."""
+    test = splits.get("test", [])
+    releases = other_releases(data.root, {data.annotation_file(split) for split in SPLITS})
+    own = {data.annotation_file(split): splits[split] for split in ("train", "val") if split in splits}
+    counts = {path: doubles(test, questions) for path, questions in (own | releases).items()}
+    if any(counts.values()):
+        print(f"\nof the {len(test)} test questions, these stand on the same video in")
+        print(tabulate([(str(path.relative_to(data.root)), n) for path, n in counts.items() if n], tablefmt="plain"))
+        print("warning: a model trained or selected on such a file has seen their answers; its accuracy here is too "
+              "high. Train it on this data set, or score it on its own")
 
 
 def print_floor(train: list[Question], test: list[Question]) -> None:
@@ -111,6 +132,9 @@ def main() -> None:
     splits = read_splits(data)
     if "train" in splits and "test" in splits:
         print_floor(splits["train"], splits["test"])
+        for note in Vocabulary.build(splits["train"]).note(splits["test"], bool(data.text)):
+            print(note)
+    print_doubles(data, splits)
     print()
     try:
         stores = data.stores
@@ -126,20 +150,20 @@ def main() -> None:
               f"{data.text.channels} channels")
     if data.recorded.rows:
         print(f"{len(data.recorded.rows)} videos lack something themselves (presence.json) and are treated as such")
-    videos = sorted({q.video_id for questions in splits.values() for q in questions})
-    problems = check_videos(data, videos, options.values)
-    for video, problem in list(problems.items())[:10]:
+    clips = sorted({clip for questions in splits.values() for q in questions for clip in clips_of(q)})
+    problems = check_clips(data, clips, options.values)
+    for (video, _), problem in list(problems.items())[:10]:
         print(f"  {video}: {problem}")
     if len(problems) > 10:
         print(f"  ... and {len(problems) - 10} more")
-    print_short(data, [video for video in videos if video not in problems])
+    print_short(data, [clip for clip in clips if clip not in problems])
     whole = [split for split, questions in splits.items() if print_split(split, questions, problems)]
     if len(whole) == len(SPLITS):
         given = " ".join(arguments)
         print(f"\neverything is there; the backbone alone, then the method from there:\n"
               f"  bash train.sh configs/paper_plain.yaml {given}\n  bash train.sh configs/paper.yaml {given}")
         return
-    if not splits or len(problems) == len(videos):
+    if not any(clips_of(q).isdisjoint(problems) for questions in splits.values() for q in questions):
         raise UsageError("no split can be run; see the lines above and docs/data.md")
     print("\nnext: extract or download what is missing, or add dataset.skip_missing=true to use what is there")
     sys.exit(1)

@@ -19,14 +19,15 @@ from engine.errors import UsageError, require, run_guarded
 
 require("video", "av", "transformers")
 
-from dataset import avqa, questions
+from dataset import avqa, music_avqa_r, music_avqa_v2, questions
 from dataset.extract import EXTRACTORS, build_extractor, parse_weights
 from dataset.extract.pipeline import Settings, Summary, extract, find_videos
 from dataset.store import DAY
 from engine import runtime
 
 WORKERS = 256                # far more than any machine has use for
-QUESTION_FORMATS = {"music_avqa": questions.MusicAVQARecord, "avqa": avqa.AVQARecord}
+QUESTION_FORMATS = {"music_avqa": questions.MusicAVQARecord, "music_avqa_v2": music_avqa_v2.V2Record,
+                    "music_avqa_r": music_avqa_r.RephrasedRecord, "avqa": avqa.AVQARecord}
 
 
 def parse() -> argparse.Namespace:

@@ -28,6 +28,7 @@ from dataset.questions import read_questions
 from dataset.store import FeatureStore
 from dataset.synthetic import world
 from dataset.synthetic.oracle import choice_weights, oracle_correct
+from dataset.synthetic.rephrasings import rephrase
 from dataset.synthetic.templates import ANSWERS, ASKABLE
 from dataset.synthetic.world import COLUMNS, KINDS, ROWS, SEGMENTS, Scenes
 from dataset.types import AUDIO, VISUAL, DataError, Question
@@ -45,7 +46,7 @@ class Synthetic(DataSet):
 
     `train_videos` and so on: scenes per split; `questions_per_video`: drawn per scene, repeats left
     out. `channels`: of the visual map. `noise`: standard deviation. `data_seed`: of the scenes; the
-    training seed does not touch them.
+    training seed does not touch them. `rephrased`: ask the test questions in other words.
     """
 
     root: str = "data/synthetic"
@@ -56,6 +57,7 @@ class Synthetic(DataSet):
     channels: Annotated[int, Field(ge=8, le=100_000)] = 96
     noise: Annotated[float, Field(ge=0, le=1e6)] = 0.3
     data_seed: Annotated[int, Field(ge=0)] = 0
+    rephrased: bool = False
 
     def __post_init__(self) -> None:
         names = ("train_videos", "val_videos", "test_videos", "questions_per_video", "channels", "noise", "data_seed")
@@ -67,7 +69,11 @@ class Synthetic(DataSet):
         return self.root / ANNOTATIONS / f"avqa-{split}.json"
 
     def read_split(self, split: str) -> list[Question]:
-        return read_questions(self.annotation_file(split))
+        questions = read_questions(self.annotation_file(split))
+        if not self.rephrased or split != "test":
+            return questions
+        known = {word for question in self.questions("train") for word in question.words}
+        return [rephrase(question, known) for question in questions]
 
     @cached_property
     def stores(self) -> dict[int, FeatureStore]:

@@ -66,7 +66,7 @@ def test_batches_have_the_shapes_of_the_spec(data, split):
     for i, question in enumerate(questions.questions):
         for modality, values in enumerate((batch.audio, batch.visual)):
             present = batch.presence[i, :, modality].numpy()
-            expected = data.read(question.video_id, modality)[present]
+            expected = data.read(question.video_of(modality), modality)[present]
             np.testing.assert_array_equal(values[i][present].numpy(), expected)
 
 

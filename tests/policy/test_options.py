@@ -16,8 +16,7 @@ OVERRIDE = re.compile(r"(?<![\w.-])((?:\w+\.)*\w+)=([^\s`,;|)\]\"'}]+)")
 SHORT = ("rmm", "avr")                   # sections of a method that may be addressed without it
 # Options that nothing sets otherwise. This list may only become shorter.
 UNUSED = {
-    "dataset=avqa": "annotations audio_folder holdout test_file train_file",
-    "dataset=music_avqa": "audio_folder",
+    "dataset=avqa": "annotations holdout",
     "train": "lr_gamma",
 }
 # What another machine, a repetition or a trial of minutes sets.

@@ -113,6 +113,24 @@ def test_a_clip_without_a_stream_and_a_short_one_are_answered(run, weights, tmp_
     assert "audio: missing" in done.stdout and "visual: 2 of 4 segments present" in done.stdout
 
 
+def test_several_questions_are_a_table_or_json(root, run, weights, tmp_path):
+    """Each is answered as it is alone; candidates are the only answers."""
+    video, file = root / "videos/00000005.mp4", tmp_path / "questions.jsonl"
+    file.write_text('{"question": "Is there a cello sound?", "choices": ["yes", "no"]}\n\n'
+                    '{"question": "Is there a celo?"}\n')
+    alone = ask(run, video, weights).stdout
+    done = ask(run, video, weights, "--questions", file, "--json", "--mute")
+    assert done.returncode == 0, done.stderr
+    content = json.loads(done.stdout)
+    assert [len(q["answers"]) for q in content["questions"]] == [4, 2, 4] and not any(content["present"]["audio"])
+    assert {a["answer"] for a in content["questions"][1]["answers"]} == {"yes", "no"}
+    assert sum(a["probability"] for a in content["questions"][1]["answers"]) == pytest.approx(1)
+    assert "did you mean 'cello'?" in content["questions"][2]["notes"][0] and "'celo'" in done.stderr
+    done = ask(run, video, weights, "--questions", file)
+    share, best = re.search(r"([\d.]+ %)  (\w+)", alone).groups()
+    assert f"{best} {share}" in done.stdout.splitlines()[-3] and done.stdout.splitlines()[-5].startswith("question")
+
+
 def test_bad_questions_and_clips_are_one_line(root, run, weights, tmp_path):
     video = root / "videos/00000005.mp4"
     done = ask(run, video, weights, question="Is there a celo sound?")
