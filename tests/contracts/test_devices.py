@@ -6,6 +6,8 @@ from contracts.pairs import CASES, PARAMS, answer, build, poison, with_absence
 from emulated import DEVICE, WrongDevice, emulation
 from toy import random_batch, unweighted
 
+pytestmark = pytest.mark.filterwarnings("ignore:for .* copying from a non-meta parameter")
+
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 every_pair = pytest.mark.parametrize("pair", PARAMS)
 
