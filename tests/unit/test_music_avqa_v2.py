@@ -54,7 +54,8 @@ def test_a_number_is_made_from_the_content(tmp_path):
 @pytest.mark.parametrize("change,field", [
     ({"question_id": 1.5}, "question_id"), ({"question_id": "7"}, "question_id"),
     ({"question_id": True}, "question_id"), ({"question_id": float("inf")}, "question_id"),
-    ({"templ_values": None}, "templ_values"), ({"templ_values": [1]}, "templ_values"), ({"unmatch_audio": "../x"}, "unmatch_audio"),
+    ({"templ_values": None}, "templ_values"),
+    ({"templ_values": [1]}, "templ_values"), ({"unmatch_audio": "../x"}, "unmatch_audio"),
     ({"video_id": "a/b"}, "video_id"), ({"anser": None}, "anser"),
 ])
 def test_a_bad_record_names_record_and_field(tmp_path, change, field):
