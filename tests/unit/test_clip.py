@@ -19,8 +19,9 @@ from dataset.extract.example import Example, write_video
 from dataset.extract.media import Clip, read_clip
 from dataset.question_features import QuestionFeatures
 from dataset.types import DataError, DataSpec
+from engine.answerer import Answerer
 from engine.errors import UsageError
-from scripts import answer, extract_features
+from scripts import extract_features
 
 
 @pytest.fixture(scope="module")
@@ -114,20 +115,28 @@ def test_questions_with_candidates_are_read_once_each(folder, tmp_path, monkeypa
     assert np.load(root / "feats/clip_vit_b32/a.npy").shape == (1, 5, 8)
 
 
+def answerer(spec, config, folder) -> Answerer:
+    """One with a tiny CLIP in place of a checkpoint and downloaded weights."""
+    made = Answerer.__new__(Answerer)
+    made.spec, made.config, made.device, made.weights = spec, config, torch.device("cpu"), {"clip_vit_b32": folder}
+    made.extractor, made.text_reader = lambda _: ClipFrames(folder, made.device), made.open_text_reader
+    return made
+
+
 def test_an_answer_reads_tokens_and_question_as_training_did(folder, tmp_path):
     spec = DataSpec(segments=3, audio_channels=128, visual_channels=8, grid=(5, 1), words=5, vocabulary=11, answers=7,
                     frame_token=True, text_channels=8)
     config = {"dataset": {"name": "music_avqa", "audio_folder": "feats/vggish", "visual_folder": "feats/clip_vit_b32"}}
-    weights, device = {"clip_vit_b32": folder}, torch.device("cpu")
     write_video(tmp_path / "a.mp4", Example(seconds=2, sound=False))
-    clip = read_clip(tmp_path / "a.mp4", [0, 1, 2])
-    (_, visual), presence = answer.features_of(clip, config, spec, weights, device)
-    assert visual.shape == (1, 3, 8, 5, 1) and presence[0, :, 1].tolist() == [True, True, False]
-    np.testing.assert_allclose(visual[0, :2, :, :, 0].transpose(1, 2), ClipFrames(folder, device)(clip), atol=1e-5)
-    values = answer.text_features("is a lute ?", spec, weights, device)
-    words, question = ClipWords(folder, device)(["is a lute"])
+    clip, made = read_clip(tmp_path / "a.mp4", [0, 1, 2]), answerer(spec, config, folder)
+    streams = made.read(tmp_path / "a.mp4")
+    assert streams.visual.shape == (3, 8, 5, 1) and streams.presence[:, 1].tolist() == [True, True, False]
+    frames = ClipFrames(folder, made.device)(clip)
+    np.testing.assert_allclose(streams.visual[:2, :, :, 0].transpose(1, 2), frames, atol=1e-5)
+    values = made.text_features(("is", "a", "lute"))
+    words, question = ClipWords(folder, made.device)(["is a lute"])
     np.testing.assert_array_equal(values["text_words"], words)
     np.testing.assert_array_equal(values["text_question"], question)
-    assert answer.text_features("is a lute", replace(spec, text_channels=0), weights, device) == {}
+    assert answerer(replace(spec, text_channels=0), config, folder).text_features(("is",)) == {}
     with pytest.raises(UsageError, match="expects question features of 9 channels, this CLIP gives 8"):
-        answer.text_features("is a lute", replace(spec, text_channels=9), weights, device)
+        answerer(replace(spec, text_channels=9), config, folder).text_features(("is",))
