@@ -13,7 +13,7 @@ import inspect
 from collections.abc import Sequence
 from functools import cache, reduce
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from omegaconf import OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
@@ -254,19 +254,27 @@ def validate(merged: dict[str, Any]) -> dict[str, Any]:
         raise UsageError("; ".join(describe(item, model) for item in error.errors()[:MISTAKES])) from error
 
 
-def describe(error: dict[str, Any], model: type[BaseModel]) -> str:
+def describe(error: dict[str, Any], model: type[BaseModel], kind: str = "configuration key") -> str:
     """One schema error in words: the key, what was expected, the nearest valid key."""
     path = [str(part) for part in error["loc"]]
     key = ".".join(path)
     if error["type"] == "extra_forbidden":
         for part in path[:-1]:
-            model = model.model_fields[part].annotation
-        return f"unknown configuration key {shown(key)}; {nearest(path[-1], model.model_fields)}"
+            if part in model.model_fields:                     # else a key of a mapping
+                model = model_in(model.model_fields[part].annotation) or model
+        return f"unknown {kind} {shown(key)}; {nearest(path[-1], model.model_fields)}"
     if error["type"] == "missing":
-        return f"configuration key '{key}' is required; add {key}=VALUE"
+        return f"{kind} '{key}' is required; give it a value"
     if error["type"] == "value_error":
         return error["msg"].removeprefix("Value error, ")
-    return f"configuration key '{key}': {error['msg'].lower()}, got {shown(error['input'])}"
+    return f"{kind} '{key}': {error['msg'].lower()}, got {shown(error['input'])}"
+
+
+def model_in(annotation: Any) -> type[BaseModel] | None:
+    """The first schema in a type such as dict[str, Schema] or Schema | None."""
+    if hasattr(annotation, "model_fields"):
+        return annotation
+    return next(filter(None, map(model_in, get_args(annotation))), None)
 
 
 def beyond_defaults(config: dict[str, Any]) -> dict[str, Any]:

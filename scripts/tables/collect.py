@@ -16,6 +16,7 @@ from dataset.files import refuse_special
 from engine.checkpoint import load_checkpoint
 from engine.errors import UsageError
 from engine.metrics import accuracies
+from models.rmm_avr.diffusion import SCHEDULES
 from scripts.tables.grid import Grid, Published
 from scripts.tables.plan import PlannedRun
 from scripts.tables.statistics import Answers, Comparison, compare, correct
@@ -92,7 +93,7 @@ def collect(name: str, grid: Grid, planned: dict[str, BySeed]) -> dict[str, Any]
 
 
 def row_of(grid: Grid, row: str, by_seed: BySeed, results: dict[str, Any]) -> dict[str, Any]:
-    """Label, cells by scenario, and L_ave in the last epoch with the value it cannot fall below."""
+    """Label, cells by scenario, and L_ave in the last epoch with its two references."""
     cells: dict[str, dict[int, Any]] = {}
     for seed, run in by_seed.items():
         for scenario, result in results[run.name]["scenarios"].items():
@@ -125,14 +126,14 @@ def cell_of(by_seed: dict[int, dict[str, Any]], published: Published | None) -> 
 
 def ave_of(by_seed: dict[int, tuple[Path, dict[str, Any]]]) -> dict[str, Any] | None:
     """L_ave by seed, from each run's folder and configuration; None without AVR or a log."""
-    values, bound = {}, None
+    values, bound, skip = {}, None, None
     for seed, (folder, config) in by_seed.items():
         metrics = folder / "metrics.jsonl"
         if has_avr(config) and metrics.is_file():
             values[seed] = read(metrics, last_ave)
             lowest = lowest_ave(config, folder / "best.pt")
-            bound = bound if lowest is None else lowest
-    return {**moments(values.values()), "by_seed": values, "bound": bound} if values else None
+            bound, skip = bound if lowest is None else lowest, skip_ave(config)
+    return {**moments(values.values()), "by_seed": values, "skip": skip, "bound": bound} if values else None
 
 
 def has_avr(config: dict[str, Any]) -> bool:
@@ -144,6 +145,19 @@ def has_avr(config: dict[str, Any]) -> bool:
 def last_ave(text: str) -> float:
     """The mean of L_ave over the last epoch, out of metrics.jsonl."""
     return float(json.loads(text.splitlines()[-1])["loss"]["ave"])
+
+
+def skip_ave(config: dict[str, Any]) -> float | None:
+    """L_ave of the input skip alone with its initial weights, for noise prediction; else None.
+
+    From features of unit variance it is the mean of alpha-bar_t over the steps: w_t x_t with w_t =
+    sqrt(1 - alpha-bar_t) leaves alpha-bar_t of the noise's variance.
+    """
+    avr = config["method"]["avr"]
+    if not avr.get("input_skip", False) or avr["objective"] != "noise":
+        return None
+    betas = SCHEDULES[avr["schedule"]](avr["steps"], *(avr["betas"] if avr["schedule"] == "ddpm" else ()))
+    return float((1 - betas).cumprod(dim=0).mean())
 
 
 def lowest_ave(config: dict[str, Any], checkpoint: Path) -> float | None:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from dataset import DATASETS
 from dataset.files import refuse_special
-from engine.config import CONFIGS, ScenarioName, nearest
+from engine.config import CONFIGS, ScenarioName, describe, nearest
 from engine.errors import UsageError
 from engine.layers import parse_yaml
 
@@ -42,13 +42,6 @@ class Row(Change):
     recipe: bool = True           # false: without the table's recipes
     figures_of: str | None = None
     data: dict[str, Change] = {}
-
-    @model_validator(mode="after")
-    def names_known_data(self) -> Row:
-        for name in self.data:
-            if name not in DATASETS:
-                raise ValueError(f"data names the data set '{name}'; {nearest(name, DATASETS)}")
-        return self
 
     def on_data(self, dataset: str) -> Change:
         """The whole change where the row is on `dataset`."""
@@ -162,6 +155,10 @@ class Grid(BaseModel):
             for row in rows:
                 if row not in self.rows:
                     raise ValueError(f"{key} names the row '{row}'; {nearest(row, self.rows)}")
+        for key, row in self.rows.items():
+            for name in row.data:
+                if name not in DATASETS:
+                    raise ValueError(f"rows.{key}: data names the data set '{name}'; {nearest(name, DATASETS)}")
         for mix in self.mixes:
             if self.scenarios and not {mix.start, mix.end} <= set(self.scenarios):
                 raise ValueError(f"the mix '{mix.label}' needs {mix.start} and {mix.end} among the scenarios")
@@ -208,23 +205,4 @@ def read_grid(path: Path) -> Grid:
     try:
         return Grid.model_validate(content)
     except ValidationError as error:
-        raise UsageError(f"{path}: {'; '.join(describe(item) for item in error.errors())}") from error
-
-
-SECTIONS = {"rows": Row, "recipes": Recipes, "axis": Axis, "mixes": Mix, "published": Published}
-
-
-def describe(error: dict) -> str:
-    """One schema error in words: the key, what was expected."""
-    *parents, last = [str(part) for part in error["loc"]] or ["the table"]
-    key = ".".join([*parents, last])
-    if error["type"] == "extra_forbidden":
-        known = SECTIONS.get(parents[0], Grid) if parents else Grid
-        known = Change if parents[2:3] == ["data"] else known
-        return f"unknown key '{key}'; {nearest(last, known.model_fields)}"
-    if error["type"] == "missing":
-        return f"key '{key}' is required"
-    if error["type"] == "value_error":
-        place = f"{key}: " if parents else ""
-        return place + error["msg"].removeprefix("Value error, ")
-    return f"key '{key}': {error['msg'].lower()}, got {error['input']!r}"
+        raise UsageError(f"{path}: {'; '.join(describe(item, Grid, 'key') for item in error.errors())}") from error

@@ -28,9 +28,9 @@ NOTE = ("Accuracy in percent over all test questions: mean ± standard deviation
         "answer from what is left of the input (- where the data do not tell it). Floor: the majority answer for the "
         "text of the question.")
 AVE_NOTE = """L_ave: the loss of the diffusion (Eq. 7), mean over the last epoch; predicting no noise at all gives 1.0.
-Its bound: the least that noise prediction can reach with a last layer of fewer channels than the pair has
-(- where the input is added to the output, which lifts the bound, where something else than the noise is
-predicted, or where best.pt is gone)."""
+Skip alone: what the input skip reaches with its initial weights and nothing else, on features of unit variance
+(mean of alpha-bar_t over the steps). Its bound: the least that noise prediction can reach without the skip, by a
+last layer of fewer channels than the pair has. Each is - where it does not apply, or where best.pt is gone."""
 NOTES = f"""Differences in points, row minus reference, paired by question and by seed. Over questions: percentile
 bootstrap ({RESAMPLES} draws of whole videos) of the difference averaged over seeds, and exact McNemar tests per
 seed, joined over K seeds as K/k times the k-th smallest p-value, k = ceil(K/2). Over seeds: paired t, from

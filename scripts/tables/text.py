@@ -66,7 +66,7 @@ def scenarios_of(rows: dict[str, dict[str, Any]]) -> list[str]:
 def results_table(report: dict[str, Any], chosen: list[str] | None = None) -> str:
     """The accuracies of a report.json, all rows or those `chosen`, with oracle and floor.
 
-    Where a row has AVR, its loss and the bound of that loss stand beside.
+    Where a row has AVR, its loss stands beside, and the loss's references where a row has them.
 
     Raises:
         UsageError: the report has no such row.
@@ -77,19 +77,20 @@ def results_table(report: dict[str, Any], chosen: list[str] | None = None) -> st
                              f"{nearest(row, report['rows'])}")
     rows = {row: report["rows"][row] for row in chosen or report["rows"]}
     scenarios = scenarios_of(rows)
-    with_ave = any(row.get("ave") for row in rows.values())
-    head = ["", "seeds", *map(pretty, scenarios), *(["L_ave", "its bound"] if with_ave else [])]
+    losses = [row["ave"] for row in rows.values() if row.get("ave")]
+    references = {key: title for key, title in (("skip", "skip alone"), ("bound", "its bound"))
+                  if any(ave.get(key) is not None for ave in losses)}
+    head = ["", "seeds", *map(pretty, scenarios), *(["L_ave", *references.values()] if losses else [])]
     lines = []
     for row in rows.values():
         cells, ave = row["scenarios"], row.get("ave")
         lines.append([escaped(row["label"]), str(max(cell["seeds"] for cell in cells.values())),
                       *(with_spread(cells.get(s)) for s in scenarios)])
-        if with_ave:
-            lines[-1] += [with_spread(ave, 2), number(ave["bound"], 2)] if ave else ["", ""]
+        if ave:
+            lines[-1] += [with_spread(ave, 2), *(number(ave.get(key), 2) for key in references)]
     for name, kind in (("*Bayes oracle*", "oracle"), ("*question-only floor*", "floor")):
         limits = limits_of(report, rows, scenarios, kind)
-        lines += [[name + (f" ({data})" if len(limits) > 1 else ""), "", *values, *[""] * (2 * with_ave)]
-                  for data, values in limits]
+        lines += [[name + (f" ({data})" if len(limits) > 1 else ""), "", *values] for data, values in limits]
     return grid_text(lines, head)
 
 

@@ -1,4 +1,4 @@
-"""L_ave of a run, read from files, and its lower bound, against what the last layer can write."""
+"""L_ave of a run, read from files, and its references: the skip alone, the last layer alone."""
 
 import json
 
@@ -9,8 +9,9 @@ from toy import SHAPE
 from engine.checkpoint import save_checkpoint
 from engine.config import compose
 from engine.errors import UsageError
+from models.rmm_avr.avr import AVR
 from models.rmm_avr.released import ReleasedAVR
-from scripts.tables.collect import LAST_LAYER, has_avr, last_ave, lowest_ave
+from scripts.tables.collect import LAST_LAYER, has_avr, last_ave, lowest_ave, skip_ave
 
 WIDTH = 8                    # of SHAPE's D = 16 and, in the layout `time`, of D + 6 D = 112
 
@@ -47,6 +48,19 @@ def test_there_is_no_bound_where_other_things_reach_the_output(tmp_path):
     before = config()
     del before["method"]["avr"]["input_skip"]            # a run from before the option, which had no skip
     assert lowest_ave(before, path) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("steps", [5, 10, 20])
+def test_what_the_input_skip_alone_reaches(steps):
+    """Eq. 7 by drawing, with a U-Net that adds nothing to the skip."""
+    avr = {"input_skip": True, "schedule": "ddpm", "steps": steps, "betas": [1e-4, 0.02]}
+    net = AVR(SHAPE, width=WIDTH, multipliers=(1,), steps=steps)
+    net.diffusion.model.final_conv.weight.data.zero_()
+    net.diffusion.model.final_conv.bias.data.zero_()
+    torch.manual_seed(0)
+    error = net.error(torch.randn(4000, 7, SHAPE.channels)).mean().detach()
+    assert skip_ave(config(**avr)) == pytest.approx(float(error), abs=0.005)
+    assert skip_ave(config(**avr | {"objective": "v"})) is None and skip_ave(config()) is None
 
 
 def test_a_layer_as_wide_as_the_pair_has_the_bound_zero(tmp_path):

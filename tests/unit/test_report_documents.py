@@ -18,7 +18,7 @@ def reports(tmp_path):
     rows = {"plain": {"label": "plain | zeros", "ave": None,
                       "scenarios": {"complete": cell(81.25, 1.04), "audio_missing": cell(60, 2)}},
             "ours": {"label": "ours", "scenarios": {"complete": cell(70.0, None)},
-                     "ave": {"mean": 0.987, "std": 0.012, "bound": None}}}
+                     "ave": {"mean": 0.987, "std": 0.012, "skip": 0.964, "bound": None}}}
     runs = [{"row": row, "dataset": "synthetic"} for row in rows]
     folder = tmp_path / "reports" / "toy"
     folder.mkdir(parents=True)
@@ -46,9 +46,9 @@ def test_the_table_is_written_between_its_markers_alone(tmp_path, reports):
     assert text.startswith("Before\n\n<!-- table:toy begin -->\n\n|") and text.endswith(
         "|\n\n<!-- table:toy end -->\n\nafter | it\n")
     assert lines(text) == [
-        ["", "seeds", "complete", "audio missing", "L_ave", "its bound"],
+        ["", "seeds", "complete", "audio missing", "L_ave", "skip alone"],
         ["plain / zeros", "3", "81.2 ± 1.0", "60.0 ± 2.0", "", ""],
-        ["ours", "1", "70.0", "-", "0.99 ± 0.01", "-"],
+        ["ours", "1", "70.0", "-", "0.99 ± 0.01", "0.96"],
         ["*Bayes oracle*", "", "90.0", "90.0", "", ""], ["*question-only floor*", "", "50.0", "50.0", "", ""]]
     assert refresh([path], reports) == []                         # once more changes nothing
 
