@@ -37,12 +37,12 @@ class Train(BaseModel):
     """Optimisation.
 
     `init`: a checkpoint whose backbone and head are the start, or null for scratch; `init_method`:
-    and what it holds of the method. `warmup`: share of all steps. `patience`: how many validations
+    and what it holds of the method. `frozen`: backbone and head are not trained. `warmup`: share of all steps. `patience`: how many validations
     without a better one end the run.
     """
 
     model_config = STRICT
-    epochs: Positive
+    epochs: Annotated[int, Field(ge=0, lt=2 ** 31)]
     max_steps: Positive | None
     batch_size: Positive
     learning_rate: Annotated[float, Field(gt=0)]
@@ -60,6 +60,7 @@ class Train(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     init: str | None
     init_method: bool = False
+    frozen: bool = False
     select_by: Annotated[list[ScenarioName], Field(min_length=1)]
     log_every: Positive
 

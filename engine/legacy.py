@@ -49,6 +49,8 @@ def of_format_2(state: dict[str, Any]) -> dict[str, Any]:
     config = options_of_today(state["config"])
     gone = ("method.steps_done",) if config["method"]["name"] == "plain" else ("method.steps_done", "method.fill.")
     model = {name: value for name, value in state["model"].items() if not name.startswith(gone)}
+    if "method.fill.seen" in model:                      # was one flag for both modalities
+        model["method.fill.seen"] = model["method.fill.seen"].expand(2).clone()
     return {**state, "config": config, "model": model}
 
 
@@ -76,8 +78,6 @@ def drop(section: dict[str, Any], key: str, constant: Any, kind: str) -> None:
 
 def of_format_1(state: dict[str, Any]) -> dict[str, Any]:
     model = {new_name(name): value for name, value in state["model"].items()}
-    if "method.fill.seen" in model:                      # was one flag for both modalities
-        model["method.fill.seen"] = model["method.fill.seen"].expand(2).clone()
     method = state["config"]["method"]
     if method["name"] in ("rmm_avr", "rmm_avr_plus"):
         method = new_method(method)

@@ -43,7 +43,7 @@ class Trainer:
         self.main = self.accelerator.is_main_process
         train = config["train"]
         set_seed(train["seed"])                  # alike on every process: all start from the same weights
-        self.model = build_model(spec, config["backbone"], config["method"], train["label_smoothing"])
+        self.model = build_model(spec, config["backbone"], config["method"], train["label_smoothing"], train["frozen"])
         self.epoch = self.step = 0
         self.best_score = -1.0
         self.history: list[dict[str, Any]] = []
@@ -52,6 +52,9 @@ class Trainer:
         if resumed is None and train["init"]:
             init = Path(train["init"])
             self.log(start_from(self.model, load_checkpoint(init), vocabulary.to_dict(), init, train["init_method"]))
+        elif resumed is None and train["frozen"]:
+            raise UsageError("train.frozen=true leaves backbone and head as they are, and these are random; train "
+                             "method=plain first and give its checkpoint, train.init=RUN_DIR/best.pt")
         elif resumed is None and self.model.method.needs_trained_backbone:
             self.log(f"warning: method={config['method']['name']} leaves the backbone's weights as they are, and these "
                      "are random; train method=plain first and give its checkpoint, train.init=RUN_DIR/best.pt")
@@ -89,7 +92,7 @@ class Trainer:
 
     def fit(self) -> None:
         """Train until the last epoch or `max_steps`, validating and saving after every epoch."""
-        if self.finished:
+        if self.finished and self.last.is_file():
             self.log(f"{self.folder} is already trained ({self.epoch} epochs); delete it to train again")
             return
         if self.main:
@@ -98,6 +101,8 @@ class Trainer:
             write_json(self.folder / "environment.json", environment(self.accelerator.device, processes))
         self.curves = LossLog(self.folder if self.main else None, self.config["train"]["log_every"])
         try:
+            if self.config["train"]["epochs"] == 0:
+                self.save(improved=True)
             while not self.finished:
                 self.run_epoch()
         finally:
@@ -174,11 +179,12 @@ class Trainer:
         with self.accelerator.autocast():
             terms = self.model(batch).terms
         total = total_loss(terms, weights)
-        self.optimiser.zero_grad(set_to_none=True)
-        self.accelerator.backward(total)
-        if self.config["train"]["clip_norm"]:
-            self.accelerator.clip_grad_norm_(self.model.parameters(), self.config["train"]["clip_norm"])
-        self.optimiser.step()
+        if total.requires_grad:      # else all is frozen, and a pass only gathers statistics
+            self.optimiser.zero_grad(set_to_none=True)
+            self.accelerator.backward(total)
+            if self.config["train"]["clip_norm"]:
+                self.accelerator.clip_grad_norm_(self.model.parameters(), self.config["train"]["clip_norm"])
+            self.optimiser.step()
         self.schedule.after_step()
         return {"total": total, **terms}
 

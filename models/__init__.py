@@ -18,11 +18,13 @@ def resolve(path: str) -> type:
     return getattr(import_module(module), name)
 
 
-def build_model(spec: DataSpec, backbone: dict, method: dict, label_smoothing: float = 0.0) -> AVQAModel:
+def build_model(
+    spec: DataSpec, backbone: dict, method: dict, label_smoothing: float = 0.0, frozen: bool = False
+) -> AVQAModel:
     """`backbone`, `method`: a `name` and the keywords of its class; OptionError if unfit."""
     backbone, method = dict(backbone), dict(method)
     body = resolve(BACKBONES[backbone.pop("name")])(spec, **backbone)
     shape = FeatureShape(spec.segments, spec.grid, body.dim, 0 if spec.choices else spec.answers)
     completion = resolve(METHODS[method.pop("name")])(shape, **method)
     head = MultipleChoice(body.dim) if spec.choices else OpenVocabulary(body.dim, spec.answers)
-    return AVQAModel(body, completion, head, label_smoothing)
+    return AVQAModel(body, completion, head, label_smoothing, frozen)

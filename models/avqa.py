@@ -25,16 +25,29 @@ class Output:
 class AVQAModel(nn.Module):
     """A backbone, a missing-modality method and an answer head: encode -> method -> fuse -> head.
 
-    `label_smoothing`: of every view's answer loss.
+    `label_smoothing`: of every view's answer loss. `frozen`: backbone and head stay as they are and
+    answer as in evaluation; the method alone is trained.
     """
 
-    def __init__(self, backbone: Backbone, method: Method, head: nn.Module, label_smoothing: float = 0.0) -> None:
+    def __init__(
+        self, backbone: Backbone, method: Method, head: nn.Module, label_smoothing: float = 0.0, frozen: bool = False
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.method = method
         self.head = head
-        self.label_smoothing = label_smoothing
+        self.label_smoothing, self.frozen = label_smoothing, frozen
         method.adapt(backbone, backbone.combination())
+        if frozen:
+            backbone.requires_grad_(False)
+            head.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> AVQAModel:
+        super().train(mode)
+        if self.frozen:
+            self.backbone.eval()
+            self.head.eval()
+        return self
 
     @property
     def loss_weights(self) -> dict[str, float]:
@@ -46,7 +59,8 @@ class AVQAModel(nn.Module):
         features = self.encode(batch)
         if self.training:
             return self.answer_views(self.method.views(features.with_(question_id=None)), batch)
-        _, answered = self.answer(self.method.fill_in(features), batch, None)
+        filled = self.method.fill_in(features)
+        _, answered = self.answer(filled, repeat_batch(batch, filled.samples), None)
         return Output({"complete": answered.logits})
 
     def encode(self, batch: Batch) -> Features:

@@ -44,8 +44,9 @@ class Features:
     question: Tensor                  # (B, D)
     question_id: Tensor | None        # (B,) int64, seeds the noise of evaluation; None in training
     presence: Tensor                  # (B, T, 2) bool, columns AUDIO, VISUAL
+    samples: int = 1                  # completions of every question, one after the other on the batch axis
     filled: bool = True               # False: absent entries are to be masked out, nothing stands in for them
-    video: Tensor | None = None       # (B,) int64, equal for questions on one video: no negatives of each other
+    video: Tensor | None = None       # (B,) int64, equal for questions on one video
     negative: Tensor | None = None    # (B, T, N, D) visual of other videos, training only
     negative_valid: Tensor | None = None    # (B,) bool, False = no other video was at hand
     audio_keys: Tensor | None = None        # (B, P, D) extra tokens that whatever attends to the audio stream reads,

@@ -48,7 +48,7 @@ def encoded(batch: Batch, audio: Tensor, text: tuple[Tensor, Tensor]) -> Feature
     """`audio` (B, T, D), the maps as tokens, `text`: words (B, L, D) and question (B, D)."""
     words, question = text
     return Features(audio=audio, visual=as_tokens(batch.visual), words=words, word_mask=batch.words != 0,
-                    question=question, question_id=batch.question_id, presence=batch.presence)
+                    question=question, question_id=batch.question_id, presence=batch.presence, video=batch.video)
 
 
 def streams(features: Features, visual: Tensor) -> tuple[Stream, Stream]:

@@ -117,7 +117,7 @@ class MCD(Backbone):
         self.answer = nn.Sequential(nn.Dropout(ANSWER_DROPOUT), nn.GELU(), nn.Linear(dim, dim), nn.GELU())
 
     def encode(self, batch: Batch) -> Features:
-        return encoded(batch, self.audio(batch.audio), self.question(batch.words)).with_(video=batch.video)
+        return encoded(batch, self.audio(batch.audio), self.question(batch.words))
 
     def encode_text(self, words: Tensor) -> Tensor:
         return self.question(words)[1]                                              # (B, D)

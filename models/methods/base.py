@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dataset.types import AUDIO, VISUAL, Batch
 from models.features import Features, Fused
 
-ViewMode = Literal["all", "segments", "sampled", "keep_count"]
+ViewMode = Literal["all", "segments", "sampled", "keep_count", "lacking"]
 OneView = Literal["audio_missing", "visual_missing"]
 
 
@@ -125,10 +125,15 @@ def simulate(presence: Tensor, mode: ViewMode | OneView) -> dict[str, Tensor]:
     `all`: every question complete, without audio and without video, as Eq. 8. `segments`: the same,
     and once with single segments missing (`without_segments`). `sampled`: one of the three per
     question, equally likely. `keep_count`: how many modalities are kept is drawn first, then which,
-    so that half of the questions stay complete and a quarter lacks each. `audio_missing`,
+    so that half of the questions stay complete and a quarter lacks each. `lacking`: every question
+    lacks the sound, the picture or single segments, equally likely. `audio_missing`,
     `visual_missing`: this view alone.
     """
     no_audio, no_visual = without(presence, AUDIO), without(presence, VISUAL)
+    if mode == "lacking":
+        draw = torch.randint(3, presence.shape[:1], device=presence.device)[:, None, None]         # (B, 1, 1)
+        whole = torch.where(draw == 0, no_audio, no_visual)
+        return {"lacking": torch.where(draw == 2, without_segments(presence), whole)}
     if mode in ("sampled", "keep_count"):
         outcomes = 3 if mode == "sampled" else 4                       # 0: no audio, 1: no video, else complete
         draw = torch.randint(outcomes, presence.shape[:1], device=presence.device)[:, None, None]  # (B, 1, 1)

@@ -34,12 +34,14 @@ class Row(Change):
     """One line of the table: its name and what makes it differ from the shared configuration.
 
     `data`: data set -> what is added there, such as features of its own for one backbone.
+    `model_of`: an earlier row whose trained model this row tests with options of its own.
     `figures_of`: the row of `published` whose figures stand beside this one, where it is another;
     print may leave open which of two it is.
     """
 
     label: str
     recipe: bool = True           # false: without the table's recipes
+    model_of: str | None = None
     figures_of: str | None = None
     data: dict[str, Change] = {}
 
@@ -159,6 +161,9 @@ class Grid(BaseModel):
             for name in row.data:
                 if name not in DATASETS:
                     raise ValueError(f"rows.{key}: data names the data set '{name}'; {nearest(name, DATASETS)}")
+        for place, (name, row) in enumerate(self.rows.items()):
+            if row.model_of and row.model_of not in list(self.rows)[:place]:
+                raise ValueError(f"rows.{name}.model_of names '{row.model_of}', which is no row above it")
         for mix in self.mixes:
             if self.scenarios and not {mix.start, mix.end} <= set(self.scenarios):
                 raise ValueError(f"the mix '{mix.label}' needs {mix.start} and {mix.end} among the scenarios")

@@ -60,13 +60,13 @@ def test_l1_no_absent_value_reaches_a_gradient(model):
 
 
 def test_l2_a_method_returns_what_it_received(model):
-    """Shapes and types."""
+    """Shapes and types, of every sample."""
     for case in CASES:
         features = model.backbone.encode(poison(with_absence(case), 0.0))
         after = completed(model, features)
         for name in ("audio", "visual", "words", "question"):
             a, b = getattr(features, name), getattr(after, name)
-            assert a.shape == b.shape and a.dtype == b.dtype, f"{case}: {name}"
+            assert b.shape == (5 * after.samples, *a.shape[1:]) and a.dtype == b.dtype, f"{case}: {name}"
         assert features.audio.shape == (5, SPEC.segments, model.backbone.dim), case
         assert features.visual.shape == (5, SPEC.segments, SPEC.tokens, model.backbone.dim), case
 
@@ -136,4 +136,4 @@ def test_a_backbone_hands_over_summaries_if_it_says_so(model):
         features = completed(model, model.backbone.encode(poison(with_absence(case), 0.0)))
         summaries = model.backbone.fuse(features).summaries
         assert (summaries is not None) == model.backbone.has_summaries, case
-        assert summaries is None or [s.shape for s in summaries] == [(5, model.backbone.dim)] * 2, case
+        assert summaries is None or [s.shape for s in summaries] == [(5 * features.samples, model.backbone.dim)] * 2, case

@@ -1,0 +1,92 @@
+"""Retrieval against a search written out, and what may not answer."""
+
+import pytest
+import torch
+from toy import SHAPE, random_features
+
+from dataset.types import AUDIO, VISUAL
+from models.methods.retrieval import Retrieval
+
+
+def filled_bank(videos: int = 6, **options) -> tuple[Retrieval, torch.Tensor]:
+    """A method that has seen `videos` videos, and their features."""
+    method = Retrieval(SHAPE, **{"capacity": 8, "neighbours": 3, "store": "map", **options}).train()
+    seen = random_features(videos).with_(video=torch.arange(videos))
+    method.views(seen)
+    return method.eval(), seen
+
+
+def lacking(modality: int, size: int = 2, seed: int = 7):
+    features = random_features(size, seed)
+    presence = features.presence.clone()
+    presence[..., modality] = False
+    return features.with_(presence=presence)
+
+
+@pytest.mark.parametrize("store", ["map", "mean"])
+def test_the_search_written_out(store):
+    """One segment at a time: cosines by hand, sorted, the nearest three averaged by softmax."""
+    method, seen = filled_bank(store=store, temperature=0.2)
+    asked = lacking(VISUAL)
+    found = method.fill_in(asked).visual
+    scale = method.audio_scale.standardise
+    values = seen.visual if store == "map" else seen.visual.mean(dim=2, keepdim=True).expand_as(seen.visual)
+    for b in range(2):
+        for t in range(SHAPE.segments):
+            query = scale(asked.audio[b, t])
+            cosines = [(float(torch.cosine_similarity(query, scale(seen.audio[v, s]), dim=0)), v, s)
+                       for v in range(6) for s in range(SHAPE.segments)]
+            nearest = sorted(cosines, reverse=True)[:3]
+            weights = torch.softmax(torch.tensor([c for c, _, _ in nearest]) / 0.2, dim=0)
+            expected = sum(w * values[v, s] for w, (_, v, s) in zip(weights, nearest, strict=True))
+            assert torch.allclose(found[b, t], expected, atol=1e-4)
+
+
+def test_a_video_in_the_bank_is_found_again():
+    method, seen = filled_bank(neighbours=1)
+    presence = seen.presence.clone()
+    presence[..., AUDIO] = False
+    recalled = method.fill_in(seen.with_(presence=presence)).audio
+    assert torch.allclose(recalled, seen.audio, atol=1e-5)
+
+
+def test_in_training_a_video_does_not_answer_for_itself():
+    method, seen = filled_bank(neighbours=1)
+    presence = seen.presence.clone()
+    presence[..., AUDIO] = False
+    recalled = method.train().completed(seen.with_(presence=presence)).audio
+    assert not (recalled - seen.audio).abs().amax(dim=-1).lt(1e-5).any()
+
+
+def test_chunks_change_nothing(monkeypatch):
+    method, _ = filled_bank()
+    asked = lacking(AUDIO, size=5)
+    at_once = method.fill_in(asked).audio
+    monkeypatch.setattr("models.methods.retrieval.CHUNK", 1)
+    assert torch.allclose(method.fill_in(asked).audio, at_once, atol=1e-6)
+
+
+def test_an_empty_bank_answers_zeros_and_a_part_is_ignored():
+    """What the bank has no room or no video for never answers."""
+    empty = Retrieval(SHAPE, capacity=4).eval()
+    assert torch.equal(empty.fill_in(lacking(AUDIO)).audio, torch.zeros(2, SHAPE.segments, SHAPE.channels))
+    method, seen = filled_bank(videos=2, neighbours=100, temperature=1e6)
+    mean = seen.audio.flatten(0, 1).mean(dim=0)
+    assert torch.allclose(method.fill_in(lacking(AUDIO)).audio, mean.expand(2, SHAPE.segments, -1), atol=1e-4)
+
+
+def test_videos_that_lack_something_stay_out():
+    method = Retrieval(SHAPE, capacity=4).train()
+    seen = random_features(2).with_(video=torch.arange(2))
+    presence = seen.presence.clone()
+    presence[1, 0, AUDIO] = False
+    method.views(seen.with_(presence=presence))
+    assert method.owner.tolist() == [0, -1, -1, -1]
+
+
+def test_what_is_present_stays():
+    method, _ = filled_bank()
+    asked = lacking(VISUAL)
+    assert torch.equal(method.fill_in(asked).audio, asked.audio)
+    whole = random_features(2)
+    assert torch.equal(method.fill_in(whole).visual, whole.visual)
