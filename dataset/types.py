@@ -90,7 +90,8 @@ class Batch:
     negative_visual: Tensor | None = None   # (B, T, C, H, W), segments of other videos
     text_words: Tensor | None = None        # (B, Lt, Ct) question features by text position, float32 or float16
     text_question: Tensor | None = None     # (B, Ct) of the whole question
-    nothing_absent: Tensor | None = None    # `presence` itself, where the host has seen that all of it is True
+    nothing_absent: Tensor | None = None    # `presence` itself, where `to` has seen that all of it is True; from
+    #                                         then on its values must not be changed in place
 
     @property
     def whole(self) -> bool:

@@ -176,11 +176,10 @@ class Pass:
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, sequences: int, stride: int = 1) -> Tensor:
-    """A convolution over the positions of x (L*S, C) with a weight as in `Weights` -> (L'*S, C').
-    """
+    """Convolve over the positions of x (L*S, C) with a weight as in `Weights` -> (L'*S, C')."""
     if weight.dim() == 4:
-        kernel, image = weight.shape[2], x.view(-1, sequences, x.shape[1]).permute(2, 0, 1).unsqueeze(0)   # (1, C, L, S)
-        y = F.conv2d(image, weight, bias, (stride, 1), ((kernel - 1) // 2, 0))
+        image = x.view(-1, sequences, x.shape[1]).permute(2, 0, 1).unsqueeze(0)    # (1, C, L, S)
+        y = F.conv2d(image, weight, bias, (stride, 1), ((weight.shape[2] - 1) // 2, 0))
         return y.squeeze(0).permute(1, 2, 0).flatten(0, 1)
     if stride == 2:                                # two positions side by side
         pairs = x.view(-1, 2, sequences, x.shape[1]).transpose(1, 2)               # (L/2, S, 2, C)

@@ -29,9 +29,9 @@ def read(folder, *records):
     return read_questions(path, V2Record)
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("v2") / "data"
+@pytest.fixture
+def data(tmp_path):
+    root = tmp_path / "data"
     return MusicAVQAv2(root=str(root), **toy_data.music_avqa_v2(root))
 
 
@@ -79,9 +79,8 @@ def test_sound_comes_from_the_other_video(data):
         np.testing.assert_array_equal(values[0], data.read(question.video_of(modality), modality))
 
 
-def test_the_other_videos_length_and_lack_count(data, tmp_path):
-    root = tmp_path / "data"
-    toy_data.music_avqa_v2(root)
+def test_the_other_videos_length_and_lack_count(data):
+    root = data.root
     question = data.questions("test")[-1]
     path = root / "feats" / "vggish" / f"{question.sound}.npy"
     np.save(path, np.load(path)[:2])
