@@ -90,8 +90,7 @@ class Batch:
     negative_visual: Tensor | None = None   # (B, T, C, H, W), segments of other videos
     text_words: Tensor | None = None        # (B, Lt, Ct) question features by text position, float32 or float16
     text_question: Tensor | None = None     # (B, Ct) of the whole question
-    nothing_absent: Tensor | None = None    # `presence` itself, where `to` has seen that all of it is True; from
-    #                                         then on its values must not be changed in place
+    nothing_absent: Tensor | None = None    # `presence` itself, where the host has seen that all of it is True
 
     @property
     def whole(self) -> bool:
@@ -104,7 +103,10 @@ class Batch:
         return replace(self, **{k: change(v) for k, v in values.items() if v is not None})
 
     def to(self, device: torch.device | str) -> Batch:
-        """On `device`; features stored in half precision travel so and are float32 from here on."""
+        """On `device`; features stored in half precision travel so and are float32 from here on.
+
+        From here on `presence` must not be changed in place: `whole` remembers what it held.
+        """
         moved = self.map(lambda t: t.to(device, non_blocking=True))
         moved = moved.map(lambda t: t.float() if t.is_floating_point() else t)
         on_host = self.presence.device.type == "cpu"
