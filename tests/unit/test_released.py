@@ -87,6 +87,12 @@ def test_an_odd_map_is_padded_and_cut():
     torch.testing.assert_close(odd(image[:, :3, :5].flatten(1, 2), step), expected.flatten(1, 2))
 
 
+def test_an_input_skip_that_a_map_does_not_have_is_refused():
+    with pytest.raises(OptionError, match="input_skip=true needs avr.layout=tokens or avr.layout=time, got .*map"):
+        released(input_skip=True)
+    assert released(input_skip=True, layout="time").diffusion.model.input_skip is not None
+
+
 def test_joining_is_a_1x1_convolution():
     """Joining is a 1x1 convolution over audio repeated on the map."""
     avr, features = released(), random_features(2)
