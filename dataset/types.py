@@ -103,7 +103,10 @@ class Batch:
         return replace(self, **{k: change(v) for k, v in values.items() if v is not None})
 
     def to(self, device: torch.device | str) -> Batch:
-        """On `device`; features stored in half precision travel so and are float32 from here on."""
+        """On `device`; features stored in half precision travel so and are float32 from here on.
+
+        From here on `presence` must not be changed in place: `whole` remembers what it held.
+        """
         moved = self.map(lambda t: t.to(device, non_blocking=True))
         moved = moved.map(lambda t: t.float() if t.is_floating_point() else t)
         on_host = self.presence.device.type == "cpu"

@@ -47,9 +47,7 @@ class Streams:
 
 @dataclass(frozen=True)
 class Answer:
-    """`best`: answers with their probabilities, the most probable first. `notes`: what of the
-    question was not read.
-    """
+    """`best`: answers and probabilities, most probable first. `notes`: what was not read."""
 
     question: str
     best: list[tuple[str, float]]

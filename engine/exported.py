@@ -25,8 +25,7 @@ def without_machine(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_exported(folder: Path, state: dict[str, Any], card: str) -> None:
-    """The content of a checkpoint as files of `folder`; the weights come last, whole or not at all.
-    """
+    """The content of a checkpoint as files of `folder`; weights last, whole or not at all."""
     weights = {name: value.contiguous().clone() for name, value in state["model"].items()}
     (folder / WEIGHTS).unlink(missing_ok=True)       # those of before fit neither configuration nor vocabulary
     write_json(folder / CONFIG, {key: state[key] for key in ("format", "config", "spec", "epoch")})

@@ -132,9 +132,8 @@ class Trainer:
         self.schedule.after_epoch()
         self.epoch += 1
         entry = {"epoch": self.epoch, "step": self.step, "seconds": time.perf_counter() - started, "loss": losses}
-        last = self.finished or self.epoch >= self.config["train"]["epochs"]
         improved = False
-        if last or self.epoch % self.config["evaluate"]["every"] == 0:
+        if self.finished or self.epoch % self.config["evaluate"]["every"] == 0:
             entry["val"] = self.validate()
             self.curves.scalars({f"val/{name}": value for name, value in entry["val"].items()}, self.step)
             improved = entry["val"]["selection"] > self.best_score

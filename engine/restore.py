@@ -140,7 +140,9 @@ def digests(data: Any) -> dict[str, str]:
 
 
 def digest(questions: list) -> str:
-    content = [[getattr(question, name) for name in FIELDS] for question in questions]
+    """SHA-256 of the questions; a sound of their own counts where they have one."""
+    content = [[getattr(question, name) for name in FIELDS] + [question.sound] * bool(question.sound)
+               for question in questions]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

@@ -99,8 +99,7 @@ def blank_batch(batch: Batch) -> Batch:
 
 
 def repeat_batch(batch: Batch, count: int) -> Batch:
-    """The batch as the head sees it when `count` views are stacked; heads read the text side only.
-    """
+    """What heads read, the text side, once for each of `count` stacked views."""
     if count == 1:
         return batch
     choices = None if batch.choices is None else batch.choices.repeat(count, 1, 1)

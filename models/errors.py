@@ -2,5 +2,4 @@
 
 
 class OptionError(Exception):
-    """An option that the chosen component cannot work with: which, what was expected, what to do.
-    """
+    """Option the component cannot work with; the message says what was expected, what to do."""

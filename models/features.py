@@ -59,9 +59,7 @@ class Features:
 
     @property
     def whole(self) -> Tensor:
-        """(B,) bool: every entry of both streams is real, so that a backbone's alignment losses
-        mean something.
-        """
+        """(B,) bool: every entry of both streams is real; alignment losses need that."""
         return self.presence.flatten(1).all(dim=1)
 
     def mask(self, modality: int) -> Tensor | None:
@@ -74,8 +72,8 @@ class Features:
         keys, values = getattr(self, f"{name}_keys"), getattr(self, f"{name}_values")
         return None if keys is None else (keys, values)
 
-    def rows(self, index: Tensor) -> Features:
-        """The questions that `index` (bool mask or positions) selects."""
+    def rows(self, index: Tensor | slice) -> Features:
+        """The questions that `index` (a bool mask, positions or a slice) selects."""
         return self._map(lambda t: t[index])
 
     def split(self, size: int) -> list[Features]:

@@ -20,9 +20,7 @@ class OpenVocabulary(nn.Module):
         self.answer = nn.Linear(dim, answers)
 
     def forward(self, vector: Tensor, batch: Batch, encode_text: Encoder) -> Tensor:
-        """`vector` (B, ..., D) -> logits (B, ..., A); all questions have the same answers, so the
-        text adds nothing.
-        """
+        """`vector` (B, ..., D) -> logits (B, ..., A); no text is needed, all answers are known."""
         return self.answer(vector)                                     # (B, ..., A)
 
 

@@ -31,8 +31,9 @@ def total_loss(terms: Terms, weights: Mapping[str, float]) -> Tensor:
     Raises:
         KeyError: a term has no weight.
     """
-    for term in terms.keys() - weights.keys():
-        raise KeyError(f"the loss term '{term}' has no weight; there are weights for {', '.join(sorted(weights))}")
+    lacking = sorted(terms.keys() - weights.keys())
+    if lacking:
+        raise KeyError(f"the loss term '{lacking[0]}' has no weight; weights are for {', '.join(sorted(weights))}")
     views = dict.fromkeys(view for values in terms.values() for view in values)
     return sum(weights[term] * values[view] for view in views for term, values in terms.items() if view in values)
 

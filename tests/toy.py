@@ -66,3 +66,11 @@ def without_dropout(model: nn.Module) -> nn.Module:
 def named(terms: dict[str, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     """{`TERM_VIEW`: value}, or {term: value} across views, as metrics.jsonl has them."""
     return {f"{term}_{view}".rstrip("_"): value for term, views in terms.items() for view, value in views.items()}
+
+
+def flat(layer: dict, prefix: str = "") -> dict:
+    """`{"a": {"b": 1}}` as `{"a.b": 1}`."""
+    pairs = {}
+    for key, value in layer.items():
+        pairs |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return pairs

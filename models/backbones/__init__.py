@@ -1,6 +1,4 @@
-"""The registered backbones: name -> class, imported on use. Adding one is one file, one line here,
-one YAML.
-"""
+"""The registered backbones: name -> class. Adding one is one file, one line here, one YAML."""
 
 BACKBONES = {
     "avst": "models.backbones.avst.AVST",

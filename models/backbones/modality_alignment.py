@@ -68,13 +68,14 @@ class Slides(nn.Module):
 
     def __init__(self, audio_channels: int, dim: int) -> None:
         super().__init__()
-        self.audio, self.visual, self.query = nn.Linear(audio_channels, dim), nn.Linear(dim, dim), nn.Linear(dim, 2 * dim)
+        self.audio, self.visual = nn.Linear(audio_channels, dim), nn.Linear(dim, dim)
+        self.query = nn.Linear(dim, 2 * dim)
         self.attention = CrossAttention(2 * dim)
         self.classifier = nn.Sequential(nn.Linear(2 * dim, dim), nn.ReLU(), nn.Dropout(DROPOUT))
 
     def forward(self, features: Features, training: bool) -> Fused:
         pair = streams(features, self.visual(features.visual.mean(dim=2)))
-        audio, visual = (s.tokens if features.filled else torch.where(s.mask.unsqueeze(-1), s.tokens, 0.0) for s in pair)
+        audio, visual = (s.tokens if features.filled else torch.where(s.mask[..., None], s.tokens, 0.0) for s in pair)
         mask = None if features.filled else features.presence.any(dim=-1)           # (B, T)
         both = Stream(torch.cat([audio, visual], dim=-1), mask, side_by_side(*(s.extra for s in pair)))
         read = self.attention(self.query(features.question), both)                  # (B, 2D)
@@ -90,7 +91,8 @@ class Agreement(nn.Module):
 
     def __init__(self, audio_channels: int, dim: int) -> None:
         super().__init__()
-        self.audio, self.visual, self.query = perceptron(audio_channels, dim), perceptron(dim, dim), perceptron(dim, dim)
+        self.audio = perceptron(audio_channels, dim)
+        self.visual, self.query = perceptron(dim, dim), perceptron(dim, dim)
         self.attend_audio, self.attend_visual = (CrossAttention(dim) for _ in range(2))
         self.classifier = nn.Sequential(
             nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim // 2), nn.Linear(dim // 2, dim), nn.LeakyReLU(),

@@ -63,8 +63,8 @@ def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
 def multihead(dim: int, heads: int, dropout: float) -> nn.MultiheadAttention:
     """Batch-first attention over `dim` channels; OptionError where `heads` does not divide them."""
     if dim % heads:
-        raise OptionError(f"the visual features have {dim} channels, and attention of {heads} heads needs a multiple of "
-                          f"{heads}; give features of another width, or choose another backbone")
+        raise OptionError(f"the visual features have {dim} channels, and attention of {heads} heads needs a multiple "
+                          f"of {heads}; give features of another width, or choose another backbone")
     return nn.MultiheadAttention(dim, heads, dropout=dropout, batch_first=True)
 
 

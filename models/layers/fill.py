@@ -34,12 +34,13 @@ class Fill(nn.Module):
     @torch.no_grad()
     def observe(self, features: Features) -> None:
         """Update the running means (D,) from the present entries of a training batch."""
-        for name, column in (("audio", AUDIO), ("visual", VISUAL)):
-            if self.mode == "mean":
-                mean, _, count = mean_and_variance(getattr(features, name), features.presence[..., column])
-                share = torch.where(self.seen[column], self.momentum, 1.0) * (count > 0)
-                getattr(self, f"mean_{name}").lerp_(mean, share)
-                self.seen[column] |= count > 0
+        if self.mode != "mean":
+            return
+        for values, running, column in ((features.audio, self.mean_audio, AUDIO),
+                                        (features.visual, self.mean_visual, VISUAL)):
+            mean, _, count = mean_and_variance(values, features.presence[..., column])
+            running.lerp_(mean, torch.where(self.seen[column], self.momentum, 1.0) * (count > 0))
+            self.seen[column] |= count > 0
 
     def forward(self, features: Features) -> Features:
         """`features` with every absent entry filled. Zeros are there already."""

@@ -1,6 +1,4 @@
-"""The registered missing-modality methods: name -> class. Adding one is one file, one line here,
-one YAML.
-"""
+"""The registered methods: name -> class. Adding one is one file, one line here, one YAML."""
 
 METHODS = {
     "plain": "models.methods.plain.Plain",

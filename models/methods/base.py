@@ -111,9 +111,7 @@ def without(presence: Tensor, modality: int) -> Tensor:
 
 
 def without_segments(presence: Tensor) -> Tensor:
-    """`presence` (B, T, 2) with the sound, the picture or nothing taken from each segment, equally
-    likely.
-    """
+    """`presence` (B, T, 2) less sound, picture or nothing, equally likely, in each segment."""
     draw = torch.randint(3, presence.shape[:2], device=presence.device)[..., None]         # (B, T, 1)
     no_audio, no_visual = without(presence, AUDIO), without(presence, VISUAL)
     return torch.where(draw == 0, no_audio, torch.where(draw == 1, no_visual, presence))

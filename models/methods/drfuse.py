@@ -191,17 +191,16 @@ def summaries(fused: Fused, features: Features) -> tuple[Tensor, Tensor]:
 
 
 def logit_pool(x: Tensor, y: Tensor) -> Tensor:
-    """The logit of the mean of two probabilities given as logits: log(2e^(x+y) + e^x + e^y) - log(2
-    + e^x + e^y).
+    """The logit of the mean of two probabilities given as logits.
+
+    It is log(2e^(x+y) + e^x + e^y) - log(2 + e^x + e^y).
     """
     zero, both = torch.zeros_like(x), x + y
     return torch.stack([both, both, x, y]).logsumexp(dim=0) - torch.stack([zero, zero, x, y]).logsumexp(dim=0)
 
 
 def bernoulli_jsd(x: Tensor, y: Tensor) -> Tensor:
-    """Jensen-Shannon divergence of Bernoulli variables with logits `x`, `y` (B, H), mean over H; in
-    [0, log 2].
-    """
+    """(B,) in [0, log 2]: of Bernoulli variables with logits `x`, `y` (B, H), the mean over H."""
     mixture = logit_pool(x, y)
     return (half_jsd(x, y, mixture) + half_jsd(-x, -y, -mixture)).mean(dim=1)       # p, then 1 - p
 
@@ -213,9 +212,7 @@ def half_jsd(x: Tensor, y: Tensor, mixture: Tensor) -> Tensor:
 
 
 def answer_costs(logits: Tensor, target: Tensor) -> Tensor:
-    """Binary cross entropy per answer (B, 3, A) of the sources' `logits` (B, 3, A) against `target`
-    (B, 3).
-    """
+    """Binary cross entropy (B, 3, A) of the sources' `logits` (B, 3, A) against `target` (B, 3)."""
     answers = torch.arange(logits.shape[-1], device=logits.device)
     wanted = (target.clamp_min(0).unsqueeze(-1) == answers).to(logits.dtype)
     return F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")

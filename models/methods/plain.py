@@ -1,6 +1,4 @@
-"""The backbone as it is: trained on what is there, an absent modality filled with a constant or
-noise.
-"""
+"""The backbone, trained on what is there; a constant or noise fills an absent modality."""
 
 from __future__ import annotations
 
@@ -10,8 +8,7 @@ from models.methods.base import Method, Views
 
 
 class Plain(Method):
-    """No handling of a missing modality (Table 4, both switches off; Tables 1-3, the plain
-    backbones).
+    """No handling of a missing modality (Table 4, both switches off; Tables 1-3, plain backbones).
 
     `fill`: what stands in for an absent modality, `zeros`, `noise` or `mean`.
     """

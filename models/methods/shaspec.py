@@ -1,6 +1,4 @@
-"""ShaSpec (Wang et al., CVPR 2023): a shared feature of the present modality stands in for the
-absent one.
-"""
+"""ShaSpec (Wang et al., CVPR 2023): features shared by both modalities stand in for absent ones."""
 
 from __future__ import annotations
 
@@ -17,9 +15,7 @@ from models.methods.base import Method, ViewMode, Views, simulate
 
 @dataclass
 class Encoded:
-    """Shared and specific features (B, T, D), visual averaged over its tokens, and the fusion f = r
-    + W[r; s].
-    """
+    """Shared r and specific s (B, T, D), visual as the mean over its tokens; f = r + W[r; s]."""
 
     shared_audio: Tensor
     shared_visual: Tensor
@@ -98,9 +94,7 @@ class ShaSpec(Method):
         return r, s, r + self.fusion(torch.cat([r, s], dim=-1))
 
     def stand_in(self, features: Features, encoded: Encoded, presence: Tensor) -> Features:
-        """The fused features of what `presence` (B, T, 2) marks present, the other's shared ones
-        for the rest.
-        """
+        """Fused features where `presence` (B, T, 2) is True, the other's shared ones elsewhere."""
         from_audio = encoded.shared_audio.unsqueeze(2)                 # (B, T, 1, D), the same for every token
         audio = torch.where(presence[..., AUDIO, None], encoded.fused_audio, encoded.shared_visual)
         visual = torch.where(presence[..., VISUAL, None, None], encoded.fused_visual, from_audio)

@@ -40,6 +40,7 @@ from models.rmm_avr.layouts import LAYOUTS
 NOISE_STREAM = 10            # step t of a question draws from stream 10 + t of its own noise
 Width = Annotated[int, Field(ge=8, le=8192, multiple_of=8)]
 Steps = Annotated[int, Field(ge=2, le=1000)]
+Multipliers = Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], Field(min_length=1, max_length=8)]
 Beta = Annotated[float, Field(gt=0)]
 
 
@@ -65,7 +66,7 @@ class AVR(nn.Module):
         *,
         layout: Literal["tokens", "time"] = "tokens",
         width: Width = 64,
-        multipliers: Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], Field(min_length=1, max_length=8)] = (1, 2),
+        multipliers: Multipliers = (1, 2),
         input_skip: bool = True,
         steps: Steps = 10,
         schedule: Schedule = "ddpm",

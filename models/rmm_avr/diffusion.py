@@ -24,9 +24,7 @@ OBJECTIVES = {"noise": "pred_noise", "x0": "pred_x0", "v": "pred_v"}
 
 
 def ddpm_beta_schedule(steps: int, first: float = 1e-4, last: float = 0.02) -> Tensor:
-    """(T,) betas of DDPM (Ho et al., 2020, section 4): linear from 1e-4 to 0.02, here over T =
-    `steps`, unscaled.
-    """
+    """(T,) betas of DDPM (Ho et al., 2020, section 4): linear, here over T = `steps`, unscaled."""
     return torch.linspace(first, last, steps, dtype=torch.float64)
 
 
@@ -70,9 +68,7 @@ class FeatureDiffusion(GaussianDiffusion1D):
         self.set_betas(betas)
 
     def set_betas(self, betas: Tensor) -> None:
-        """Every schedule quantity of the process, from beta_t (Eq. 5; Ho et al., 2020, Eq. 4 and
-        7).
-        """
+        """Every schedule quantity, from the betas (T,) (Eq. 5; Ho et al., 2020, Eq. 4 and 7)."""
         bar = torch.cumprod(1 - betas, dim=0)
         before = torch.cat([torch.ones_like(bar[:1]), bar[:-1]])
         variance = betas * (1 - before) / (1 - bar)
@@ -92,10 +88,9 @@ class FeatureDiffusion(GaussianDiffusion1D):
         self.table = self.reverse_table()
 
     def training_error(self, clean: Tensor) -> tuple[Tensor, Tensor]:
-        """Squared error of the prediction (Eq. 7) at one random step per sequence, averaged over
-        the channels.
+        """Squared error of the prediction (Eq. 7) at one random step per sequence.
 
-        `clean` (S, L, C) -> error (S, L), and the drawn steps (S,).
+        `clean` (S, L, C) -> error (S, L), the mean over the channels, and the drawn steps (S,).
         """
         step = torch.randint(0, self.num_timesteps, clean.shape[:1], device=clean.device)
         noise = torch.randn_like(clean)
@@ -109,8 +104,7 @@ class FeatureDiffusion(GaussianDiffusion1D):
         return (prediction.float() - target).square().mean(dim=-1), step           # (S, L), (S,)
 
     def reverse_table(self) -> list[tuple[float, float, float, float, float]]:
-        """Per step the five numbers of a reverse step: x0 = a x + b f(x) and x_{t-1} = c x0 + d x +
-        s z.
+        """The numbers a, b, c, d, s of every step: x0 = a x + b f(x), x_{t-1} = c x0 + d x + s z.
 
         f is the denoiser, z unit noise. `ancestral` draws from the posterior of Ho et al. (2020,
         Eq. 7); `ddim` is Song et al. (2021, Eq. 12) with sigma = 0.
@@ -151,9 +145,7 @@ class FeatureDiffusion(GaussianDiffusion1D):
 
 
 def best_linear_guess(betas: Tensor, objective: Objective) -> Tensor:
-    """(T,) the w_t for which w_t x_t is nearest to the target, for clean features of unit variance
-    without correlation.
-    """
+    """(T,) the w_t for which w_t x_t is nearest to the target if clean features are white."""
     bar = torch.cumprod(1 - betas, dim=0)
     guess = {"noise": (1 - bar).sqrt(), "x0": bar.sqrt(), "v": torch.zeros_like(bar)}
     return guess[objective].float()

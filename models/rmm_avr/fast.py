@@ -18,6 +18,7 @@ are paid T times:
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import contextmanager
 
 import torch
@@ -176,11 +177,10 @@ class Pass:
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, sequences: int, stride: int = 1) -> Tensor:
-    """A convolution over the positions of x (L*S, C) with a weight as in `Weights` -> (L'*S, C').
-    """
+    """Convolve over the positions of x (L*S, C) with a weight as in `Weights` -> (L'*S, C')."""
     if weight.dim() == 4:
-        kernel, image = weight.shape[2], x.view(-1, sequences, x.shape[1]).permute(2, 0, 1).unsqueeze(0)   # (1, C, L, S)
-        y = F.conv2d(image, weight, bias, (stride, 1), ((kernel - 1) // 2, 0))
+        image = x.view(-1, sequences, x.shape[1]).permute(2, 0, 1).unsqueeze(0)    # (1, C, L, S)
+        y = F.conv2d(image, weight, bias, (stride, 1), ((weight.shape[2] - 1) // 2, 0))
         return y.squeeze(0).permute(1, 2, 0).flatten(0, 1)
     if stride == 2:                                # two positions side by side
         pairs = x.view(-1, 2, sequences, x.shape[1]).transpose(1, 2)               # (L/2, S, 2, C)
@@ -189,6 +189,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, sequences: int, str
 
 
 def run(one: Pass, first: Tensor) -> Tensor:
+    """`one(first)`; `FastDenoiser.compile` puts a compiled version in its place."""
     return one(first)
 
 
@@ -212,9 +213,7 @@ class FastDenoiser(Denoiser):
         return torch.addcmul(prediction, self.input_skip[step][:, None, None], x)
 
     def inside(self, first: Tensor, weights: Weights, row: int | None, sequences: int, again: bool) -> Tensor:
-        """`Pass`, of which only the input is kept if `again`: going backward, it is computed once
-        more.
-        """
+        """`Pass`; if `again`, only its input is kept, and going backward it is computed again."""
         one = Pass(self, weights, row, sequences)
         if again and torch.is_grad_enabled():
             return checkpoint(self.run, one, first, use_reentrant=False, preserve_rng_state=False)
@@ -230,9 +229,7 @@ class FastDenoiser(Denoiser):
 
     @contextmanager
     def one_dtype(self, x: Tensor):
-        """Everything in the dtype that is yielded, the lower one under autocast, without casts in
-        between.
-        """
+        """Everything in the dtype that is yielded, the lower one under autocast, without casts."""
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
         with torch.autocast(device, enabled=False):
@@ -263,11 +260,9 @@ class FastDenoiser(Denoiser):
 
 
 class FastDiffusion(FeatureDiffusion):
-    """`FeatureDiffusion` that stays in the `width` channels of a `FastDenoiser` while nothing is
-    clipped.
-    """
+    """`FeatureDiffusion` in the `width` channels of a `FastDenoiser`, unless it clips."""
 
-    def reverse(self, x: Tensor, steps: int, draw, clip: float | None = None,
+    def reverse(self, x: Tensor, steps: int, draw: Callable[[int], Tensor], clip: float | None = None,
                 gradient_steps: int | None = None) -> Tensor:
         if clip is not None or not isinstance(self.model, FastDenoiser):
             return super().reverse(x, steps, draw, clip, gradient_steps)
@@ -280,7 +275,7 @@ class FastDiffusion(FeatureDiffusion):
             steps = last
         return self.span(x, steps, 0, draw) if steps else x
 
-    def span(self, x: Tensor, high: int, low: int, draw) -> Tensor:
+    def span(self, x: Tensor, high: int, low: int, draw: Callable[[int], Tensor]) -> Tensor:
         """The state after the steps `high` - 1 down to `low`, from `x` (S, L, C).
 
         With f(x) = w x + write(h) + bias a step is x' = keep x + add (write(h) + bias) + s z, where

@@ -16,9 +16,7 @@ from models.rmm_avr.fast import FastDenoiser
 
 
 class Layout(nn.Module):
-    """What the layouts share. `positions`: the length without padding; the U-Net halves it for all
-    but one multiplier.
-    """
+    """`positions`: the length without padding; every multiplier but one halves the padded one."""
 
     def __init__(self, shape: FeatureShape, multipliers: tuple[int, ...], positions: int, channels: int) -> None:
         super().__init__()
@@ -52,9 +50,7 @@ class Tokens(Layout):
 
 
 class Time(Layout):
-    """Per question the sequence over its segments, all features of one side by side: S = B, L = T,
-    C = D + N*D.
-    """
+    """Per question its segments, the features of each side by side: S = B, L = T, C = D + N*D."""
 
     def __init__(self, shape: FeatureShape, multipliers: tuple[int, ...]) -> None:
         super().__init__(shape, multipliers, shape.segments, shape.channels * (1 + shape.tokens))

@@ -122,9 +122,7 @@ class RMMAVR(Method):
         return pair if self.avr is None else self.avr.refine(pair)
 
     def replace(self, recalled: Features, refined: Features) -> Features:
-        """What is answered on: where a segment lacks a modality both of its sides are refined
-        (Eq. 8), or the missing side alone.
-        """
+        """What is answered on: lacking segments refined on both sides (Eq. 8) or the missing."""
         presence = recalled.presence
         lacking = ~presence.all(dim=-1)                                # (B, T)
         sides = (lacking, lacking) if self.refine_both else (~presence[..., AUDIO], ~presence[..., VISUAL])

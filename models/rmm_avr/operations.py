@@ -82,9 +82,7 @@ class ShortConvolution(Function):
 
 
 def slabs(size: int, kernel: int, sequences: int) -> list[tuple[int, slice, slice]]:
-    """Every tap but the middle one that meets a position: its index, the rows it writes to, the
-    rows it reads.
-    """
+    """Of every tap but the middle one that meets a position: index, rows written, rows read."""
     taps = []
     for k in range(kernel):
         shift = (k - kernel // 2) * sequences
@@ -94,9 +92,7 @@ def slabs(size: int, kernel: int, sequences: int) -> list[tuple[int, slice, slic
 
 
 def beside(grad: Tensor, kernel: int, sequences: int) -> Tensor:
-    """For every row that was read and every tap, the gradient of the row it was written to: (L*S, K
-    * C').
-    """
+    """(L*S, K * C'): for every row read and every tap, the gradient of the row written to."""
     size, channels = grad.shape
     if kernel // 2 * sequences < size:
         side = grad.new_empty(size, kernel, channels)

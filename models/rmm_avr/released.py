@@ -105,6 +105,8 @@ class Map(Layout):
         self.fold, self.unfold = nn.Linear(2 * D, D), nn.Linear(D, 2 * D)
 
     def denoiser(self, width: int, input_skip: Tensor | None) -> nn.Module:
+        if input_skip is not None:
+            raise OptionError("avr.input_skip=true needs avr.layout=tokens or avr.layout=time, got avr.layout=map")
         return MapDenoiser(width, self.channels, self.multipliers, self.shape.grid)
 
     def join(self, audio: Tensor, visual: Tensor) -> Tensor:

@@ -31,9 +31,7 @@ Slots = Annotated[int, Field(ge=1, le=10_000)]
 
 @dataclass
 class Pseudo:
-    """The pseudo features, audio (B, T, D) and visual (B, T, N, D), and who addressed them, (B, T,
-    K) each.
-    """
+    """Recalled audio (B, T, D), visual (B, T, N, D); how slots were addressed, (B, T, K) each."""
 
     audio: Tensor
     visual: Tensor
@@ -62,14 +60,14 @@ class RMM(nn.Module):
         super().__init__()
         self.addressing, self.loss_reduction = addressing, loss_reduction
         D, N = shape.channels, shape.tokens
-        self.scored_length = {"channels": {D: D, D * N: D}, "length": {D: D, D * N: D * N}}[scale]
+        self.channels = D if scale == "channels" else None
         self.audio_slots = nn.Parameter(torch.randn(slots, D))
         self.visual_slots = nn.Parameter(torch.randn(slots, D * N))                # channel-major, like the maps
         self.text_slots = nn.Parameter(torch.randn(slots, D))
 
     def score(self, vector: Tensor, slots: Tensor) -> Tensor:
         """s of Eq. 1: `vector` (..., C) against `slots` (K, C) -> (..., K)."""
-        return F.linear(vector, slots) / math.sqrt(self.scored_length[slots.shape[-1]])
+        return F.linear(vector, slots) / math.sqrt(self.channels or slots.shape[-1])
 
     def score_question(self, features: Features) -> Tensor:
         """s^t of Eq. 1, (B, 1, K): the same for every segment of a question."""

@@ -56,8 +56,7 @@ class Plan:
     asked: dict[tuple[str, ...], PlannedRun] = field(default_factory=dict, repr=False)
 
     def add_table(self, name: str, grid: Grid, seeds: int | None, overrides: list[str]) -> None:
-        """Add the runs that `grid` needs; `overrides` go to every run, a row's own win over them.
-        """
+        """Add the runs that `grid` needs; a row's own overrides win over `overrides`."""
         self.tables[name] = {row: {} for row in grid.rows}
         for seed in range(1, (seeds or grid.seeds) + 1):
             for key in grid.rows:

@@ -24,14 +24,14 @@ from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[2]
 STORED = Path(__file__).with_name("official.json")
-if __name__ == "__main__":
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-import torch  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
-from torch.nn import functional as F  # noqa: E402
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from toy import without_dropout
 
-from dataset.types import Batch, DataSpec  # noqa: E402
+from dataset.types import Batch, DataSpec
 
 SPEC = DataSpec(segments=10, audio_channels=128, visual_channels=512, grid=(14, 14), words=14, vocabulary=93,
                 answers=42)
@@ -112,12 +112,7 @@ def official_network(checkout: Path) -> nn.Module:
     import net_avst
     net = net_avst.AVQA_Fusion_Net(SimpleNamespace(time_step=STEPS, memory_size=SLOTS, missing_situation="audio"))
     net.load_state_dict({name: weight(name, list(value.shape)) for name, value in net.named_parameters()}, strict=False)
-    for module in net.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        if isinstance(module, nn.MultiheadAttention):
-            module.dropout = 0.0
-    return net
+    return without_dropout(net)
 
 
 def official_training(net: nn.Module) -> dict:

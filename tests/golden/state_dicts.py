@@ -1,6 +1,6 @@
 """Names and shapes of every saved tensor: `python tests/golden/state_dicts.py` writes them.
 
-A changed name breaks checkpoints that have it, unless `engine/checkpoint.py` translates it.
+A changed name breaks checkpoints that have it, unless `engine/legacy.py` translates it.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 import importlib
 import re
 import shlex
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -53,10 +54,20 @@ def test_a_printed_command_exists_and_parses(place, command, monkeypatch):
     name = "main_test" if script == "test.sh" else script.removesuffix(".py").replace("/", ".")
     monkeypatch.setattr("sys.argv", [script, *(arguments if script.startswith("scripts/") else given)])
     options = importlib.import_module(name).parse()
-    if name == "scripts.benchmark":
-        compose(None, ["dataset=music_avqa", *(a for a in options.arguments if "=" in a)])
-    elif name == "scripts.reproduce":
+    if name == "scripts.reproduce":
         assert options.table in (None, "all", "TABLE", *table_names())
+    given = [a for key in ("arguments", "overrides", "runs") for a in getattr(options, key, [])]
+    changes = [a for a in given if "=" in a and not PLACEHOLDER.fullmatch(a)]
+    if not any(a.startswith("dataset=") for a in changes) and name != "main_test":
+        changes.insert(0, "dataset=music_avqa")
+    compose(None, changes)
+
+
+def test_commands_of_every_kind_are_read():
+    """Fewer would mean that they are no longer recognised where they stand."""
+    scripts = Counter(command.split()[0] for _, command in commands())
+    assert sum(scripts.values()) >= 120 and scripts["train.sh"] >= 50
+    assert scripts["scripts/reproduce.py"] >= 15 and scripts["test.sh"] + scripts["main_test.py"] >= 10
 
 
 def test_the_readme_has_at_most_120_lines():

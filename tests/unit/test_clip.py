@@ -12,12 +12,13 @@ import pytest
 import torch
 from commands import write_avqa
 from safetensors.torch import load_file, save_file
-from transformers import CLIPConfig, CLIPModel
+from transformers import CLIPConfig, CLIPModel, CLIPTextModelWithProjection, CLIPVisionModelWithProjection
 
 from dataset.extract.clip import DEVIATION, MEAN, ClipFrames, ClipWords, save_words
 from dataset.extract.example import Example, write_video
-from dataset.extract.media import Clip, read_clip
+from dataset.extract.media import Clip
 from dataset.question_features import QuestionFeatures
+from dataset.store import FeatureStore
 from dataset.types import DataError, DataSpec
 from engine.answerer import Answerer
 from engine.errors import UsageError
@@ -28,7 +29,8 @@ from scripts import extract_features
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clip")
     torch.manual_seed(0)
-    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "projection_dim": 8}
     letters = [chr(c) for c in range(97, 123)]
     tokens = [*letters, *(f"{c}</w>" for c in letters), "<|startoftext|>", "<|endoftext|>"]
     config = CLIPConfig(
@@ -50,18 +52,22 @@ def test_token_0_is_the_image_feature_of_the_library(folder):
     pixels = (torch.from_numpy(frames).permute(0, 3, 1, 2) / 255 - torch.tensor(MEAN).view(3, 1, 1)) \
         / torch.tensor(DEVIATION).view(3, 1, 1)
     with torch.no_grad():
-        network = extractor.network
-        expected = network.visual_projection(network.vision_model(pixels).pooler_output)
+        expected = CLIPVisionModelWithProjection.from_pretrained(folder)(pixels).image_embeds
     torch.testing.assert_close(torch.from_numpy(rows[:, 0]), expected, rtol=1e-4, atol=1e-5)
     assert not np.allclose(rows[:, 1], rows[:, 2])
 
 
-def test_the_question_is_the_word_at_the_end_of_text(folder, tmp_path):
+def test_the_question_is_the_text_feature_of_the_library(folder, tmp_path):
+    """And the word at the end of the text, also as saved."""
     words = ClipWords(folder, torch.device("cpu"))
     tokens, question = words(["is a cello", "lute"])
     assert tokens.shape == (2, 12, 8) and question.shape == (2, 8)
     lengths = words.tokenizer(["is a cello", "lute"])["input_ids"]
+    library = CLIPTextModelWithProjection.from_pretrained(folder)
     for i, ids in enumerate(lengths):
+        with torch.no_grad():
+            expected = library(torch.tensor([ids])).text_embeds[0]
+        np.testing.assert_allclose(question[i], expected, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(tokens[i, len(ids) - 1], question[i], rtol=1e-4, atol=1e-5)
     save_words(tmp_path / "clip_words.npz", ["is a cello", "lute"], words, batch_size=1)
     saved = np.load(tmp_path / "clip_words.npz", allow_pickle=False)
@@ -101,18 +107,23 @@ def test_weights_that_are_missing_or_no_numbers_are_refused(folder, tmp_path, ch
         ClipFrames(damaged, torch.device("cpu"))
 
 
-def test_questions_with_candidates_are_read_once_each(folder, tmp_path, monkeypatch):
+@pytest.fixture
+def root(folder, tmp_path, monkeypatch):
+    """AVQA's questions and one clip, both read by the command that makes features for training."""
     root = write_avqa(tmp_path / "data", videos=2)
     (root / "videos").mkdir()
-    write_video(root / "videos" / "a.mp4", Example(seconds=1))
+    write_video(root / "videos" / "a.mp4", Example(seconds=2, sound=False))
     files = [str(root / "json" / f"{name}_qa.json") for name in ("train", "val")]
     monkeypatch.setattr(sys, "argv", ["extract_features.py", str(root / "videos"), str(root / "feats"), "--features",
                                       "clip_vit_b32", "--weights", f"clip_vit_b32={folder}", "--workers", "0",
-                                      "--seconds", "1", "--device", "cpu", "--question-format", "avqa",
-                                      "--questions", *files])
+                                      "--seconds", "3", "--dtype", "float32", "--device", "cpu", "--question-format",
+                                      "avqa", "--questions", *files])
     extract_features.main()
+    return root
+
+
+def test_questions_with_candidates_are_read_once_each(root):
     assert len(QuestionFeatures(root / "feats/clip_words.npz").row) == 8          # one text per question type
-    assert np.load(root / "feats/clip_vit_b32/a.npy").shape == (1, 5, 8)
 
 
 def answerer(spec, config, folder) -> Answerer:
@@ -123,20 +134,20 @@ def answerer(spec, config, folder) -> Answerer:
     return made
 
 
-def test_an_answer_reads_tokens_and_question_as_training_did(folder, tmp_path):
+def test_an_answer_reads_tokens_and_question_as_training_does(folder, root):
+    """Equal to what the data set reads from the files of the command."""
     spec = DataSpec(segments=3, audio_channels=128, visual_channels=8, grid=(5, 1), words=5, vocabulary=11, answers=7,
                     frame_token=True, text_channels=8)
     config = {"dataset": {"name": "music_avqa", "audio_folder": "feats/vggish", "visual_folder": "feats/clip_vit_b32"}}
-    write_video(tmp_path / "a.mp4", Example(seconds=2, sound=False))
-    clip, made = read_clip(tmp_path / "a.mp4", [0, 1, 2]), answerer(spec, config, folder)
-    streams = made.read(tmp_path / "a.mp4")
+    made = answerer(spec, config, folder)
+    streams = made.read(root / "videos" / "a.mp4")
     assert streams.visual.shape == (3, 8, 5, 1) and streams.presence[:, 1].tolist() == [True, True, False]
-    frames = ClipFrames(folder, made.device)(clip)
-    np.testing.assert_allclose(streams.visual[:2, :, :, 0].transpose(1, 2), frames, atol=1e-5)
-    values = made.text_features(("is", "a", "lute"))
-    words, question = ClipWords(folder, made.device)(["is a lute"])
-    np.testing.assert_array_equal(values["text_words"], words)
-    np.testing.assert_array_equal(values["text_question"], question)
+    stored = FeatureStore(root / "feats/clip_vit_b32", 1, dimensions=3, layout="cls_first").read_segments("a")
+    np.testing.assert_allclose(streams.visual[:2], stored[:2], atol=1e-5)
+    read = made.text_features(("which", "is", "it"))
+    features = QuestionFeatures(root / "feats/clip_words.npz")
+    for name, saved in (("text_words", features.words), ("text_question", features.question)):
+        np.testing.assert_allclose(read[name][0], saved[features.row["which is it"]], atol=2e-3)
     assert answerer(replace(spec, text_channels=0), config, folder).text_features(("is",)) == {}
     with pytest.raises(UsageError, match="expects question features of 9 channels, this CLIP gives 8"):
         answerer(replace(spec, text_channels=9), config, folder).text_features(("is",))

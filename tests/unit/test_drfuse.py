@@ -62,8 +62,7 @@ def logits(model: AVQAModel, batch) -> torch.Tensor:
 
 
 def read(model: AVQAModel, batch):
-    """The two halves of an answer in evaluation: what the backbone fused, and the bundle it fused.
-    """
+    """What the backbone fused in evaluation, and the bundle it fused."""
     features = model.eval().method.fill_in(model.backbone.encode(batch).with_(presence=batch.presence))
     return model.backbone.fuse(features), features
 

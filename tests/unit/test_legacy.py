@@ -1,9 +1,18 @@
-"""Checkpoints of earlier formats load under the names of today and answer as before."""
+"""Checkpoints of earlier formats load under the names of today and answer as before.
+
+golden/legacy.json has what the code of format 1 (commit f9b0cb6) answered, names and shapes of its
+weights, whose values `weight` makes, then as now, and the tensors that training leaves alone.
+"""
+
+import json
+import math
 
 import pytest
 import torch
-from toy import SPEC
+from golden.official import ROOT, pseudo_random
+from toy import SPEC, random_batch
 
+from dataset.types import AUDIO, VISUAL
 from engine.checkpoint import load_checkpoint
 from engine.config import compose, to_yaml, validate
 from engine.errors import UsageError
@@ -11,44 +20,45 @@ from engine.legacy import CONSTANT, upgrade
 from engine.restore import check_same_run
 from models import BACKBONES, build_model
 
-RMM = {"enabled": True, "slots": 3, "addressing": "paper", "similarity": "scaled_dot", "scale": "channels",
-       "temperature": 1.0, "loss_reduction": "mean", "detach_target": False, "init_std": 1.0, "question_pairing": "own"}
-AVR = {"enabled": True, "layout": "tokens", "width": 8, "multipliers": [1, 2], "steps": 3, "schedule": "sigmoid",
-       "objective": "noise", "loss_weight": "none", "clip": None, "normalize": "standardise", "start": "given",
-       "start_step": None, "detach_input": True, "sampler": "ancestral", "audio_readout": "corner", "samples": 1}
-METHOD = {"refine": "both", "fill": "zeros", "lambda1": 1.0, "lambda2": 1.0, "reconstruction": 0.0,
-          "label_smoothing": 0.0, "views": "all"}
+FORMAT_1 = json.loads((ROOT / "tests/golden/legacy.json").read_text())
 
 
-def before(**changes):
-    """A checkpoint of format 1 with `changes` of the options of METHOD, RMM and AVR."""
-    method = {"name": "rmm_avr", **METHOD, "rmm": dict(RMM), "avr": dict(AVR)}
-    for key, value in changes.items():
-        place = next(part for part in (method["rmm"], method["avr"], method) if key in part)
-        place[key] = value
-    config = {"method": method, "backbone": {"name": "avst"}, "train": {}}
-    new = upgrade({"format": 1, "model": {}, "config": config})["config"]["method"]
-    weights = build_model(SPEC, {"name": "avst"}, new).state_dict()
-    weights = {name.replace("avr.layout.", "avr."): value for name, value in weights.items()}
-    weights["method.fill.seen"] = torch.tensor(True)
-    return {"format": 1, "config": config, "vocabulary": {}, "spec": {}, "model": weights, "epoch": 1}
+def weight(name: str, shape: list[int]) -> torch.Tensor:
+    values = pseudo_random(name, *shape)
+    if name.endswith(".seen"):
+        return torch.tensor(True)
+    if name.endswith(".variance"):
+        return values.square() + 0.5
+    return values * (0.1 if len(shape) == 1 else math.prod(shape[1:]) ** -0.5)
 
 
-@pytest.mark.parametrize("changes,name", [
-    ({}, "rmm_avr"),
-    ({"refine": "missing_only", "objective": "v", "clip": 3.0, "start": "noised"}, "rmm_avr"),
-    ({"layout": "map", "loss_weight": "snr", "normalize": "unnormalise_only", "similarity": "cosine", "objective": "v",
-      "reconstruction": 1.0, "detach_input": False}, "released"),
-    ({"question_pairing": "time_major"}, "released"),
+def of_format_1(case: str) -> dict:
+    """A checkpoint of AVST with a method's options of then."""
+    method, constant = (FORMAT_1["cases"][case][key] for key in ("method", "constant"))
+    shapes = FORMAT_1["entries"][method["avr"]["layout"] if "avr" in method else method["name"]]
+    model = {name: weight(name, shape) for name, shape in shapes.items()}
+    model |= {name: torch.tensor(values) for name, values in constant.items()}
+    return {"format": 1, "config": {"method": method, "backbone": {"name": "avst"}, "train": {}}, "vocabulary": {},
+            "spec": {}, "model": model, "epoch": 1}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("case,name", [
+    ("printed", "rmm_avr"), ("missing_only", "rmm_avr"), ("map", "released"), ("time_major", "released"),
+    ("plain", "plain"),
 ])
-def test_a_checkpoint_of_before_loads(tmp_path, changes, name):
-    torch.save(before(**changes), tmp_path / "old.pt")
+def test_a_checkpoint_of_before_answers_as_before(tmp_path, case, name):
+    """Questions that are complete, without sound, without picture, without both."""
+    torch.save(of_format_1(case), tmp_path / "old.pt")
     state = load_checkpoint(tmp_path / "old.pt")
     method = state["config"]["method"]
-    assert method["name"] == name and method["avr"]["input_skip"] is False
+    assert method["name"] == name and validate_method(method) == method
     model = build_model(SPEC, {"name": "avst"}, method)
     model.load_state_dict(state["model"], strict=True)
-    assert validate_method(method) == method
+    batch = random_batch(4)
+    batch.presence[1, :, AUDIO] = batch.presence[2, :, VISUAL] = batch.presence[3] = False
+    logits = model.eval()(batch).logits["complete"]
+    torch.testing.assert_close(logits, torch.tensor(FORMAT_1["cases"][case]["logits"]), rtol=1e-3, atol=1e-3)
 
 
 def of_format_2(**method):

@@ -1,6 +1,7 @@
 """MUSIC-AVQA-v2.0: records as released, the sound of another video, questions that stand twice."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from dataset.questions import read_questions
 from dataset.types import AUDIO, VISUAL, DataError
 from engine.config import compose, override
 from engine.errors import UsageError
+from engine.restore import digest
 
 RECORD = {"video_id": "6cjIJVzP6eI_#03_flip", "type": '["Audio-Visual", "Existential"]', "templ_values": "[]",
           "question_content": "Is this sound from the instrument in the video?", "anser": "no"}
@@ -29,9 +31,9 @@ def read(folder, *records):
     return read_questions(path, V2Record)
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("v2") / "data"
+@pytest.fixture
+def data(tmp_path):
+    root = tmp_path / "data"
     return MusicAVQAv2(root=str(root), **toy_data.music_avqa_v2(root))
 
 
@@ -79,9 +81,15 @@ def test_sound_comes_from_the_other_video(data):
         np.testing.assert_array_equal(values[0], data.read(question.video_of(modality), modality))
 
 
-def test_the_other_videos_length_and_lack_count(data, tmp_path):
-    root = tmp_path / "data"
-    toy_data.music_avqa_v2(root)
+def test_another_sound_is_other_data(tmp_path):
+    """A run is not continued on it; the digest of questions without such sound is as ever."""
+    plain, _, unmatched = questions = read(tmp_path, RECORD, NUMBERED, UNMATCHED)
+    assert digest(questions) != digest([*questions[:2], replace(unmatched, sound="00008532")])
+    assert digest([plain]) == "11acfba7247f52f4ce2f9a9869c8655150495a85f9db6816a4b67785aebb490e"
+
+
+def test_the_other_videos_length_and_lack_count(data):
+    root = data.root
     question = data.questions("test")[-1]
     path = root / "feats" / "vggish" / f"{question.sound}.npy"
     np.save(path, np.load(path)[:2])

@@ -124,8 +124,7 @@ def after_two_steps(train: dict) -> float:
 
 
 def test_sgd_with_nesterovs_momentum_and_decay_by_hand():
-    """Gradient g = (1 + decay) w; buffer b = g, then m b + g; the weight goes by rate * (g + m b).
-    """
+    """Gradient g = (1 + decay) w; buffer b = g, then m b + g; the step is rate * (g + m b)."""
     w, buffer = 2.0, 0.0
     for _ in range(2):
         gradient = 1.5 * w

@@ -7,7 +7,7 @@ import torch
 import toy
 from denoising_diffusion_pytorch import Unet
 from torch.nn import functional as F
-from toy import SHAPE, random_features
+from toy import SHAPE, flat, random_features
 
 from dataset.types import AUDIO, VISUAL
 from engine.config import compose
@@ -34,14 +34,6 @@ OPTIONS = {"width": 8, "steps": 4}
 def released(shape: FeatureShape = SHAPE, **changes) -> ReleasedAVR:
     torch.manual_seed(0)
     return ReleasedAVR(shape, **{**OPTIONS, **changes})
-
-
-def flat(config: dict, prefix: str = "") -> dict:
-    """`{"a": {"b": 1}}` as `{"a.b": 1}`."""
-    pairs = {}
-    for key, value in config.items():
-        pairs |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return pairs
 
 
 def test_the_preset_changes_what_departs_from_the_paper():
@@ -86,9 +78,19 @@ def test_the_map_denoiser_is_the_library_but_for_norms():
 
 
 def test_an_odd_map_is_padded_and_cut():
-    denoiser = MapDenoiser(8, 4, (1, 2), (3, 5))
-    out = denoiser(torch.randn(2, 15, 4), torch.tensor([1, 2]))
-    assert out.shape == (2, 15, 4) and torch.isfinite(out).all()
+    """Zeros below and to the right make 3 x 5 the 4 x 6 that two levels halve; the rest is cut."""
+    odd, whole = (MapDenoiser(8, 4, (1, 2), grid) for grid in ((3, 5), (4, 6)))
+    whole.load_state_dict(odd.state_dict())
+    image, step = torch.zeros(2, 4, 6, 4), torch.tensor([1, 2])
+    image[:, :3, :5] = torch.randn(2, 3, 5, 4)
+    expected = whole(image.flatten(1, 2), step).unflatten(1, (4, 6))[:, :3, :5]
+    torch.testing.assert_close(odd(image[:, :3, :5].flatten(1, 2), step), expected.flatten(1, 2))
+
+
+def test_an_input_skip_that_a_map_does_not_have_is_refused():
+    with pytest.raises(OptionError, match="input_skip=true needs avr.layout=tokens or avr.layout=time, got .*map"):
+        released(input_skip=True)
+    assert released(input_skip=True, layout="time").diffusion.model.input_skip is not None
 
 
 def test_joining_is_a_1x1_convolution():
