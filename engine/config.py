@@ -37,8 +37,8 @@ class Train(BaseModel):
     """Optimisation.
 
     `init`: a checkpoint whose backbone and head are the start, or null for scratch; `init_method`:
-    and what it holds of the method. `frozen`: backbone and head are not trained. `warmup`: share of all steps. `patience`: how many validations
-    without a better one end the run.
+    and what it holds of the method. `frozen`: backbone and head are not trained. `warmup`: share of
+    all steps. `patience`: how many validations without a better one end the run.
     """
 
     model_config = STRICT

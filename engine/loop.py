@@ -178,12 +178,12 @@ class Trainer:
         with self.accelerator.autocast():
             terms = self.model(batch).terms
         total = total_loss(terms, weights)
+        self.optimiser.zero_grad(set_to_none=True)
         if total.requires_grad:      # else all is frozen, and a pass only gathers statistics
-            self.optimiser.zero_grad(set_to_none=True)
             self.accelerator.backward(total)
             if self.config["train"]["clip_norm"]:
                 self.accelerator.clip_grad_norm_(self.model.parameters(), self.config["train"]["clip_norm"])
-            self.optimiser.step()
+        self.optimiser.step()
         self.schedule.after_step()
         return {"total": total, **terms}
 

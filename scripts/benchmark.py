@@ -110,7 +110,8 @@ def random_batch(spec: DataSpec, size: int, device: torch.device, negatives: boo
 def steps_of(what: str, config: dict[str, Any], spec: DataSpec, accelerator, size: int) -> tuple[AVQAModel, Callable]:
     """The model and a function that runs one step; `inference` lacks audio, the costly case."""
     torch.manual_seed(0)
-    model = build_model(spec, config["backbone"], config["method"]).to(accelerator.device)
+    model = build_model(spec, config["backbone"], config["method"], frozen=config["train"]["frozen"])
+    model = model.to(accelerator.device)
     negatives = what == "train-step" and model.backbone.needs_negatives
     batch = random_batch(spec, size, accelerator.device, negatives)
     if config["runtime"]["compile"]:

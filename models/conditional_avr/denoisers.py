@@ -42,8 +42,8 @@ class TokenTransformer(nn.Module):
         self.leave = nn.Linear(width, D)
 
     def forward(self, real: Tensor, state: Tensor, missing: Tensor, question: Tensor, t: Tensor) -> Tensor:
-        """`real`, `state` (B, T, M, D), zeros where they do not count; `missing` (B, T, M); `question`
-        (B, D); `t` (B,) -> the prediction (B, T, M, D).
+        """`real`, `state` (B, T, M, D), zeros where they do not count; `missing` (B, T, M);
+        `question` (B, D); `t` (B,) -> the prediction (B, T, M, D).
         """
         x = self.enter(torch.cat([real, state], dim=-1)) + self.segment + self.place           # (B, T, M, W)
         x = x + torch.where(missing[..., None], self.missing[1] + self.time(sines(t))[:, None, None], self.missing[0])
@@ -77,7 +77,7 @@ NETWORKS = {"transformer": TokenTransformer, "unet": PairUnet}
 
 
 def sines(t: Tensor) -> Tensor:
-    """Times (B,) in [0, 1] -> (B, 2 * RATES), sines and cosines of falling rates (Vaswani et al.)."""
+    """Times (B,) in [0, 1] -> (B, 2 * RATES), sines and cosines of falling rates."""
     rates = FASTEST * torch.exp(-math.log(FASTEST) * torch.arange(RATES, device=t.device) / RATES)
     angle = t[:, None] * rates                                         # (B, RATES)
     return torch.cat([angle.sin(), angle.cos()], dim=-1)

@@ -32,7 +32,6 @@ from models.rmm_avr.method import build_section, merge
 from models.rmm_avr.rmm import RMM
 
 NOISE_STREAM = 100           # sample k of a question draws from stream 100 + k of its own noise
-REGRESSION = 0.5             # share of the training questions whose estimate is made from the end state
 
 
 class ConditionalAVR(Method):
@@ -40,7 +39,9 @@ class ConditionalAVR(Method):
 
     `network`, `width`, `layers`: of the denoiser. `process`, `objective`: `process.py`. `steps`,
     `samples` and what is averaged over them (`average`): of an evaluation; they may be changed
-    after training. `weight` of the estimate's error, `lambda1` of L_rmmr. `views`: `simulate`.
+    after training. `regression`: share of the training questions whose estimate is made from the
+    end state, as one step is. `weight`: of the estimate's error. `views`: `simulate`. RMM recalls
+    the end of the bridge; a path from noise has none.
     """
 
     sections = {"rmm": RMM}
@@ -58,8 +59,8 @@ class ConditionalAVR(Method):
         steps: Annotated[int, Field(ge=1, le=1000)] = 1,
         samples: Annotated[int, Field(ge=1, le=1000)] = 1,
         average: Literal["answers", "features"] = "answers",
-        weight: Annotated[float, Field(ge=0)] = 1.0,
-        lambda1: Annotated[float, Field(ge=0)] = 1.0,
+        regression: Annotated[float, Field(ge=0, le=1)] = 0.5,
+        weight: Annotated[float, Field(ge=0)] = 3.0,
         views: ViewMode = "all",
     ) -> None:
         super().__init__()
@@ -68,16 +69,13 @@ class ConditionalAVR(Method):
             raise OptionError(f"method.samples={samples} are all alike with "
                               + ("method.steps=1, which is regression" if steps == 1 else "method.process=bridge")
                               + "; take method.samples=1, or noise and more steps")
-        self.rmm = build_section(RMM, shape, rmm)
-        if self.rmm is not None and self.path.random_end:
-            raise OptionError("rmm.enabled=true recalls the end state of method.process=bridge; with process=noise "
-                              "nothing would read it")
+        self.rmm = None if self.path.random_end else build_section(RMM, shape, rmm)
         self.tokens_of_picture = shape.tokens
         self.network = NETWORKS[network](shape, width, layers)
         self.audio_scale, self.visual_scale = Standardiser(shape.channels), Standardiser(shape.channels)
         self.objective, self.views_mode, self.average = objective, views, average
-        self.steps, self.samples = steps, samples
-        self.loss_weights = {"estimate": weight, "rmmr": lambda1}
+        self.steps, self.samples, self.regression = steps, samples, regression
+        self.loss_weights = {"estimate": weight, "rmmr": 1.0}
 
     def compile_hot_path(self) -> None:
         self.network.compile()
@@ -111,7 +109,7 @@ class ConditionalAVR(Method):
         left = concatenate([blank_features(features, state) for state in states.values()])
         real = self.tokens(features).detach().repeat(len(states), 1, 1, 1)         # (V*B, T, M, D)
         t = torch.rand(len(real), device=real.device)
-        t = torch.where(torch.rand_like(t) < REGRESSION, 1.0, t)
+        t = torch.where(torch.rand_like(t) < self.regression, 1.0, t)
         end = torch.randn_like(real) if self.path.random_end else self.end_state(features).repeat(len(states), 1, 1, 1)
         estimate = self.estimate(left, mixed(self.path, real, end, t), ~left.presence, t)
         removed = presence.repeat(len(states), 1, 1) & ~left.presence              # (V*B, T, 2)

@@ -15,6 +15,7 @@ from models.layers.standardise import Standardiser
 from models.methods.base import Method, ViewMode, Views, simulate
 from models.rmm_avr.method import merge
 
+TEMPERATURE = 0.05
 CHUNK = 2 ** 24              # scores held at once, 64 MB
 
 
@@ -23,11 +24,11 @@ class Retrieval(Method):
 
     The direction of MissRAG (Pipoli et al., ICCV 2025), on features. One segment of the present
     side, standardised, its map averaged, is compared by cosine with every segment of that side in
-    the bank; the missing side of the `neighbours` nearest is averaged with the weights softmax(cos /
-    `temperature`). Segments of the asked video itself never answer.
+    the bank. The missing side of the `neighbours` nearest is averaged with the weights
+    softmax(cosine / 0.05). In training no segment of the asked video itself answers.
 
-    `capacity`: videos in the bank; of more, the later ones take the places of earlier ones. `store`:
-    whole maps, or the `mean` over each (a hundredth of the memory at the real size). The bank is
+    `capacity`: videos in the bank; of more, later ones take the places of earlier ones. `store`:
+    whole maps, or the `mean` over each, for a hundredth of the memory at the real size. The bank is
     filled by one pass over the training data and saved with the model. `views`: what is answered in
     training (`simulate`), where the backbone is trained along.
     """
@@ -36,15 +37,14 @@ class Retrieval(Method):
         self,
         shape: FeatureShape,
         *,
-        neighbours: Annotated[int, Field(ge=1, le=100_000)] = 32,
-        temperature: Annotated[float, Field(gt=0)] = 0.05,
+        neighbours: Annotated[int, Field(ge=1, le=100_000)] = 128,
         capacity: Annotated[int, Field(ge=1, le=1_000_000)] = 4096,
         store: Literal["map", "mean"] = "mean",
         views: ViewMode = "all",
     ) -> None:
         super().__init__()
         T, D = shape.segments, shape.channels
-        self.neighbours, self.temperature, self.views_mode = min(neighbours, capacity * T), temperature, views
+        self.neighbours, self.views_mode = min(neighbours, capacity * T), views
         self.pooled = store == "mean"
         self.audio_scale, self.visual_scale = Standardiser(D), Standardiser(D)
         self.register_buffer("owner", torch.full((capacity,), -1))                 # video, -1: free
@@ -90,7 +90,7 @@ class Retrieval(Method):
             if own is not None and self.training:
                 barred = barred | (places == own[start:start + rows].repeat_interleave(size)[:, None])
             score, index = score.masked_fill(barred, -2.0).topk(self.neighbours, dim=-1)       # (b*T, k)
-            weight = torch.softmax(score / self.temperature, dim=-1) * (score > -2.0)          # barred ones: 0
+            weight = torch.softmax(score / TEMPERATURE, dim=-1) * (score > -2.0)          # barred ones: 0
             weight = weight / weight.sum(dim=-1, keepdim=True).clamp_min(1e-12)
             near = values.flatten(0, 1)[index].flatten(2)                          # (b*T, k, ...)
             parts.append((weight.unsqueeze(1) @ near).squeeze(1))

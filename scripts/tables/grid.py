@@ -34,7 +34,8 @@ class Row(Change):
     """One line of the table: its name and what makes it differ from the shared configuration.
 
     `data`: data set -> what is added there, such as features of its own for one backbone.
-    `model_of`: an earlier row whose trained model this row tests with options of its own.
+    `model_of`: an earlier row whose best model and options this row takes over; it tests that model
+    with what it overrides, or trains it on where it sets `train.epochs`.
     `figures_of`: the row of `published` whose figures stand beside this one, where it is another;
     print may leave open which of two it is.
     """

@@ -68,7 +68,7 @@ class Plan:
     def add_row(self, table: str, key: str, grid: Grid, seed: int, overrides: list[str]) -> PlannedRun:
         row, start = grid.rows[key], None
         if row.model_of:
-            return self.add_test_of(self.tables[table][row.model_of][seed], row, f"{table}/{key} s{seed}")
+            return self.add_row_from(self.tables[table][row.model_of][seed], row, f"{table}/{key} s{seed}")
         stages, rows_from = grid.schedule([*overrides, *row.overrides])
         asked = [*rows_from, *row.files, *overrides, *row.overrides]
         own = row.on_data(resolved(asked)["dataset"]["name"]) if row.data else row
@@ -89,10 +89,12 @@ class Plan:
                 arguments.append(f"evaluate.scenarios=[{','.join(scenarios)}]")
         return self.add_run(arguments, start, f"{table}/{key} s{seed}")
 
-    def add_test_of(self, trained: PlannedRun, row: Row, user: str) -> PlannedRun:
-        """The run that trains nothing: the best model of `trained` with the options of `row`."""
+    def add_row_from(self, trained: PlannedRun, row: Row, user: str) -> PlannedRun:
+        """The best model of `trained` with the options of `row`, tested as it is unless these train
+        it further.
+        """
         arguments = [a for a in trained.arguments if not a.startswith(("train.init=", "run.name="))]
-        arguments += [*row.files, *row.overrides, "train.epochs=0", "train.init_method=true"]
+        arguments += [*row.files, "train.epochs=0", "train.init_method=true", *row.overrides]
         return self.add_run([*arguments, f"train.init={trained.folder / 'best.pt'}"], trained, user)
 
     def add_run(self, arguments: list[str], start: PlannedRun | None, user: str) -> PlannedRun:

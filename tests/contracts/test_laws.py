@@ -136,4 +136,5 @@ def test_a_backbone_hands_over_summaries_if_it_says_so(model):
         features = completed(model, model.backbone.encode(poison(with_absence(case), 0.0)))
         summaries = model.backbone.fuse(features).summaries
         assert (summaries is not None) == model.backbone.has_summaries, case
-        assert summaries is None or [s.shape for s in summaries] == [(5 * features.samples, model.backbone.dim)] * 2, case
+        shape = (5 * features.samples, model.backbone.dim)
+        assert summaries is None or [s.shape for s in summaries] == [shape] * 2, case

@@ -18,13 +18,14 @@ from toy import SPEC
 from models import BACKBONES, METHODS, build_model
 
 FILE = Path(__file__).with_name("state_dicts.json")
-NARROW = {"rmm": {"slots": 3}, "avr": {"width": 8, "steps": 3}}
-WITH_SECTIONS = ("rmm_avr", "released")
+AVR = {"rmm": {"slots": 3}, "avr": {"width": 8, "steps": 3}}
+NARROW = {"rmm_avr": AVR, "released": AVR,
+          "conditional_avr": {"rmm": {"slots": 3}, "process": "bridge", "width": 16, "layers": 1}}
 
 
 def cases() -> dict[str, tuple[dict, dict]]:
     """Every method on AVST, and every other backbone alone."""
-    methods = {name: {"name": name, **(NARROW if name in WITH_SECTIONS else {})} for name in METHODS}
+    methods = {name: {"name": name, **NARROW.get(name, {})} for name in METHODS}
     of_methods = {f"avst/{name}": ({"name": "avst"}, options) for name, options in methods.items()}
     return of_methods | {f"{name}/plain": ({"name": name}, methods["plain"]) for name in BACKBONES}
 

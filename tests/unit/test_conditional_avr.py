@@ -154,7 +154,6 @@ def test_the_error_is_of_what_was_taken_away():
 @pytest.mark.parametrize(("options", "named"), [
     ({"samples": 2}, "method.steps=1"),
     ({"samples": 2, "steps": 4, "process": "bridge"}, "method.process=bridge"),
-    ({"rmm": {"enabled": True}}, "rmm.enabled=true"),
 ])
 def test_options_without_effect_are_refused(options, named):
     with pytest.raises(OptionError, match=named):

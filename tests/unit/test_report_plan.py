@@ -35,6 +35,23 @@ def test_a_mistake_in_an_override_names_table_and_row():
         plan_of(grid)
 
 
+def test_a_row_may_test_the_model_of_another_one():
+    """It starts from that row's best, trains nothing, and takes over all of its options."""
+    grid = {**GRID, "rows": {**GRID["rows"], "fewer_steps": {"label": "x", "model_of": "few",
+                                                            "overrides": ["avr.start_step=2"]}}}
+    rows = plan_of(grid, seeds=1).tables["table0"]
+    trained, tested = rows["few"][1], rows["fewer_steps"][1]
+    assert tested.depends_on is trained and tested.starts()[-1] is trained
+    assert tested.config["method"] == {**trained.config["method"],
+                                       "avr": {**trained.config["method"]["avr"], "start_step": 2}}
+    assert tested.config["train"] == {**trained.config["train"], "epochs": 0, "init_method": True,
+                                      "init": str(trained.folder / "best.pt")}
+    for wrong in ("none", "late"):
+        rows = {"early": {"label": "x", "model_of": wrong}, "late": {"label": "y"}}
+        with pytest.raises(ValueError, match=f"'{wrong}', which is no row above it"):
+            Grid.model_validate({**GRID, "rows": rows})
+
+
 def test_equal_configurations_are_one_run_and_others_are_not():
     """The second table names the first one's rows anew, one of them with a default spelled out."""
     again = {**GRID, "rows": {"same": {"label": "x", "overrides": ["rmm.slots=5", "rmm.addressing=paper"]},

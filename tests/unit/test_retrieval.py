@@ -26,7 +26,7 @@ def lacking(modality: int, size: int = 2, seed: int = 7):
 @pytest.mark.parametrize("store", ["map", "mean"])
 def test_the_search_written_out(store):
     """One segment at a time: cosines by hand, sorted, the nearest three averaged by softmax."""
-    method, seen = filled_bank(store=store, temperature=0.2)
+    method, seen = filled_bank(store=store)
     asked = lacking(VISUAL)
     found = method.fill_in(asked).visual
     scale = method.audio_scale.standardise
@@ -37,7 +37,7 @@ def test_the_search_written_out(store):
             cosines = [(float(torch.cosine_similarity(query, scale(seen.audio[v, s]), dim=0)), v, s)
                        for v in range(6) for s in range(SHAPE.segments)]
             nearest = sorted(cosines, reverse=True)[:3]
-            weights = torch.softmax(torch.tensor([c for c, _, _ in nearest]) / 0.2, dim=0)
+            weights = torch.softmax(torch.tensor([c for c, _, _ in nearest]) / 0.05, dim=0)
             expected = sum(w * values[v, s] for w, (_, v, s) in zip(weights, nearest, strict=True))
             assert torch.allclose(found[b, t], expected, atol=1e-4)
 
@@ -66,11 +66,12 @@ def test_chunks_change_nothing(monkeypatch):
     assert torch.allclose(method.fill_in(asked).audio, at_once, atol=1e-6)
 
 
-def test_an_empty_bank_answers_zeros_and_a_part_is_ignored():
+def test_an_empty_bank_answers_zeros_and_a_part_is_ignored(monkeypatch):
     """What the bank has no room or no video for never answers."""
     empty = Retrieval(SHAPE, capacity=4).eval()
     assert torch.equal(empty.fill_in(lacking(AUDIO)).audio, torch.zeros(2, SHAPE.segments, SHAPE.channels))
-    method, seen = filled_bank(videos=2, neighbours=100, temperature=1e6)
+    method, seen = filled_bank(videos=2, neighbours=100)
+    monkeypatch.setattr("models.methods.retrieval.TEMPERATURE", 1e6)
     mean = seen.audio.flatten(0, 1).mean(dim=0)
     assert torch.allclose(method.fill_in(lacking(AUDIO)).audio, mean.expand(2, SHAPE.segments, -1), atol=1e-4)
 

@@ -1,0 +1,67 @@
+"""A method plugged into a backbone that is not trained again, and a model tested anew."""
+
+import json
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def train(small, in_process):
+    plain = [a for a in small if not a.startswith(("method=", "rmm.", "avr.", "run.name", "train.epochs"))]
+
+    def call(name: str, *extra: str) -> tuple[int, str, str]:
+        return in_process("main_train.py", *plain, f"run.name={name}", "train.epochs=1", *extra)
+    return call
+
+
+@pytest.fixture
+def run(tmp_path):
+    def read(name: str) -> tuple[dict, dict]:
+        """The weights of the best checkpoint, and the answers by scenario."""
+        folder, answers = tmp_path / "runs" / name, {}
+        for line in map(json.loads, (folder / "predictions.jsonl").open()):
+            answers.setdefault(line["scenario"], []).append(line)
+        return torch.load(folder / "best.pt", weights_only=True)["model"], answers
+    return read
+
+
+SMALL = ("method.width=16", "method.layers=1")
+
+
+def test_a_frozen_backbone_answers_complete_input_as_before(train, run, tmp_path):
+    """Its weights and the answers to complete input stay to the digit."""
+    assert train("start", "method=plain")[0] == 0
+    init = f"train.init={tmp_path / 'runs/start/best.pt'}"
+    for name, method in (("conditional", ["method=conditional_avr", *SMALL]), ("retrieval", ["method=retrieval"]),
+                         ("mean", ["method=plain", "method.fill=mean"])):
+        code, _, err = train(name, *method, init, "train.frozen=true")
+        assert code == 0, err
+        (before, answers), (after, now) = run("start"), run(name)
+        assert all(torch.equal(before[key], after[key]) for key in before if not key.startswith("method."))
+        assert now["complete"] == answers["complete"] and len(now["complete"]) > 10
+    assert (run("retrieval")[0]["method.owner"] >= 0).any() and run("mean")[0]["method.fill.mean_audio"].any()
+
+
+def test_no_epoch_tests_what_another_run_trained(train, run, tmp_path):
+    """The same network by several samples; its weights are those of the run it is taken from."""
+    assert train("start", "method=plain")[0] == 0
+    method = ["method=conditional_avr", *SMALL]
+    first = [*method, f"train.init={tmp_path / 'runs/start/best.pt'}", "train.frozen=true"]
+    assert train("one", *first)[0] == 0
+    again = [*method, f"train.init={tmp_path / 'runs/one/best.pt'}", "train.init_method=true", "train.frozen=true",
+             "train.epochs=0", "method.steps=3", "method.samples=2"]
+    code, out, err = train("sampled", *again)
+    assert code == 0, err
+    one, sampled = run("one"), run("sampled")
+    assert all(torch.equal(one[0][key], sampled[0][key]) for key in one[0])
+    for key, unchanged in (("complete", True), ("audio_missing", False)):
+        sure, now = ([line["confidence"] for line in lines[1][key]] for lines in (one, sampled))
+        assert (now == pytest.approx(sure, abs=1e-5)) == unchanged, key
+    code, out, _ = train("sampled", *again)
+    assert code == 0 and "already trained (0 epochs)" in out
+
+
+def test_a_frozen_random_backbone_is_refused(train):
+    code, _, err = train("frozen", "method=retrieval", "train.frozen=true")
+    assert code == 2 and "train.frozen=true" in err and "train.init=" in err
