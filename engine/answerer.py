@@ -44,6 +44,10 @@ class Streams:
         presence[:, modality] = False
         return replace(self, presence=presence)
 
+    def only(self, presence: Tensor) -> Streams:
+        """What `presence` (T, 2) leaves of the same."""
+        return replace(self, presence=self.presence & presence)
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -84,13 +88,21 @@ class Answerer:
 
     def read(self, video: str | Path, mute: bool = False, blank: bool = False) -> Streams:
         """The features of a clip, as the training had them; without sound, without picture."""
+        clip = self.decode(video)
+        return self.features(Clip(clip.frames[:0] if blank else clip.frames, clip.sound[:0] if mute else clip.sound))
+
+    def decode(self, video: str | Path) -> Clip:
+        """The seconds of a clip that the training would read."""
+        self.extractor_names()
         stride = self.config["dataset"].get("stride", 1)
-        names = self.extractor_names()
         try:
-            clip = read_clip(Path(video), [i * stride for i in range(self.spec.segments)])
+            return read_clip(Path(video), [i * stride for i in range(self.spec.segments)])
         except MediaError as error:
             raise UsageError(f"video {video}: {error}") from error
-        clip = Clip(clip.frames[:0] if blank else clip.frames, clip.sound[:0] if mute else clip.sound)
+
+    def features(self, clip: Clip) -> Streams:
+        """What the extractors make of a decoded clip."""
+        names = self.extractor_names()
         counts = {AUDIO: len(clip.sound), VISUAL: len(clip.frames)}
         presence = torch.zeros(self.spec.segments, 2, dtype=torch.bool)
         for modality, count in counts.items():
@@ -123,6 +135,17 @@ class Answerer:
 
     def ask_one(self, streams: Streams, question: str, choices: Sequence[str]) -> Answer:
         words, notes = self.check(question, choices)
+        shares = probabilities(self.trained.model, self.batch(streams, words, choices), self.accelerator)[0].tolist()
+        answers = list(choices) if self.spec.choices else self.vocabulary.answers
+        best = sorted(zip(answers, shares, strict=True), key=lambda pair: -pair[1])
+        if choices and not self.spec.choices:
+            best = [(answer, share) for answer, share in best if answer in choices]
+            total = sum(share for _, share in best) or 1.0
+            best = [(answer, share / total) for answer, share in best]
+        return Answer(question, best, notes)
+
+    def batch(self, streams: Streams, words: tuple[str, ...], choices: Sequence[str] = ()) -> Batch:
+        """One question, on the CPU; zeros in all that is absent."""
         absent = ~streams.presence                                                     # (T, 2)
         zero = torch.zeros(1, dtype=torch.int64)
         batch = Batch(
@@ -132,14 +155,7 @@ class Answerer:
             question_id=zero, row=zero, video=zero, **self.text_features(words))
         if self.spec.choices:
             batch.choices = torch.tensor([self.vocabulary.encode_choices(tuple(map(self.split, choices)))])
-        shares = probabilities(self.trained.model, batch, self.accelerator)[0].tolist()
-        answers = list(choices) if self.spec.choices else self.vocabulary.answers
-        best = sorted(zip(answers, shares, strict=True), key=lambda pair: -pair[1])
-        if choices and not self.spec.choices:
-            best = [(answer, share) for answer, share in best if answer in choices]
-            total = sum(share for _, share in best) or 1.0
-            best = [(answer, share / total) for answer, share in best]
-        return Answer(question, best, notes)
+        return batch
 
     def check(self, question: str, choices: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
         """The words of the question, and a note on all that is not read of them."""

@@ -53,6 +53,7 @@ class Features:
     audio_values: Tensor | None = None      # (B, P, D) as keys and as values; never queries, never part of a mean
     visual_keys: Tensor | None = None
     visual_values: Tensor | None = None
+    wants_attention: bool = False     # True: `fuse` hands over `Fused.attention`
 
     def with_(self, **changes) -> Features:
         return replace(self, **changes)
@@ -92,12 +93,16 @@ class Fused:
     `losses`: the backbone's own terms by name, one value per question (B,), so that views stacked
     on the batch axis can be told apart; empty in evaluation. `summaries`: what is left of the audio
     and of the visual stream, (B, D) each, after the question read them and before both were
-    combined.
+    combined. `attention`, only where `Features.wants_attention` asks for it: the shares of the
+    segments of either stream, `audio` and `visual` (B, T), and of the tokens of every segment,
+    `space` (B, T, N), as far as the backbone has them. They sum to one, or are zeros where nothing
+    may be read.
     """
 
     vector: Tensor
     losses: dict[str, Tensor] = field(default_factory=dict)
     summaries: tuple[Tensor, Tensor] | None = None
+    attention: dict[str, Tensor] | None = None
 
 
 def concatenate(bundles: list[Features]) -> Features:

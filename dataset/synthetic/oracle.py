@@ -23,12 +23,17 @@ def choice_weights(template: Template, scenes: Scenes) -> tuple[np.ndarray, np.n
     return np.stack([weight for weight, _ in asked], dtype=float), np.stack([answer for _, answer in asked])
 
 
-def best_answer(template: Template, choice: int, scenes: Scenes) -> int:
-    """The answer with the largest posterior weight over the posterior draws `scenes`."""
+def answer_weights(template: Template, choice: int, scenes: Scenes) -> np.ndarray:
+    """The weight of every answer (A,): a sum over the posterior draws `scenes`, not scaled."""
     weights, answers = choice_weights(template, scenes)
     total = weights.sum(axis=0)
     share = np.divide(weights[choice], total, out=np.zeros_like(total), where=total > 0)      # P(question | scene)
-    return int(np.bincount(answers[choice], weights=share, minlength=len(ANSWERS)).argmax())
+    return np.bincount(answers[choice], weights=share, minlength=len(ANSWERS))
+
+
+def best_answer(template: Template, choice: int, scenes: Scenes) -> int:
+    """The answer with the largest posterior weight over the posterior draws `scenes`."""
+    return int(answer_weights(template, choice, scenes).argmax())
 
 
 def oracle_correct(scenes: Scenes, questions: list[dict], scenario: str, seed: int = 0) -> list[bool]:

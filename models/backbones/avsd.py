@@ -33,7 +33,7 @@ from dataset.types import Batch, DataSpec
 from models.backbones.base import Backbone, encoded, streams
 from models.errors import OptionError
 from models.features import Features, Fused
-from models.layers.attention import Extra, Stream, masked_mean
+from models.layers.attention import Extra, Stream, masked_mean, shares
 from models.layers.question import run_lstm
 
 FRAMES, DROPOUT = 4, 0.5                 # as published; dropout of the unary potentials and before the answer
@@ -44,6 +44,13 @@ class Utility(NamedTuple):
 
     elements: Tensor
     mask: Tensor
+
+
+class Read(NamedTuple):
+    """The vectors (B, U, H) of U utilities and the weights (B, U, n) of their elements."""
+
+    vectors: Tensor
+    weights: Tensor
 
 
 class Unary(nn.Module):
@@ -99,8 +106,8 @@ class FactorGraphAttention(nn.Module):
     def forward(
         self, words: Utility, frame: Utility, audio: Utility, prior: Tensor,
         extra_audio: Extra | None = None, extra_frame: Extra | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """`prior` (B, 1, L) of the words -> words (B, 1, H), frames (B, F, H), sound (B, 1, H)."""
+    ) -> tuple[Read, Read, Read]:
+        """`prior` (B, 1, L) of the words -> what is read of words, frames and sound."""
         heard, seen = keys_of(extra_audio, 1), keys_of(extra_frame, self.frames)
         asked, listened, looked = words.elements, with_extra(audio.elements, heard), with_extra(frame.elements, seen)
         of_words = [*self.words(words, None), prior, *self.words_audio.from_left(asked, audio).unbind(-1),
@@ -160,8 +167,12 @@ class AVSD(Backbone):
             words, frame, audio, prior.unsqueeze(1),
             narrowed(self.narrow_audio, heard.extra), narrowed(self.narrow_frame, seen.extra),
         )
-        media = run_lstm(self.media, torch.cat([listened, looked], dim=1))[1][0]      # (1, B, H)
-        return Fused(self.answer(torch.cat([asked.squeeze(1), media[0]], dim=-1)))
+        media = run_lstm(self.media, torch.cat([listened.vectors, looked.vectors], dim=1))[1][0]    # (1, B, H)
+        attention = None
+        if features.wants_attention:
+            attention = {"audio": shares(listened.weights.squeeze(1), heard.readable),
+                         "space": shares(self.over_maps(looked.weights, seen), seen.readable.unsqueeze(-1))}
+        return Fused(self.answer(torch.cat([asked.vectors.squeeze(1), media[0]], dim=-1)), attention=attention)
 
     def group_frames(self, seen: Stream) -> Utility:
         """T maps (B, T, N, D) -> F frames: means of runs of segments on a coarser grid."""
@@ -174,6 +185,17 @@ class AVSD(Backbone):
         means = means.unflatten(2, visual.shape[2:])                                # (B, F, n, D)
         shown = torch.stack([mask[:, run].any(dim=1) for run in runs], dim=1)       # (B, F)
         return Utility(self.narrow_frame(means), shown.unsqueeze(-1).expand(means.shape[:3]))
+
+    def over_maps(self, weights: Tensor, seen: Stream) -> Tensor:
+        """`weights` (B, F, n) of `group_frames`, for every token of `seen`: (B, T, N)."""
+        segments, tokens = seen.tokens.shape[1:3]
+        runs = torch.arange(segments).tensor_split(self.frames)
+        frame_of = torch.cat([torch.full_like(run, frame) for frame, run in enumerate(runs)])
+        weights = weights[:, frame_of.to(weights.device)]                           # (B, T, n)
+        if weights.shape[2] == tokens:
+            return weights
+        coarse = weights.unflatten(2, (self.grid[0] // 2, -1))
+        return coarse.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3).flatten(2)
 
     def combination(self) -> list[nn.Module]:
         return [self.answer]
@@ -214,8 +236,8 @@ def every_similarity(vectors: Tensor, means: Tensor) -> Tensor:
     return torch.einsum("bunh,bvh->bunv", F.normalize(vectors, dim=-1), means)
 
 
-def read(own: Utility, potentials: list[Tensor], mix: Tensor, extra: Extra | None) -> Tensor:
-    """Elements and extra values weighed by the softmax of their mixed potentials: (B, U, H)."""
+def read(own: Utility, potentials: list[Tensor], mix: Tensor, extra: Extra | None) -> Read:
+    """Elements and extra values weighed by the softmax of their mixed potentials."""
     score = torch.stack(potentials, dim=-1) @ mix                                   # (B, U, n + P)
     values, mask = own.elements, own.mask
     if extra is not None:
@@ -223,4 +245,4 @@ def read(own: Utility, potentials: list[Tensor], mix: Tensor, extra: Extra | Non
         mask = torch.cat([mask, mask.new_ones(*mask.shape[:2], extra[1].shape[1])], dim=2)
     weights = torch.softmax(score.masked_fill(~mask, torch.finfo(score.dtype).min), dim=-1)
     weights = torch.where(mask, weights, 0.0)                                       # all zero where nothing is readable
-    return (weights.unsqueeze(2) @ values).squeeze(2)
+    return Read((weights.unsqueeze(2) @ values).squeeze(2), weights[..., :own.elements.shape[2]])

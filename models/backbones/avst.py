@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from dataset.types import Batch, DataSpec
 from models.backbones.base import Backbone, as_tokens, encoded, streams
 from models.features import Features, Fused
-from models.layers.attention import AttentionBlock, Stream
+from models.layers.attention import AttentionBlock, Stream, attention_shares, shares
 from models.layers.question import QuestionLSTM
 
 HEADS = 4                                # of the temporal attentions, as released
@@ -43,13 +43,17 @@ class SpatialGrounding(nn.Module):
 
         The tokens are normalised only inside two matrix products, so no second map is kept.
         """
-        query = F.normalize(audio, dim=-1).unsqueeze(-1)                            # (B, T, D, 1)
-        scale = torch.linalg.vector_norm(visual, dim=-1).clamp_min(1e-12).reciprocal()      # (B, T, N)
-        score = (visual @ query).squeeze(-1) * scale                                # (B, T, N) cosines
-        weight = torch.softmax(score, dim=-1)                                       # (B, T, N)
+        weight, scale = self.weigh(audio, visual)
         mean_weight = torch.full_like(weight, 1 / visual.shape[2])
         pooled = torch.stack([mean_weight, weight * scale], dim=2) @ visual         # (B, T, 2, D)
         return self.project(torch.tanh(pooled.flatten(2)))                          # (B, T, D)
+
+    def weigh(self, audio: Tensor, visual: Tensor) -> tuple[Tensor, Tensor]:
+        """The attention to every token and one over the length of the token, (B, T, N) each."""
+        query = F.normalize(audio, dim=-1).unsqueeze(-1)                            # (B, T, D, 1)
+        scale = torch.linalg.vector_norm(visual, dim=-1).clamp_min(1e-12).reciprocal()
+        score = (visual @ query).squeeze(-1) * scale                                # (B, T, N) cosines
+        return torch.softmax(score, dim=-1), scale
 
 
 class TemporalGrounding(AttentionBlock):
@@ -114,7 +118,15 @@ class AVST(Backbone):
         visual = self.temporal_visual(features.question, seen)                      # (B, D)
         fused = self.fusion(torch.tanh(torch.cat([audio, visual], dim=-1)))         # (B, D)
         losses = {} if features.negative is None else {"match": self.match_loss(features, grounded)}
-        return Fused(torch.tanh(fused * features.question), losses, (audio, visual))
+        attention = self.attention(features, heard, seen) if features.wants_attention else None
+        return Fused(torch.tanh(fused * features.question), losses, (audio, visual), attention)
+
+    def attention(self, features: Features, heard: Stream, seen: Stream) -> dict[str, Tensor]:
+        """As `Fused.attention`."""
+        query, (space, _) = features.question.unsqueeze(1), self.spatial.weigh(features.audio, features.visual)
+        return {"audio": attention_shares(self.temporal_audio.attention, query, heard).squeeze(1),
+                "visual": attention_shares(self.temporal_visual.attention, query, seen).squeeze(1),
+                "space": shares(space, seen.readable.unsqueeze(-1))}
 
     def combination(self) -> list[nn.Module]:
         return [self.fusion]

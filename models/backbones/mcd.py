@@ -43,7 +43,7 @@ from torch import Tensor, nn
 from dataset.types import Batch, DataSpec
 from models.backbones.base import Backbone, encoded, streams
 from models.features import Features, Fused
-from models.layers.attention import Stream, attend, multihead
+from models.layers.attention import Stream, attend, attention_shares, multihead
 from models.layers.contrast import info_nce
 from models.layers.question import QuestionLSTM
 
@@ -127,11 +127,19 @@ class MCD(Backbone):
         audio, visual, words = low_audio, low_visual, Stream(features.words, features.word_mask)
         for hear, see in zip(self.associate_audio, self.associate_visual, strict=True):
             audio, visual = hear(audio, visual), see(visual, audio)                 # both from the block's inputs
-        clues = [self.aggregate(features.question, stream, words) for stream in (low_audio, audio, low_visual, visual)]
+        read = (low_audio, audio, low_visual, visual)
+        clues = [self.aggregate(features.question, stream, words) for stream in read]
         embedding = self.norm(features.question + self.combine(torch.cat(clues, dim=-1)))       # (B, D)
         losses = self.losses(features, audio, visual, embedding) if self.training else {}
         summaries = (clues[0] + clues[1]) / 2, (clues[2] + clues[3]) / 2
-        return Fused(self.answer(embedding), losses, summaries)
+        attention = self.attention(features.question, *read) if features.wants_attention else None
+        return Fused(self.answer(embedding), losses, summaries, attention)
+
+    def attention(self, question: Tensor, *read: Stream) -> dict[str, Tensor]:
+        """As `Fused.attention`: of each stream the mean over both of its levels."""
+        low, high, low_visual, high_visual = (
+            attention_shares(self.aggregate.attention, question.unsqueeze(1), stream).squeeze(1) for stream in read)
+        return {"audio": (low + high) / 2, "visual": (low_visual + high_visual) / 2}
 
     def combination(self) -> list[nn.Module]:
         return [self.combine, self.norm, self.answer]

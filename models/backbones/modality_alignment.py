@@ -37,10 +37,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dataset.types import Batch, DataSpec
+from dataset.types import MODALITIES, Batch, DataSpec
 from models.backbones.base import Backbone, encoded, streams
 from models.features import Features, Fused
-from models.layers.attention import Extra, Stream, attend, multihead
+from models.layers.attention import Extra, Stream, attend, attention_shares, multihead
 from models.layers.question import QuestionLSTM
 
 HEADS, DROPOUT = 4, 0.5                  # of attention and perceptrons, as released
@@ -62,6 +62,10 @@ class CrossAttention(nn.Module):
         x = x + attend(self.attention, self.norm(x), stream)
         return self.norm(self.feed_forward(self.norm(x)) + x).squeeze(1)
 
+    def shares(self, query: Tensor, stream: Stream) -> Tensor:
+        """(B, T) of the attention."""
+        return attention_shares(self.attention, self.norm(query.unsqueeze(1)), stream).squeeze(1)
+
 
 class Slides(nn.Module):
     """One cross attention over both modalities side by side."""
@@ -78,9 +82,13 @@ class Slides(nn.Module):
         audio, visual = (s.tokens if features.filled else torch.where(s.mask[..., None], s.tokens, 0.0) for s in pair)
         mask = None if features.filled else features.presence.any(dim=-1)           # (B, T)
         both = Stream(torch.cat([audio, visual], dim=-1), mask, side_by_side(*(s.extra for s in pair)))
-        read = self.attention(self.query(features.question), both)                  # (B, 2D)
+        question = self.query(features.question)
+        read = self.attention(question, both)                                       # (B, 2D)
         losses = {"agree": divergence(audio, visual).mean(dim=1) * features.whole} if training else {}
-        return Fused(self.classifier(read), losses)
+        attention = None
+        if features.wants_attention:
+            attention = dict.fromkeys(MODALITIES, self.attention.shares(question, both))    # they share a position
+        return Fused(self.classifier(read), losses, attention=attention)
 
     def combination(self) -> list[nn.Module]:
         return [self.classifier]
@@ -108,7 +116,11 @@ class Agreement(nn.Module):
         if training:
             distance = 0.5 - F.cosine_similarity(audio.tokens.float(), visual.tokens.float(), dim=-1)     # (B, T)
             losses = {"align": distance.mean(dim=1) * features.whole, "agree": divergence(aq, vq) * features.whole}
-        return Fused(self.classifier(pooled), losses, (aq, vq))
+        attention = None
+        if features.wants_attention:
+            attention = {"audio": self.attend_audio.shares(question, audio),
+                         "visual": self.attend_visual.shares(question, visual)}
+        return Fused(self.classifier(pooled), losses, (aq, vq), attention)
 
     def combination(self) -> list[nn.Module]:
         return [self.classifier]

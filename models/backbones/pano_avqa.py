@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from dataset.types import Batch, DataSpec
 from models.backbones.base import Backbone, encoded, streams
 from models.features import Features, Fused
-from models.layers.attention import Stream, attend, masked_mean, multihead
+from models.layers.attention import Stream, attend, attention_shares, masked_mean, multihead, shares
 
 Layers = Annotated[int, Field(ge=1, le=48)]
 HEADS = 8                                 # published: 12 of width 768
@@ -103,6 +103,15 @@ class CrossLayer(nn.Module):
 
     def forward(self, language: Stream, audio: Stream, visual: Stream) -> tuple[Stream, Stream, Stream]:
         return self.language(language, audio), self.audio(audio, visual), self.visual(visual, language)
+
+    def attention(self, language: Stream, audio: Stream, visual: Stream) -> dict[str, Tensor]:
+        """As `Fused.attention`: how the first token of language reads sound, that of sound the
+        picture; the mean tokens are left out.
+        """
+        pairs = {"audio": (self.language, language, audio), "visual": (self.audio, audio, visual)}
+        read = {name: attention_shares(branch.read_other.attention, x.tokens[:, :1], y).squeeze(1)
+                for name, (branch, x, y) in pairs.items()}
+        return {name: shares(read[name][:, 1:], y.readable[:, 1:]) for name, (_, _, y) in pairs.items()}
 
 
 class Tokens(nn.Module):
@@ -186,11 +195,14 @@ class PanoAVQA(Backbone):
             visual = layer(visual)
         states = torch.cat([features.question.unsqueeze(1), features.words], dim=1)             # (B, 1 + L, D)
         language = Stream(states, behind_first(features.word_mask))
+        attention = None
         for layer in self.cross:
+            if features.wants_attention and layer is self.cross[-1]:
+                attention = layer.attention(language, audio, visual)
             language, audio, visual = layer(language, audio, visual)
         summaries = self.pool_audio(audio.tokens[:, 0]), self.pool_visual(visual.tokens[:, 0])
         pooled = torch.cat([self.pool_language(language.tokens[:, 0]), *summaries], dim=-1)     # (B, 3D)
-        return Fused(self.answer(pooled), summaries=summaries)
+        return Fused(self.answer(pooled), summaries=summaries, attention=attention)
 
     def combination(self) -> list[nn.Module]:
         """Also what language reads in the last cross layer: it reaches the answer, no summary."""

@@ -40,19 +40,18 @@ Fidelity (the paper, and the official `nets/PSTP_Net_Ours.py`):
 
 from __future__ import annotations
 
-import math
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from dataset.types import Batch, DataSpec
+from dataset.types import MODALITIES, Batch, DataSpec
 from models.backbones.base import Backbone, encoded, streams
 from models.errors import OptionError
 from models.features import Features, Fused
-from models.layers.attention import AttentionBlock, Extra, Stream, attend, masked_mean, multihead, perceptron
+from models.layers.attention import AttentionBlock, Extra, Stream, attend, masked_mean, multihead, perceptron, shares
 from models.layers.question import QuestionLSTM
+from models.layers.ranking import Ranking
 
 SEGMENTS, TOP_K, KEPT_SHARE = 12, 2, 25 / 49      # published, for 60 seconds and the 49 patches of a ViT-B/32
 HEADS, DROPOUT = 4, 0.1                           # as released, where the global path and the fusion have one head
@@ -66,31 +65,6 @@ class Sizes(NamedTuple):
     top_m: int
 
 
-class Ranking(nn.Module):
-    """The head-averaged attention weights of a question over candidates: all a selection needs."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.heads, self.dropout = HEADS, DROPOUT
-        self.query = nn.Linear(dim, dim)
-        self.key = nn.Linear(dim, dim, bias=False)
-        for layer in (self.query, self.key):         # as within nn.MultiheadAttention, which stacks three
-            nn.init.xavier_uniform_(layer.weight, gain=math.sqrt(0.5))
-
-    def forward(self, question: Tensor, candidates: Stream) -> Tensor:
-        """`question` (B, D), S candidates -> weights (B, S), 0 where masked unless all are."""
-        keys, mask = candidates.tokens, candidates.readable
-        if candidates.extra is not None:
-            keys = torch.cat([keys, candidates.extra[0]], dim=1)                    # (B, S + P, D)
-            mask = torch.cat([mask, mask.new_ones(candidates.extra[0].shape[:2])], dim=1)
-        query = self.query(question).unflatten(-1, (self.heads, -1))                # (B, h, D / h)
-        keys = self.key(keys).unflatten(-1, (self.heads, -1))                       # (B, S + P, h, D / h)
-        scores = torch.einsum("bhd,bshd->bhs", query, keys) / math.sqrt(query.shape[-1])
-        scores = scores.masked_fill(~mask.unsqueeze(1), torch.finfo(scores.dtype).min)
-        weights = F.dropout(torch.softmax(scores, dim=-1), self.dropout, self.training).mean(dim=1)
-        return weights[:, :candidates.tokens.shape[1]]                              # (B, S)
-
-
 class SegmentSelection(nn.Module):
     """Temporal selection: which `top_k` of `segs` segments of the video the question is about."""
 
@@ -98,7 +72,7 @@ class SegmentSelection(nn.Module):
         super().__init__()
         self.segs, self.top_k = segs, top_k
         self.combine = nn.Linear(2 * dim, dim)
-        self.ranking = Ranking(dim)
+        self.ranking = Ranking(dim, HEADS, DROPOUT)
 
     def forward(self, question: Tensor, audio: Stream, frame: Stream) -> tuple[Tensor, Tensor]:
         """-> chosen seconds (B, K) in order of time, K = `top_k` * T / `segs`, and shares (B, K).
@@ -106,14 +80,24 @@ class SegmentSelection(nn.Module):
         A share is the weight of a second's segment times the number of readable segments.
         """
         length = audio.tokens.shape[1] // self.segs
-        pooled = torch.cat([self.pool(audio), self.pool(frame)], dim=-1)            # (B, segs, 2D)
-        readable = (audio.mask | frame.mask).unflatten(1, (self.segs, length)).any(dim=2)       # (B, segs)
-        extra = join_extra(audio.extra, frame.extra)
-        weights = self.ranking(question, Stream(self.combine(torch.tanh(pooled)), readable, extra))
+        weights, readable = self.rank(question, audio, frame)
         chosen = best(weights.masked_fill(~readable, -1), self.top_k)               # (B, top_k)
         share = weights.gather(1, chosen) * readable.sum(dim=1, keepdim=True)
         seconds = chosen.unsqueeze(-1) * length + torch.arange(length, device=chosen.device)
         return seconds.flatten(1), share.repeat_interleave(length, dim=1)
+
+    def rank(self, question: Tensor, audio: Stream, frame: Stream) -> tuple[Tensor, Tensor]:
+        """The weights of the segments and which may be read, (B, segs) each."""
+        pooled = torch.cat([self.pool(audio), self.pool(frame)], dim=-1)            # (B, segs, 2D)
+        readable = (audio.mask | frame.mask).unflatten(1, (self.segs, -1)).any(dim=2)
+        extra = join_extra(audio.extra, frame.extra)
+        return self.ranking(question, Stream(self.combine(torch.tanh(pooled)), readable, extra)), readable
+
+    def attention(self, question: Tensor, audio: Stream, frame: Stream) -> dict[str, Tensor]:
+        """As `Fused.attention`: the weights that choose, the same for sound and picture."""
+        length = audio.tokens.shape[1] // self.segs
+        weights = shares(*self.rank(question, audio, frame)).repeat_interleave(length, dim=1) / length
+        return dict.fromkeys(MODALITIES, weights)
 
     def pool(self, stream: Stream) -> Tensor:
         """(B, T, D) -> (B, segs, D), the mean of what each segment has."""
@@ -127,7 +111,7 @@ class RegionSelection(nn.Module):
     def __init__(self, dim: int, top_m: int) -> None:
         super().__init__()
         self.top_m = top_m
-        self.ranking = Ranking(dim)
+        self.ranking = Ranking(dim, HEADS, DROPOUT)
 
     def forward(self, question: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
         """`patches` (B, K, M, D) -> those kept (B, K, m, D), shares (B, K, m) = weights times M."""
@@ -280,14 +264,18 @@ class PSTPNet(Backbone):
         frame, patches = self.split(features.visual)                                # (B, T, D), (B, T, M, D)
         heard, seen = (stream._replace(mask=stream.readable) for stream in streams(features, frame))
         extra = join_extra(heard.extra, seen.extra)
+        attention = None
         if self.perception is not None:
+            if features.wants_attention:
+                attention = self.perception.segments.attention(features.question, heard, seen)
             heard, seen = self.perception(features.question, heard, seen, patches)
         fused = join(heard, seen, Stream(features.words, features.word_mask))._replace(extra=extra)
         states = self.fusion(fused)                                                 # (B, S, D)
         vector = torch.tanh(masked_mean(states, fused.mask) * features.question)
         ends = heard.tokens.shape[1], heard.tokens.shape[1] + seen.tokens.shape[1]
         audio, visual = states[:, :ends[0]], states[:, ends[0]:ends[1]]
-        return Fused(vector, summaries=(masked_mean(audio, heard.mask), masked_mean(visual, seen.mask)))
+        summaries = masked_mean(audio, heard.mask), masked_mean(visual, seen.mask)
+        return Fused(vector, summaries=summaries, attention=attention)
 
     def split(self, visual: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, N, D) -> frames (B, T, D) and patches (B, T, M, D)."""

@@ -52,6 +52,19 @@ def attend(attention: nn.MultiheadAttention, query: Tensor, stream: Stream) -> T
     return torch.where(nothing[:, None, None], 0.0, attended)
 
 
+def attention_shares(attention: nn.MultiheadAttention, query: Tensor, stream: Stream) -> Tensor:
+    """How `attend` weighs the stream's own tokens, a mean over heads: (B, Q, S)."""
+    keys = stream.tokens if stream.extra is None else torch.cat([stream.extra[0], stream.tokens], dim=1)
+    weights = attention(query, keys, keys)[1]                                       # (B, Q, P + S)
+    return shares(weights[..., -stream.tokens.shape[1]:], stream.readable.unsqueeze(1))
+
+
+def shares(weights: Tensor, mask: Tensor) -> Tensor:
+    """`weights` (..., S) of what `mask` leaves, scaled to sum to one; zeros if that is nothing."""
+    kept = torch.where(mask, weights, 0.0)
+    return kept / kept.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(kept.dtype).tiny)
+
+
 def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
     """Mean of `values` (B, S, D) over what `mask` (B, S) leaves; zeros where it leaves nothing."""
     if mask is None:

@@ -74,7 +74,7 @@ def by_definition(attention, words, frame, audio, prior) -> dict[str, torch.Tens
 def test_the_factor_graph_is_its_definition():
     attention, *given = graph()
     with torch.no_grad():
-        words, frames, audio = attention(*given)
+        words, frames, audio = (read.vectors for read in attention(*given))
         expected = by_definition(attention, *given)
     torch.testing.assert_close(words[0, 0], expected["words"])
     torch.testing.assert_close(audio[0, 0], expected["audio"])
@@ -105,9 +105,9 @@ def test_extra_tokens_change_no_potential():
     before, after = attention(words, frame, audio, prior), attention(words, frame, audio, prior, (keys, values))
     torch.testing.assert_close(after[0], before[0])
     torch.testing.assert_close(after[1], before[1])
-    assert not torch.allclose(after[2], before[2])
+    assert not torch.allclose(after[2].vectors, before[2].vectors)
     silent = Utility(audio.elements, torch.zeros_like(audio.mask))
-    attended = attention(words, frame, silent, prior, (keys, torch.ones_like(values)))[2]
+    attended = attention(words, frame, silent, prior, (keys, torch.ones_like(values)))[2].vectors
     torch.testing.assert_close(attended, torch.ones(1, 1, WIDTH))       # extra tokens alone are left, weights sum to 1
 
 
@@ -160,7 +160,7 @@ def test_what_is_masked_is_as_if_cut_out():
     frame, prior = model.group_frames(Stream(first.visual, presence[..., VISUAL])), torch.zeros(2, 1, SPEC.words)
     pair = model.attention(words, frame, cut, prior), model.attention(words, frame, whole, prior)
     for one, other in zip(*pair, strict=True):
-        torch.testing.assert_close(one, other)
+        torch.testing.assert_close(one.vectors, other.vectors)
     blinded = masked.with_(visual=features.visual.clone())
     blinded.visual[:, 2] = 9.0
     torch.testing.assert_close(model.fuse(blinded).vector, vector)

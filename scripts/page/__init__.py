@@ -1,0 +1,1 @@
+"""The page of scripts/explore.py: ask, mute, look."""
