@@ -57,10 +57,14 @@ def pairs(run: Restored, split: str) -> tuple[Tensor, float]:
     return torch.cat(rows), sum(losses) / len(losses)
 
 
-def main() -> None:
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="run folder or checkpoint of a method with AVR")
-    run = restore(checkpoint_in(parser.parse_args().run), [])
+    return parser.parse_args()
+
+
+def main() -> None:
+    run = restore(checkpoint_in(parse().run), [])
     avr = getattr(run.model.method, "avr", None)
     if avr is None or avr.diffusion.objective != "pred_noise":
         raise UsageError(f"method={run.config['method']['name']} of this run has no AVR that predicts noise; give a "
