@@ -31,10 +31,10 @@ class DataSet(ABC):
     """Questions on videos below the folder `root`; DataError where something is missing or damaged.
 
     `train_questions`: share of the training questions that is asked, a smaller one within every
-    larger one; vocabularies and floor are those of all. `train_missing_ratio`: share of the training
-    videos that lose one modality for good, as if it had never been recorded; of these the share
-    `train_missing_audio` loses the sound. What feats/presence.json records as lacking (docs/data.md)
-    is absent in training and test.
+    larger one; vocabularies and floor are those of all. `train_missing_ratio`: share of the
+    training videos that lose one modality for good, as if it had never been recorded; of these the
+    share `train_missing_audio` loses the sound. What feats/presence.json records as lacking
+    (docs/data.md) is absent in training and test.
     """
 
     root: str

@@ -81,9 +81,7 @@ class Synthetic(DataSet):
                 for modality, folder in FEATURES.items()}
 
     def oracle(self, split: str, scenario: Scenario) -> dict[int, bool] | None:
-        """Per row, whether the Bayes oracle is right, kept in a file; None where `scenario` is none of
-        SCENARIOS.
-        """
+        """Per row, whether the Bayes oracle is right, kept in a file; None but for SCENARIOS."""
         if SCENARIOS.get(scenario.name) != scenario:
             return None
         path = self.root / f"oracle-{split}-{scenario.name}.json"

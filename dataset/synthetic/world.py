@@ -130,7 +130,7 @@ def add_unknown(known: np.ndarray, unknown_rate: float, size: int, rng: np.rando
 
 
 def as_seen(scene: Scenes, exists: np.ndarray, rng: np.random.Generator) -> Scenes:
-    """Scenes of the kinds `exists` (size, K) that look like `scene`; what they sound like is not drawn yet."""
+    """Scenes of the kinds `exists` (size, K) that look like `scene`, their sound from the prior."""
     seen, drawn = scene.seen[0], complete_scenes(exists, rng)
     drawn.in_view[:] = seen                                  # what is not seen is out of view, or not there
     for name in ("column", "row", "playing", *(pair[0] for pair in SEEN_PAIRS)):
@@ -151,8 +151,9 @@ def given_seen(scene: Scenes, size: int, rng: np.random.Generator) -> Scenes:
 
 
 def given_partly_heard(scene: Scenes, present: np.ndarray, size: int, rng: np.random.Generator) -> Scenes:
-    """`size` scenes from the posterior of what is seen of `scene` (one scene) and heard of it in the
-    segments `present` (T,), at least one. What nobody sees is not drawn: no answer depends on it.
+    """`size` scenes from the posterior of what is seen of `scene` (one scene), and heard of it in
+    the segments `present` (T,), at least one. What nobody sees stays as in the prior: no answer
+    depends on it.
     """
     ends = np.append(np.flatnonzero(present), SEGMENTS)
     noticed_at = ends[np.searchsorted(ends, np.arange(ONSETS))]               # by onset; SEGMENTS: never

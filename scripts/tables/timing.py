@@ -155,8 +155,10 @@ def read_data(options: dict[str, Any]) -> Data | None:
         spec, questions = data.spec(vocabulary), {s: data.asked(s) for s in ("train", "val", "test")}
         sample = data.question_set("train", vocabulary)
     except DataError:
+        if options["name"] != "music_avqa":
+            return None
         train = round(PUBLISHED["train"] * options["train_questions"])
-        return Data(published_shapes(options), {**PUBLISHED, "train": train}) if options["name"] == "music_avqa" else None
+        return Data(published_shapes(options), {**PUBLISHED, "train": train})
     videos: set[int] = set()
 
     def read() -> None:
