@@ -15,13 +15,15 @@ from engine.released_noise import NOTHING_MISSING, RELEASED_NOISE, NoisedEvaluat
 from engine.restore import checkpoint_in, restore
 
 MISSING = {"none": ["complete"], "audio": ["audio_missing"], "visual": ["visual_missing"], "both": ["both_missing"],
-           "all": ["complete", "audio_missing", "visual_missing", "both_missing"]}
+           "all": ["complete", "audio_missing", "visual_missing", "both_missing"],
+           **{name: [name] for name, scenario in SCENARIOS.items() if scenario.run}}
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, help="checkpoint or run folder; default: the latest run under runs/")
-    parser.add_argument("--missing", choices=MISSING, help="default: complete, audio missing and visual missing")
+    parser.add_argument("--missing", choices=MISSING, help="default: complete, audio missing and visual missing; "
+                        "audio_second, audio_half, audio_all_but_one and the like of visual lose segments in a row")
     parser.add_argument("--ratio", type=float, default=1.0,
                         help="share of questions that lose the modality (default 1)")
     parser.add_argument("--segments", type=float,
@@ -49,6 +51,9 @@ def choose_scenarios(arguments: argparse.Namespace, default: list[str]):
         if value is not None and not 0 <= value <= 1:
             raise UsageError(f"{option} must be a share between 0 and 1, got {value}")
     names = MISSING[arguments.missing] if arguments.missing else default
+    if arguments.segments is not None and any(SCENARIOS[name].run for name in names):
+        raise UsageError(f"--segments loses segments anywhere, and {', '.join(names)} in a row; give --missing audio, "
+                         "visual or both with it")
     suffix = "" if arguments.ratio == 1 else f"-ratio{arguments.ratio:g}"
     suffix += "" if arguments.segments is None else f"-segments{arguments.segments:g}"
     suffix += f"-{RELEASED_NOISE}" if arguments.protocol == RELEASED_NOISE else ""

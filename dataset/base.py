@@ -30,13 +30,17 @@ CACHE_LIMIT_MB = 512
 class DataSet(ABC):
     """Questions on videos below the folder `root`; DataError where something is missing or damaged.
 
-    `train_missing_ratio`: share of the training videos that lose one modality for good, as if it
-    had never been recorded. What feats/presence.json records as lacking (docs/data.md) is absent in
-    training and test.
+    `train_questions`: share of the training questions that is asked, a smaller one within every
+    larger one; vocabularies and floor are those of all. `train_missing_ratio`: share of the
+    training videos that lose one modality for good, as if it had never been recorded; of these the
+    share `train_missing_audio` loses the sound. What feats/presence.json records as lacking
+    (docs/data.md) is absent in training and test.
     """
 
     root: str
+    train_questions: Annotated[float, Field(gt=0, le=1)] = 1.0
     train_missing_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
+    train_missing_audio: Annotated[float, Field(ge=0, le=1)] = 0.5
 
     text = None                          # the QuestionFeatures of a data set that has them
     skip_missing = False                 # whether questions on videos without feature files are left out
@@ -44,7 +48,7 @@ class DataSet(ABC):
 
     def __post_init__(self) -> None:
         self.root = Path(self.root)
-        self.recorded = read_recorded(self.root / "feats", self.train_missing_ratio)
+        self.recorded = read_recorded(self.root / "feats", self.train_missing_ratio, self.train_missing_audio)
         self.known_questions: dict[str, list[Question]] = {}
         self.read_cached = cache(self.read)
 
@@ -74,6 +78,14 @@ class DataSet(ABC):
                       "files")
             self.known_questions[split] = kept
         return self.known_questions[split]
+
+    def asked(self, split: str) -> list[Question]:
+        """All `questions`, of `train` the share `train_questions`: the same ones for every seed."""
+        questions = self.questions(split)
+        if split != "train" or self.train_questions == 1:
+            return questions
+        order = np.random.default_rng(0).permutation(len(questions))
+        return [questions[i] for i in sorted(order[:max(1, round(self.train_questions * len(questions)))])]
 
     def vocabulary(self) -> Vocabulary:
         return Vocabulary.build(self.questions("train"))
@@ -107,9 +119,8 @@ class DataSet(ABC):
 
     def check_files(self, split: str, scenario: Scenario) -> None:
         """Fail on a missing file that `scenario` may read now, not after hours of training."""
-        whole = scenario.ratio == 1 and scenario.segments is None
         for modality, store in self.stores.items():
-            if whole and modality in COLUMNS[scenario.missing]:
+            if scenario.whole and modality in COLUMNS[scenario.missing]:
                 continue
             videos = sorted({q.video_of(modality) for q in self.questions(split)})
             lacking = [video for video in videos if not self.at_hand(video, modality)]

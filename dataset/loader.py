@@ -28,7 +28,7 @@ class QuestionSet:
 
     def __init__(self, data: DataSet, split: str, vocabulary: Vocabulary, scenario: Scenario,
                  read: Callable[[str, int], np.ndarray], *, negatives: str, seed: int, epoch: int) -> None:
-        self.questions, self.train = data.questions(split), split == "train"
+        self.questions, self.train = data.asked(split), split == "train"
         self.audio, self.visual = data.stores[AUDIO], data.stores[VISUAL]
         self.recorded, self.text = data.recorded, data.text
         self.vocabulary, self.scenario, self.read = vocabulary, scenario, read

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 from omegaconf import OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
-from dataset import DATASETS
+from dataset import DATASETS, SCENARIOS
 from dataset.files import refuse_special
 from engine.errors import SHOWN, UsageError, shown
 from engine.layers import fill_in, overlay, parse_override, parse_yaml
@@ -30,7 +30,7 @@ REGISTRIES = {"dataset": DATASETS, "backbone": BACKBONES, "method": METHODS}
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 Positive = Annotated[int, Field(ge=1, lt=2 ** 31)]
 MISTAKES = 5                 # of a configuration that are listed at once
-ScenarioName = Literal["complete", "audio_missing", "visual_missing", "both_missing"]
+ScenarioName = Literal[tuple(SCENARIOS)]
 
 
 class Train(BaseModel):

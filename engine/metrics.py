@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 from tabulate import tabulate
 
 from dataset.types import AVQA_TYPES
@@ -21,6 +22,7 @@ COLUMNS = {
     "Audio-Visual": {"Exist": "Existential", "Loc": "Location", "Cnt": "Counting", "Comp": "Comparative",
                      "Temp": "Temporal"},
 }
+BINS = 15                                # of the calibration error, the usual number
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,15 @@ def percentage(flags: Iterable[bool]) -> float | None:
     """Share of True in percent, None of nothing."""
     flags = list(flags)
     return 100 * sum(flags) / len(flags) if flags else None
+
+
+def calibration(answers: Iterable[tuple[float, bool]]) -> float:
+    """Expected calibration error in percent of answers (confidence, right): |confidence - accuracy|
+    over weighted bins.
+    """
+    confidence, right = np.array(list(answers), dtype=float).T
+    edges = [*np.linspace(0, 1, BINS + 1), np.inf]           # certainty has a bin of its own
+    return 100 * float(np.abs(np.histogram(confidence, edges, weights=confidence - right)[0]).sum()) / len(right)
 
 
 def group(types: list[str], flags: list[bool]) -> dict[str, Any]:

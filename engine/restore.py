@@ -125,7 +125,7 @@ def start_from(model: nn.Module, state: dict[str, Any], vocabulary: dict[str, An
     if unfit:
         raise UsageError(f"train.init={path} does not fit this backbone: '{unfit[0]}' is missing or of another shape")
     if method:
-        if fitting <= wanted:
+        if fitting <= wanted < own.keys():
             raise UsageError(f"train.init={path} holds nothing of this method; set train.init_method=false")
         wanted = fitting
     model.load_state_dict({k: state["model"][k] for k in wanted}, strict=False)

@@ -23,7 +23,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from dataset.base import DataSet
 from dataset.files import refuse_special, remove_leftovers, temporary_beside, write_text
 from dataset.memory import refuse_beyond_memory
-from dataset.presence import Scenario
+from dataset.presence import SCENARIOS, Scenario
 from dataset.questions import read_questions
 from dataset.store import FeatureStore
 from dataset.synthetic import world
@@ -81,8 +81,8 @@ class Synthetic(DataSet):
                 for modality, folder in FEATURES.items()}
 
     def oracle(self, split: str, scenario: Scenario) -> dict[int, bool] | None:
-        """Per row, whether the Bayes oracle is right, kept in a file; None for partial absence."""
-        if scenario.ratio < 1 or scenario.segments is not None:
+        """Per row, whether the Bayes oracle is right, kept in a file; None but for SCENARIOS."""
+        if SCENARIOS.get(scenario.name) != scenario:
             return None
         path = self.root / f"oracle-{split}-{scenario.name}.json"
         correct = read_oracle(path)

@@ -5,14 +5,20 @@ stream shows of its scene can be read off it. For each question, scenes are draw
 posterior given what is seen, what is heard, or neither; each is weighed by the probability that it
 would have led to this very question (that "where is K" is asked reveals that K is in view); the
 answer with the most weight is the oracle's, and it is compared with the answer annotated.
+
+Where some segments of the sound are there, it is known what sounds in them, how loud and how
+rhythmic, and the voice-over; open is when it came in and what came in later. No answer depends on
+more of the picture than any one of its segments shows.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from dataset.presence import SCENARIOS
 from dataset.synthetic.templates import ANSWERS, ASKABLE, Template
-from dataset.synthetic.world import Scenes, given_heard, given_seen, sample
+from dataset.synthetic.world import SEGMENTS, Scenes, given_heard, given_partly_heard, given_seen, sample
+from dataset.types import AUDIO
 
 DRAWS = 1500
 
@@ -39,10 +45,14 @@ def best_answer(template: Template, choice: int, scenes: Scenes) -> int:
 def oracle_correct(scenes: Scenes, questions: list[dict], scenario: str, seed: int = 0) -> list[bool]:
     """Whether the oracle is right, per {"scene", "template", "choice", "answer"} and scenario.
 
-    `questions` name `scenes` and ASKABLE by position. Complete input determines every answer.
+    `questions` name `scenes` and ASKABLE by position. Complete input determines every answer, and
+    so does the whole sound with some segments of the picture.
     """
-    if scenario == "complete":
+    partly = SCENARIOS[scenario].run is not None
+    if scenario == "complete" or (partly and SCENARIOS[scenario].missing == "visual"):
         return [True] * len(questions)
+    if partly:
+        return [right_in_part(scenes, row, question, scenario, seed) for row, question in enumerate(questions)]
     posterior = {"audio_missing": given_seen, "visual_missing": given_heard,
                  "both_missing": lambda _, size, rng: sample(size, rng)}[scenario]
     correct, current, drawn = [], None, None
@@ -53,3 +63,11 @@ def oracle_correct(scenes: Scenes, questions: list[dict], scenario: str, seed: i
         guess = best_answer(ASKABLE[question["template"]], question["choice"], drawn)
         correct.append(ANSWERS[guess] == question["answer"])
     return correct
+
+
+def right_in_part(scenes: Scenes, row: int, question: dict, scenario: str, seed: int) -> bool:
+    """Whether the oracle is right on the question `row`, all seen and a part of the sound heard."""
+    present = SCENARIOS[scenario].presence(row, SEGMENTS)[:, AUDIO]
+    rng = np.random.default_rng([seed, row])
+    drawn = given_partly_heard(scenes[[question["scene"]]], present, DRAWS, rng)
+    return ANSWERS[best_answer(ASKABLE[question["template"]], question["choice"], drawn)] == question["answer"]

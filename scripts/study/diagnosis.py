@@ -13,19 +13,17 @@ import math
 from collections import defaultdict
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from dataset import SCENARIOS, make_loader
 from dataset.types import AUDIO, MODALITIES, VISUAL
-from engine.metrics import Record, percentage
+from engine.metrics import Record, calibration, percentage
 from engine.released_noise import RELEASED_NOISE, NoisedEvaluator
 from engine.restore import Restored
 from models.features import Features, blank_features
 
-BINS = 15                                # of the calibration error, the usual number
 MISSING = ("audio_missing", "visual_missing")
 
 
@@ -124,14 +122,6 @@ def collect(fits: dict[tuple, Fit], addressing: dict[str, dict[str, float]]) -> 
     return collected
 
 
-def calibration(records: list[Record]) -> float:
-    """Expected calibration error in percent: |confidence - accuracy| over weighted bins."""
-    confidence = np.array([r.confidence for r in records])
-    excess = confidence - [r.correct for r in records]
-    edges = [*np.linspace(0, 1, BINS + 1), np.inf]           # certainty has a bin of its own
-    return 100 * float(np.abs(np.histogram(confidence, edges, weights=excess)[0]).sum()) / len(records)
-
-
 def answer(run: Restored, split: str, scenario: str, protocol: str = "missing") -> list[Record]:
     """The run's answers, one record per question."""
     evaluator = run.evaluator if protocol == "missing" else NoisedEvaluator(**vars(run.evaluator))
@@ -144,7 +134,8 @@ def answers_by_scenario(run: Restored, split: str) -> dict[str, dict[str, float]
     if run.model.method.refines_pairs:
         inputs |= {f"{name}, {RELEASED_NOISE}": (name, RELEASED_NOISE) for name in MISSING}
     records = {title: answer(run, split, *of) for title, of in inputs.items()}
-    return {title: {"accuracy": percentage(r.correct for r in of_input), "ece": calibration(of_input)}
+    return {title: {"accuracy": percentage(r.correct for r in of_input),
+                    "ece": calibration((r.confidence, r.correct) for r in of_input)}
             for title, of_input in records.items()}
 
 

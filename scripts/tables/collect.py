@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NotRequired, TypeVar
 
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 from dataset.files import refuse_special
 from engine.checkpoint import load_checkpoint
 from engine.errors import UsageError
-from engine.metrics import accuracies
+from engine.metrics import accuracies, calibration
 from models.rmm_avr.diffusion import SCHEDULES
 from scripts.tables.grid import Grid, Published
 from scripts.tables.plan import PlannedRun
@@ -62,6 +62,7 @@ class Line(TypedDict):
     video_id: str
     scenario: str
     correct: bool
+    confidence: NotRequired[float]
 
 
 def read(path: Path, parse: Callable[[str], Read]) -> Read:
@@ -99,8 +100,13 @@ def row_of(grid: Grid, row: str, by_seed: BySeed, results: dict[str, Any]) -> di
         for scenario, result in results[run.name]["scenarios"].items():
             if scenario in (grid.scenarios or run.scenarios):
                 cells.setdefault(scenario, {})[seed] = result
-    return {"label": grid.rows[row].label,
-            "scenarios": {s: cell_of(of_seed, grid.figures(row).get(s)) for s, of_seed in cells.items()},
+    scenarios = {s: cell_of(of_seed, grid.figures(row).get(s)) for s, of_seed in cells.items()}
+    if grid.calibration:
+        errors = [read(run.folder / "predictions.jsonl", calibration_errors) for run in by_seed.values()]
+        for s, cell in scenarios.items():
+            ece = moments([of_run[s] for of_run in errors if s in of_run])
+            cell |= {"ece": ece["mean"], "ece_std": ece["std"]}
+    return {"label": grid.rows[row].label, "scenarios": scenarios,
             "ave": ave_of({seed: (run.folder, results[run.name]["config"]) for seed, run in by_seed.items()})}
 
 
@@ -212,6 +218,14 @@ def compare_rows(
                     raise UsageError(f"table {name}, {scenario}: {error}; rows that are compared need the same test "
                                      "data") from error
     return correct(comparisons), untested
+
+
+def calibration_errors(text: str) -> dict[str, float]:
+    """predictions.jsonl: scenario -> expected calibration error in percent."""
+    by_scenario: dict[str, list[tuple[float, bool]]] = {}
+    for record in map(TypeAdapter(Line).validate_json, text.splitlines()):
+        by_scenario.setdefault(record["scenario"], []).append((record["confidence"], record["correct"]))
+    return {scenario: calibration(answers) for scenario, answers in by_scenario.items()}
 
 
 def parse_answers(text: str) -> dict[str, Answers]:

@@ -34,6 +34,7 @@ class Row(Change):
     """One line of the table: its name and what makes it differ from the shared configuration.
 
     `data`: data set -> what is added there, such as features of its own for one backbone.
+    `rows_from`: files in place of the table's. `start`: what is laid over its start.
     `model_of`: an earlier row whose best model and options this row takes over; it tests that model
     with what it overrides, or trains it on where it sets `train.epochs`.
     `figures_of`: the row of `published` whose figures stand beside this one, where it is another;
@@ -42,6 +43,8 @@ class Row(Change):
 
     label: str
     recipe: bool = True           # false: without the table's recipes
+    rows_from: Files | None = None
+    start: list[str] = []
     model_of: str | None = None
     figures_of: str | None = None
     data: dict[str, Change] = {}
@@ -69,14 +72,31 @@ class Axis(BaseModel):
     values: Annotated[dict[str, float], Field(min_length=2)]
 
 
-class Mix(BaseModel):
+class Panel(BaseModel):
+    """Curves that share an x axis."""
+
+    model_config = STRICT
+    label: str
+
+
+class RowCurves(Panel):
+    """A figure with a panel per scenario; `curves`: name -> row -> its place on the x axis."""
+
+    curves: Annotated[dict[str, dict[str, float]], Field(min_length=1)]
+
+
+class ScenarioCurves(Panel):
+    """A panel with a curve per row; `values` gives each scenario its place on the x axis."""
+
+    values: Annotated[dict[ScenarioName, float], Field(min_length=2)]
+
+
+class Mix(Panel):
     """A curve over a share r of questions in scenario `end`; the others are in `start`.
 
     Questions are answered one by one: the expected accuracy is (1 - r) * start + r * end.
     """
 
-    model_config = STRICT
-    label: str
     start: ScenarioName
     end: ScenarioName
 
@@ -99,7 +119,8 @@ class Grid(BaseModel):
     rows are initialised from, or a list of stages (each a file or a list of files), each from the
     one before; null trains every row from scratch. `start_checkpoint`: which one the rows take of
     it; a stage gives the next its best. `recipes`: data set -> the files laid over both.
-    `scenarios`: the columns; null: those that the configuration evaluates. `compare_to`: the
+    `scenarios`: the columns; null: those that the configuration evaluates; what it does not is
+    tested with the trained model. `calibration`: its error stands in the report. `compare_to`: the
     reference row of the tests, for all rows or row by row, then one or a list. `published`: row ->
     scenario -> figures; `printed`: row or "*" -> heading in print -> the type its figures belong to
     (already applied in `published`).
@@ -115,7 +136,10 @@ class Grid(BaseModel):
     start_checkpoint: Literal["best", "last"] = "best"
     recipes: dict[str, Recipes] = {}
     axis: Axis | None = None
+    row_curves: RowCurves | None = None
+    scenario_curves: list[ScenarioCurves] = []
     mixes: list[Mix] = []
+    calibration: bool = False
     compare_to: str | dict[str, str | list[str]] | None = None
     published: dict[str, dict[ScenarioName, Published]] = {}
     printed: dict[str, dict[str, str]] = {}
@@ -150,7 +174,9 @@ class Grid(BaseModel):
     @model_validator(mode="after")
     def names_only_what_it_has(self) -> Grid:
         compared = set(self.compare_to) if isinstance(self.compare_to, dict) else set()
+        curves = self.row_curves.curves.values() if self.row_curves else ()
         named = {"axis.values": self.axis.values if self.axis else (), "published": self.published,
+                 "row_curves": [row for rows in curves for row in rows],
                  "figures_of": {row.figures_of for row in self.rows.values()} - {None},
                  "printed": set(self.printed) - {"*"},
                  "compare_to": compared.union(*(self.references(row) for row in [*compared, *self.rows]))}
@@ -165,9 +191,10 @@ class Grid(BaseModel):
         for place, (name, row) in enumerate(self.rows.items()):
             if row.model_of and row.model_of not in list(self.rows)[:place]:
                 raise ValueError(f"rows.{name}.model_of names '{row.model_of}', which is no row above it")
-        for mix in self.mixes:
-            if self.scenarios and not {mix.start, mix.end} <= set(self.scenarios):
-                raise ValueError(f"the mix '{mix.label}' needs {mix.start} and {mix.end} among the scenarios")
+        panels = [(mix.label, [mix.start, mix.end]) for mix in self.mixes]
+        for panel, needed in [*panels, *((curves.label, list(curves.values)) for curves in self.scenario_curves)]:
+            if self.scenarios and not set(needed) <= set(self.scenarios):
+                raise ValueError(f"the curves over '{panel}' need {' and '.join(needed)} among the scenarios")
         return self
 
     def figures(self, row: str) -> dict[str, Published]:

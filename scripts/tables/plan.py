@@ -12,7 +12,7 @@ import yaml
 
 from engine.config import beyond_defaults, compose, is_for, load_yaml
 from engine.errors import UsageError
-from scripts.tables.grid import DEFAULT, Change, Grid, Recipes, Row
+from scripts.tables.grid import DEFAULT, Change, Grid, Recipes, Row, as_list
 
 # A start takes over what a row says about these: it must be of the row's own data and backbone.
 INHERITED = ("dataset", "backbone")
@@ -70,11 +70,12 @@ class Plan:
         if row.model_of:
             return self.add_row_from(self.tables[table][row.model_of][seed], row, f"{table}/{key} s{seed}")
         stages, rows_from = grid.schedule([*overrides, *row.overrides])
+        rows_from = as_list(row.rows_from) or rows_from
         asked = [*rows_from, *row.files, *overrides, *row.overrides]
         own = row.on_data(resolved(asked)["dataset"]["name"]) if row.data else row
         for stage in stages:
             from_files, from_overrides = inherited(own)
-            common = [*stage, f"train.seed={seed}", *from_files, *overrides, *from_overrides]
+            common = [*stage, f"train.seed={seed}", *from_files, *overrides, *from_overrides, *row.start]
             common[len(stage):len(stage)] = recipes_of(grid, row, "start", common)
             common += [f"train.init={start.folder / 'best.pt'}"] if start else []
             start = self.add_run(common, start, f"{table}/start s{seed}")
@@ -82,20 +83,21 @@ class Plan:
         arguments[len(rows_from):len(rows_from)] = recipes_of(grid, row, "rows", arguments)
         if start is not None:
             arguments.append(f"train.init={start.folder / grid.start_checkpoint}.pt")
-        if grid.scenarios is not None:
-            evaluated = resolved(arguments)["evaluate"]["scenarios"]
-            if not set(grid.scenarios) <= set(evaluated):
-                scenarios = list(dict.fromkeys([*evaluated, *grid.scenarios]))
-                arguments.append(f"evaluate.scenarios=[{','.join(scenarios)}]")
-        return self.add_run(arguments, start, f"{table}/{key} s{seed}")
+        user = f"{table}/{key} s{seed}"
+        run = self.add_run(arguments, start, user)
+        if set(grid.scenarios or ()) <= set(run.scenarios):
+            return run
+        scenarios = dict.fromkeys([*run.scenarios, *grid.scenarios])
+        return self.add_row_from(run, Change(overrides=[f"evaluate.scenarios=[{','.join(scenarios)}]"]), user)
 
-    def add_row_from(self, trained: PlannedRun, row: Row, user: str) -> PlannedRun:
-        """The best model of `trained` with the options of `row`, tested as it is unless these train
-        it further.
+    def add_row_from(self, trained: PlannedRun, row: Change, user: str) -> PlannedRun:
+        """The tested model of `trained` with the options of `row`, as it is unless these train it
+        further.
         """
         arguments = [a for a in trained.arguments if not a.startswith(("train.init=", "run.name="))]
         arguments += [*row.files, "train.epochs=0", "train.init_method=true", *row.overrides]
-        return self.add_run([*arguments, f"train.init={trained.folder / 'best.pt'}"], trained, user)
+        tested = trained.folder / f"{trained.config['evaluate']['checkpoint']}.pt"
+        return self.add_run([*arguments, f"train.init={tested}"], trained, user)
 
     def add_run(self, arguments: list[str], start: PlannedRun | None, user: str) -> PlannedRun:
         """The run of these arguments: a new one, or the planned one of the same configuration."""

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dataset.files import write_whole
-from scripts.tables.grid import Axis, Grid, Mix
+from scripts.tables.grid import Axis, Grid, Mix, RowCurves, ScenarioCurves
 from scripts.tables.text import moments, pretty, scenarios_of
 
 # Okabe and Ito (2008): distinct with every common form of colour blindness; markers, dashes and
@@ -40,12 +40,21 @@ def draw_all(report: Report, grid: Grid, folder: Path) -> dict[str, str]:
             save(draw_axis(report, grid.axis), folder / "curve")
             captions["curve"] = f"Accuracy over {grid.axis.label}; bands: ± one standard deviation over seeds."
         if grid.mixes:
-            save(draw_mixes(report, grid.mixes), folder / "mix")
+            save(draw_panels(over_mixes(report, grid.mixes)), folder / "mix")
             captions["mix"] = ("Expected accuracy over the share of questions, from the two ends of each curve; "
                                "bands: ± one standard deviation over seeds.")
-        save(draw_bars(report), folder / "bars")
-    captions["bars"] = (f"{bar_quantity(report)[0]}; whiskers: ± one standard deviation over seeds, none where there "
-                        "is one seed.")
+        if grid.row_curves:
+            save(draw_panels(over_rows(report, grid.row_curves)), folder / "rows")
+            captions["rows"] = f"Accuracy over {grid.row_curves.label}; bands: ± one standard deviation over seeds."
+        if grid.scenario_curves:
+            save(draw_panels(over_scenarios(report, grid.scenario_curves)), folder / "scenarios")
+            captions["scenarios"] = "Accuracy over what is missing; bands: ± one standard deviation over seeds."
+        bars = {"bars": bar_quantity(report)}
+        if grid.calibration:
+            bars["calibration"] = "Expected calibration error (%)", "ece"
+        for name, (title, key) in bars.items():
+            save(draw_bars(report, title, key), folder / name)
+            captions[name] = (f"{title}; whiskers: ± one standard deviation over seeds, none where there is one seed.")
     return captions
 
 
@@ -118,35 +127,60 @@ def mixed(cells: dict[str, Any], mix: Mix, share: float) -> list[float]:
     return [(1 - share) * start[seed] + share * end[seed] for seed in start if seed in end]
 
 
-def draw_mixes(report: Report, mixes: list[Mix]) -> Figure:
-    """One panel per mix, one curve per row."""
-    shares = [i / 10 for i in range(11)]
-    figure = Figure(figsize=(WIDTH, 0.5 + 2.0 * len(mixes)), layout="constrained")
-    panels = figure.subplots(len(mixes), squeeze=False)[:, 0]
-    for axes, mix in zip(panels, mixes, strict=True):
-        for index, row in enumerate(report["rows"].values()):
-            if mixed(row["scenarios"], mix, 0):
-                draw_band(axes, [100 * s for s in shares], [moments(mixed(row["scenarios"], mix, s)) for s in shares],
-                          label=wrapped(row["label"]), markevery=2, **line_style(index))
-        axes.set_xlabel(textwrap.fill(mix.label, 2 * LABEL))
-        axes.set_ylabel("accuracy (%)")
+Panels = list[tuple[str, str, dict[str, list[tuple[float, dict]]]]]      # x label, y label, curve -> (x, cell)
+
+
+def over_mixes(report: Report, mixes: list[Mix]) -> Panels:
+    """A panel per mix, a curve per row."""
+    shares = [i / 5 for i in range(6)]
+    return [(mix.label, "accuracy (%)", {
+        row["label"]: [(100 * s, moments(mixed(row["scenarios"], mix, s))) for s in shares]
+        for row in report["rows"].values() if mixed(row["scenarios"], mix, 0)}) for mix in mixes]
+
+
+def over_rows(report: Report, given: RowCurves) -> Panels:
+    """A panel per scenario, a curve per name, as far as its rows are done."""
+    rows = {key: row["scenarios"] for key, row in report["rows"].items()}
+    return [(given.label, f"{pretty(scenario)} (%)", {
+        name: [(x, rows[row][scenario]) for row, x in places.items() if scenario in rows.get(row, {})]
+        for name, places in given.curves.items()}) for scenario in scenarios_of(report["rows"])]
+
+
+def over_scenarios(report: Report, given: list[ScenarioCurves]) -> Panels:
+    """A panel for each of `given`, a curve per row."""
+    return [(panel.label, "accuracy (%)", {
+        row["label"]: [(x, row["scenarios"][name]) for name, x in panel.values.items() if name in row["scenarios"]]
+        for row in report["rows"].values()}) for panel in given]
+
+
+def draw_panels(content: Panels) -> Figure:
+    """The panels one below the other, with one legend."""
+    figure = Figure(figsize=(WIDTH, 0.5 + 2.0 * len(content)), layout="constrained")
+    panels = figure.subplots(len(content), squeeze=False)[:, 0]
+    for axes, (below, beside, curves) in zip(panels, content, strict=True):
+        for index, (name, points) in enumerate(curves.items()):
+            points = sorted(points, key=lambda point: point[0])
+            draw_band(axes, [x for x, _ in points], [cell for _, cell in points], label=wrapped(name),
+                      **line_style(index))
+        axes.set_xlabel(textwrap.fill(below, 2 * LABEL))
+        axes.set_ylabel(beside)
         axes.grid(axis="y")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, handlelength=2.6)
     return figure
 
 
-def bar_quantity(report: Report) -> tuple[str, str, str]:
-    """What the bars show, and its keys: share of the gap, or accuracy where no oracle is known."""
+def bar_quantity(report: Report) -> tuple[str, str]:
+    """What the bars show, and its key: share of the gap, or accuracy where no oracle is known."""
     if any(cell["gap_share"] is not None for row in report["rows"].values() for cell in row["scenarios"].values()):
-        return "Share of the recoverable gap (%)", "gap_share", "gap_share_std"
-    return "Accuracy (%)", "mean", "std"
+        return "Share of the recoverable gap (%)", "gap_share"
+    return "Accuracy (%)", "mean"
 
 
-def draw_bars(report: Report) -> Figure:
+def draw_bars(report: Report, title: str, key: str) -> Figure:
     """Rows from top to bottom, one bar per scenario in each; a single seed has no whisker."""
-    title, key, spread = bar_quantity(report)
+    spread = "std" if key == "mean" else f"{key}_std"
     rows, scenarios = list(report["rows"].values()), scenarios_of(report["rows"])
-    figure = Figure(figsize=(WIDTH, 0.75 + 0.42 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.75 + max(0.42, 0.09 * len(scenarios)) * len(rows)), layout="constrained")
     axes = figure.add_subplot()
     height = 0.8 / len(scenarios)
     for index, scenario in enumerate(scenarios):
@@ -164,5 +198,5 @@ def draw_bars(report: Report) -> Figure:
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
     axes.set_axisbelow(True)
-    figure.legend(loc="outside lower center", ncols=len(scenarios), handlelength=1.4, columnspacing=1.0)
+    figure.legend(loc="outside lower center", ncols=min(len(scenarios), 3), handlelength=1.4, columnspacing=1.0)
     return figure

@@ -7,7 +7,7 @@ from typing import Any
 
 from dataset.files import write_json, write_text
 from engine.logger import code_version
-from engine.metrics import columns_of
+from engine.metrics import BINS, columns_of
 from scripts.tables.grid import Grid
 from scripts.tables.plots import draw_all
 from scripts.tables.statistics import RESAMPLES, RULE
@@ -54,6 +54,8 @@ def as_markdown(report: Report, captions: dict[str, str]) -> str:
         f" {AVE_NOTE}" if any(row["ave"] for row in report["rows"].values()) else "")}
     if any(cell["published"] for row in report["rows"].values() for cell in row["scenarios"].values()):
         sections["## Beside the paper"] = paper_section(report)
+    if any("ece" in cell for row in report["rows"].values() for cell in row["scenarios"].values()):
+        sections["## Calibration"] = calibration_section(report)
     sections |= {
         "## Share of the recoverable gap": gap_section(report), "## Differences": difference_section(report),
         "## Figures": "\n\n".join(f"![{text}]({name}.png)\n\n{text} ({name}.svg)" for name, text in captions.items()),
@@ -115,14 +117,23 @@ def paper_section(report: Report) -> str:
 
 
 def gap_section(report: Report) -> str:
-    scenarios, rows = scenarios_of(report["rows"]), report["rows"]
-    if all(cell["gap_share"] is None for row in rows.values() for cell in row["scenarios"].values()):
+    if all(cell["gap_share"] is None for row in report["rows"].values() for cell in row["scenarios"].values()):
         return "Not known: these data have no oracle."
-    nothing = {"gap_share": None, "gap_share_std": None}
-    lines = [[label(report, key), *(plus_minus(cell["gap_share"], cell["gap_share_std"]) for cell in (
-        row["scenarios"].get(s, nothing) for s in scenarios))] for key, row in rows.items()]
-    return (f"{grid_text(lines, ['', *map(pretty, scenarios)])}\n\n"
+    return (f"{spreads(report, 'gap_share')}\n\n"
             "(accuracy - floor) / (oracle - floor) in percent, mean ± standard deviation over seeds.")
+
+
+def calibration_section(report: Report) -> str:
+    return (f"{spreads(report, 'ece')}\n\nExpected calibration error in percent, mean ± standard deviation over seeds: "
+            f"|confidence - accuracy|, averaged over answers in {BINS} bins of confidence. 0: as often right as sure.")
+
+
+def spreads(report: Report, key: str) -> str:
+    """A table of `key` and its deviation `key`_std in every cell."""
+    scenarios = scenarios_of(report["rows"])
+    lines = [[label(report, name), *(plus_minus(cell.get(key), cell.get(f"{key}_std")) for cell in (
+        row["scenarios"].get(s, {}) for s in scenarios))] for name, row in report["rows"].items()]
+    return grid_text(lines, ["", *map(pretty, scenarios)])
 
 
 def difference_section(report: Report) -> str:

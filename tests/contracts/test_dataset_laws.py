@@ -79,6 +79,20 @@ def test_training_knows_its_words_and_answers(data):
         assert tuple(vocabulary.words[i] for i in words[words > 0]) == question.words
 
 
+def test_a_share_of_the_training_questions_is_asked(options, data):
+    """The smaller share within the larger one, in order; vocabulary and other splits stay."""
+    every, counts, before = data.questions("train"), {}, set()
+    for share in (1e-9, 0.3, 0.7, 1.0):
+        part = build_dataset({**options, "train_questions": share})
+        asked = part.asked("train")
+        assert asked == [q for q in every if q in asked] == part.question_set("train", part.vocabulary()).questions
+        assert before <= {q.row for q in asked} and len(asked) == max(1, round(share * len(every)))
+        before, counts[share] = {q.row for q in asked}, len(asked)
+        assert part.vocabulary() == data.vocabulary() and part.questions("train") == every
+        assert part.asked("test") == data.questions("test") and part.asked("val") == data.questions("val")
+    assert counts[1e-9] == 1 and counts[1.0] == len(every)
+
+
 @pytest.mark.parametrize("negatives", ["none", "other_video"])
 def test_a_batch_equals_its_questions_alone(data, negatives):
     questions = data.question_set("train", data.vocabulary(), negatives=negatives)
@@ -95,7 +109,8 @@ def test_what_is_missing_is_absent_and_zero(data, scenario):
     for modality, name in enumerate(MODALITIES):
         values, present = getattr(batch, name), batch.presence[..., modality]
         if scenario.missing in (name, "both"):
-            assert not present.any() and not values.any()
+            assert not values[~present].any() and torch.equal(values[present], getattr(complete, name)[present])
+            assert (~present).flatten(1).any(dim=1).all() and scenario.whole == (not present.any())
         else:
             assert torch.equal(values, getattr(complete, name))
             assert torch.equal(present, complete.presence[..., modality])

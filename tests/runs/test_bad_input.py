@@ -78,9 +78,11 @@ def test_no_data_set_at_the_root(attempt, tmp_path):
 
 @pytest.mark.parametrize("override,expected", [
     ("rmm.slot=5", "'slots'"), ("train.epoch=5", "'epochs'"), ("trian.epochs=5", "'train'"),
-    ("train.epochs=many", "train.epochs"), ("train.epochs=0", "train.epochs"), ("rmm.addressing=papers", "paper"),
+    ("train.epochs=many", "train.epochs"), ("train.epochs=-1", "train.epochs"), ("rmm.addressing=papers", "paper"),
     ("method=rmm_avt", "'rmm_avr'"), ("backbone=avts", "'avst'"), ("dataset=music", "music_avqa"),
-    ("avr.schedule=linear", "linear"), ("method.name=nothing", "nothing"), ("epochs", "key=value"),
+    ("dataset.train_questions=0", "dataset.train_questions"), ("dataset.train_missing_audio=2", "train_missing_audio"),
+    ("evaluate.scenarios=[audio_hal]", "'audio_half'"), ("avr.schedule=linear", "linear"),
+    ("method.name=nothing", "nothing"), ("epochs", "key=value"),
 ])
 def test_configuration_mistakes_name_the_key_and_the_nearest(attempt, override, expected):
     assert expected in attempt(override)

@@ -65,3 +65,28 @@ def test_no_epoch_tests_what_another_run_trained(train, run, tmp_path):
 def test_a_frozen_random_backbone_is_refused(train):
     code, _, err = train("frozen", "method=retrieval", "train.frozen=true")
     assert code == 2 and "train.frozen=true" in err and "train.init=" in err
+
+
+def test_a_trained_model_is_tested_in_more_scenarios(train, run, tmp_path, in_process):
+    """Also of a method without weights of its own; main_test.py gives the same answers."""
+    assert train("dropout", "method=modality_dropout")[0] == 0
+    code, _, err = train("more", "method=modality_dropout", f"train.init={tmp_path / 'runs/dropout/best.pt'}",
+                         "train.init_method=true", "train.epochs=0", "evaluate.scenarios=[complete,audio_half]")
+    assert code == 0, err
+    assert run("more")[1]["complete"] == run("dropout")[1]["complete"]
+    folder = tmp_path / "runs" / "dropout"
+    assert in_process("main_test.py", "--checkpoint", folder, "--missing", "audio_half")[0] == 0
+    half = run("more")[1]["audio_half"]
+    assert half == run("dropout")[1]["audio_half"] != run("dropout")[1]["audio_missing"]
+    code, _, err = in_process("main_test.py", "--checkpoint", folder, "--missing", "audio_half", "--segments", "0.5")
+    assert code == 2 and "--segments" in err and "audio_half" in err and "Traceback" not in err
+
+
+def test_a_run_on_a_share_of_the_questions_takes_fewer_steps(train, tmp_path):
+    """24 questions in batches of 8, then 12; the vocabulary stays, so one starts from the other."""
+    assert train("all", "method=plain")[0] == 0
+    code, _, err = train("half", "method=plain", "dataset.train_questions=0.5",
+                         f"train.init={tmp_path / 'runs/all/best.pt'}")
+    assert code == 0, err
+    steps = [json.loads((tmp_path / "runs" / name / "metrics.jsonl").read_text())["step"] for name in ("all", "half")]
+    assert steps == [3, 2]

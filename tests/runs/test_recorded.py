@@ -75,6 +75,10 @@ def test_the_simulated_share_is_met_in_training_only():
     absent = ~masks.any(axis=1)                                         # (videos, 2)
     assert np.abs(absent.mean(axis=0) - 0.2).max() < 0.03 and not absent.all(axis=1).any()
     assert recorded.presence("v1", 3, 1, train=False).all()
+    leaning = Recorded({}, train_missing_ratio=0.4, train_missing_audio=0.9)
+    one_sided = np.stack([leaning.presence(f"v{i}", 3, 1, train=True) for i in range(4000)])
+    assert np.abs((~one_sided.any(axis=1)).mean(axis=0) - [0.36, 0.04]).max() < 0.03
+    assert (one_sided.all(axis=(1, 2)) == masks.all(axis=(1, 2))).all()            # the same videos lose something
     more = Recorded({}, train_missing_ratio=1.0)
     assert all(not more.presence(f"v{i}", 3, 1, train=True).all() for i in range(50))
 

@@ -6,8 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.metrics import Record
-from scripts.study.diagnosis import Fit, calibration, sharpness
+from scripts.study.diagnosis import Fit, sharpness
 
 
 def fit(real: torch.Tensor, guess: torch.Tensor, parts: int = 1) -> dict:
@@ -41,10 +40,3 @@ def test_sharpness_of_uniform_and_of_one_hot_addressing():
         {"entropy": 1.0, "effective_slots": 8.0, "largest_weight_times_slots": 1.0})
     assert sharpness(single) == pytest.approx(
         {"entropy": 0.0, "effective_slots": 1.0, "largest_weight_times_slots": 8.0})
-
-
-def test_calibration_error_by_hand():
-    """Ten answers at 0.9, seven right, and ten at 0.5, five right: half of |0.9 - 0.7|."""
-    def records(confidence: float, right: int) -> list[Record]:
-        return [Record(i, i, "v", "Which", "complete", "a" if i < right else "b", "a", confidence) for i in range(10)]
-    assert calibration(records(0.9, 7) + records(0.5, 5)) == pytest.approx(10.0, abs=1e-4)

@@ -1,7 +1,9 @@
 """Accuracy per type, modality and overall from records, by hand."""
 
+import pytest
+
 from dataset.music_avqa import MusicAVQA
-from engine.metrics import Record, by_source, notes, summarise, table
+from engine.metrics import Record, by_source, calibration, notes, summarise, table
 
 
 def record(row: int, type_: str, right: bool) -> Record:
@@ -61,3 +63,9 @@ def test_doubtful_results_are_named():
     assert len(lines) == 2 and "complete (50.0) lies below the question-only floor (60.0)" in lines[0]
     assert "audio_missing (75.0) scores above complete input (50.0)" in lines[1]
     assert notes({"complete": {"overall": 75.0, **cell}, "audio_missing": {"overall": 70.0, **cell}}, [], []) == []
+
+
+def test_calibration_error_by_hand():
+    """Ten answers at 0.9, seven right, and ten at 0.5, five right: half of |0.9 - 0.7|."""
+    answers = [(sure, i < right) for sure, right in ((0.9, 7), (0.5, 5)) for i in range(10)]
+    assert calibration(answers) == pytest.approx(10.0, abs=1e-4)

@@ -5,13 +5,25 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 
-from dataset.synthetic.data import codes, visual_features
+from dataset.synthetic.data import codes, make_split, visual_features
 from dataset.synthetic.oracle import best_answer, choice_weights, oracle_correct
 from dataset.synthetic.templates import ANSWERS, ASKABLE
-from dataset.synthetic.world import COLUMNS, KINDS, ONSETS, ROWS, Scenes, given_heard, given_seen, sample
+from dataset.synthetic.world import (
+    COLUMNS,
+    KINDS,
+    ONSETS,
+    ROWS,
+    SEGMENTS,
+    Scenes,
+    given_heard,
+    given_partly_heard,
+    given_seen,
+    sample,
+)
 
 POOL = sample(3000, np.random.default_rng(3))
 COUNT, IN_VIEW, PLAYING, SOUNDING, AGREE = (0.3, 0.4, 0.3), 0.88, 0.7, (0.10, 0.95), 0.85     # as documented
+QUESTIONS = make_split("test", {"data_seed": 0, "test_videos": 60, "questions_per_video": 8})
 CLEAR = 0.04                                     # a lead that sampling does not overturn
 
 
@@ -131,10 +143,44 @@ def test_what_is_seen_and_heard_settles_every_answer():
         np.testing.assert_array_equal(answers[weights > 0], changed_answers[weights > 0], err_msg=template.text)
 
 
+@pytest.mark.parametrize("present", [[0], [1, 2], [0, 4, 5], [5]], ids=str)
+def test_a_part_of_the_sound_leaves_the_right_posterior(present):
+    """One scene drawn per scene of the prior has the prior's joint law with what was noticed."""
+    mask = np.isin(np.arange(SEGMENTS), present)
+    drawn = [given_partly_heard(POOL[[i]], mask, 1, np.random.default_rng(i)) for i in range(len(POOL))]
+    heard, onset, loudness = (np.concatenate([getattr(s, name) for s in drawn])
+                              for name in ("heard", "onset", "loudness"))
+    seen, moving = POOL.seen, POOL.moving
+
+    def noticed(heard, onset):                   # (S, T', K): what sounds in the segments that are there
+        return heard[:, None] & (onset[:, None] <= np.array(present)[None, :, None])
+
+    np.testing.assert_array_equal(noticed(heard, onset), noticed(POOL.heard, POOL.onset))
+    known = noticed(POOL.heard, POOL.onset).any(axis=1)
+    np.testing.assert_array_equal(loudness[known], POOL.loudness[known])
+    for of_scene in (
+        lambda heard, onset, loudness: heard.sum(1), lambda heard, onset, loudness: (heard & ~seen).sum(1),
+        lambda heard, onset, loudness: heard.sum(1) * seen.sum(1),
+        lambda heard, onset, loudness: (heard & moving & (onset == POOL.seen_onset)).sum(1),
+        lambda heard, onset, loudness: (heard & moving & (loudness == POOL.motion)).sum(1),
+        *(lambda heard, onset, loudness, o=o: (heard & (onset == o)).sum(1) for o in range(ONSETS)),
+    ):
+        gap = of_scene(heard, onset, loudness) - of_scene(POOL.heard, POOL.onset, POOL.loudness)
+        assert abs(gap.mean()) <= 4 * gap.std() / len(gap) ** 0.5
+
+
+def test_the_oracle_knows_more_the_more_is_there():
+    """All of the picture counts for no more than one segment; the sound's segments add up."""
+    right = {name: np.mean(oracle_correct(*QUESTIONS, name)) for name in (
+        "audio_missing", "audio_all_but_one", "audio_half", "audio_second", "visual_all_but_one")}
+    assert list(right.values()) == sorted(right.values()) and right["visual_all_but_one"] == 1
+    assert right["audio_missing"] + 0.02 < right["audio_all_but_one"] < right["audio_half"] <= right["audio_second"]
+
+
 def test_oracle_is_repeatable_and_complete_input_is_always_right():
     questions = [{"scene": i, "template": t, "choice": 0, "answer": "yes"} for i in range(5) for t in range(4)]
     assert oracle_correct(POOL, questions, "complete") == [True] * len(questions)
-    for scenario in ("audio_missing", "visual_missing", "both_missing"):
+    for scenario in ("audio_missing", "visual_missing", "both_missing", "audio_half"):
         first = oracle_correct(POOL, questions, scenario)
         assert first == oracle_correct(POOL, questions, scenario) and len(first) == len(questions)
 

@@ -40,3 +40,20 @@ def test_a_share_of_segments_is_lost_and_always_the_same_ones(share, row, segmen
     assert (lost == 0) == (share == 0)
     assert (presence[:, AUDIO] == presence[:, VISUAL]).all()
     assert (presence == scenario.presence(row, segments)).all()
+
+
+@given(st.sampled_from(["audio", "visual"]), st.integers(0, 10_000), st.integers(1, 20))
+def test_a_run_of_segments_is_lost_in_a_row(modality, row, segments):
+    """One, half of them (halves up), all but one; always the same ones; the other side stays."""
+    column, other = (AUDIO, VISUAL) if modality == "audio" else (VISUAL, AUDIO)
+    for name, count in (("second", 1), ("half", -(-segments // 2)), ("all_but_one", segments - 1)):
+        presence = SCENARIOS[f"{modality}_{name}"].presence(row, segments)
+        lost = np.flatnonzero(~presence[:, column])
+        assert len(lost) == count and (np.diff(lost) == 1).all() and presence[:, other].all()
+        assert (presence == SCENARIOS[f"{modality}_{name}"].presence(row, segments)).all()
+
+
+def test_a_run_may_lie_anywhere():
+    """Over questions its first segment is uniform: of 6 - 3 + 1 places each with a quarter."""
+    first = [int(np.flatnonzero(~SCENARIOS["audio_half"].presence(row, 6)[:, AUDIO])[0]) for row in range(4000)]
+    assert np.abs(np.bincount(first, minlength=4) / 4000 - 0.25).max() < 0.03

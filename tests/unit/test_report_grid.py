@@ -31,7 +31,12 @@ from scripts.tables.grid import Grid, find_grid, read_grid, table_names
     ({"published": {"many": {}}}, "published names the row 'many'"),
     ({"published": {"few": {"complete": {"overall": 101}}}}, "key 'published.few.complete.overall'"),
     ({"scenarios": ["complete"], "mixes": [{"label": "m", "start": "complete", "end": "audio_missing"}]},
-     "the mix 'm' needs"),
+     "the curves over 'm' need complete and audio_missing"),
+    ({"scenarios": ["complete"], "scenario_curves": [{"label": "s", "values": {"complete": 0, "audio_half": 50}}]},
+     "the curves over 's' need audio_half and complete"),
+    ({"scenario_curves": [{"label": "s", "values": {"complete": 0, "audio_thrid": 50}}]}, "audio_thrid"),
+    ({"row_curves": {"label": "r", "curves": {"ours": {"fev": 5}}}}, "row_curves names the row 'fev'"),
+    ({"calibrated": True}, "unknown key 'calibrated'; did you mean 'calibration'?"),
 ])
 def test_a_wrong_table_file_is_one_clear_error(tmp_path, change, message):
     path = tmp_path / "mine.yaml"

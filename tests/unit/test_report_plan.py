@@ -244,10 +244,27 @@ def test_a_recipe_counts_in_the_digest_and_a_row_wins_over_it():
 
 
 def test_a_table_without_a_start_and_one_with_more_scenarios():
-    plan = plan_of({**GRID, "start": None, "scenarios": ["complete", "both_missing"]}, seeds=1)
-    for run in plan.runs.values():
-        assert run.depends_on is None and run.arguments.count(
-            "evaluate.scenarios=[complete,audio_missing,visual_missing,both_missing]") == 1
+    """The same runs are trained; their models are then tested in all scenarios."""
+    usual = {**GRID, "start": None}
+    plan = plan_of(usual, {**usual, "scenarios": ["complete", "both_missing"]}, seeds=1)
+    assert len(plan.runs) == 4
+    for row in GRID["rows"]:
+        trained, tested = (plan.tables[table][row][1] for table in ("table0", "table1"))
+        assert trained.depends_on is None and tested.depends_on is trained
+        assert tested.scenarios == ["complete", "audio_missing", "visual_missing", "both_missing"]
+        train = {**trained.config["train"], "epochs": 0, "init_method": True, "init": str(trained.folder / "best.pt")}
+        assert tested.config == {**trained.config, "train": train, "evaluate": tested.config["evaluate"]}
+
+
+def test_a_row_may_have_files_and_a_start_of_its_own():
+    rows = {**GRID["rows"], "own": {"label": "x", "rows_from": "configs/plugin.yaml", "start": ["train.epochs=2"],
+                                    "overrides": ["dataset.train_questions=0.5"]}}
+    runs = plan_of({**GRID, "rows": rows}, seeds=1).tables["table0"]
+    own, start = runs["own"][1], runs["own"][1].depends_on
+    assert own.arguments[0] == "configs/plugin.yaml" and own.config["train"]["frozen"]
+    assert start.arguments[0] == "configs/embedded_plain.yaml" and start.config["train"]["epochs"] == 2
+    assert start.config["dataset"] == own.config["dataset"] != runs["few"][1].config["dataset"]
+    assert runs["few"][1].arguments[0] == "configs/embedded.yaml" and runs["few"][1].depends_on is not start
 
 
 SLOTS = {f"k{k}": {"label": "x", "overrides": [f"rmm.slots={k}"]} for k in range(5, 9)}

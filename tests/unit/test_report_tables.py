@@ -15,7 +15,7 @@ from engine.errors import UsageError
 from scripts.tables.collect import LAST_LAYER, collect
 from scripts.tables.grid import Grid
 from scripts.tables.plan import PlannedRun
-from scripts.tables.plots import COLOURS, draw_bars, mixed
+from scripts.tables.plots import COLOURS, draw_bars, draw_panels, mixed, over_rows, over_scenarios
 from scripts.tables.render import p_value, write_report
 from scripts.tables.text import number, scenarios_of
 
@@ -229,6 +229,39 @@ def test_damaged_and_unequal_runs_are_named(planned, tmp_path):
         collect("toy", GRID, planned)
 
 
+def test_calibration_stands_where_a_table_asks_for_it(planned, tmp_path):
+    """All answers with confidence 0.5: complete, ours, |0.5 - 0.7|, 0.3 and 0.25: 25 ± 5."""
+    for path in tmp_path.glob("*/predictions.jsonl"):
+        path.write_text(path.read_text().replace('"correct"', '"confidence": 0.5, "correct"'))
+    asking = Grid.model_validate({**CONTENT, "calibration": True})
+    text = written(planned, tmp_path / "out", asking)
+    assert cells(text, "Calibration", r"ours \| theirs") == ["25.0 ± 5.0", "20.0 ± 0.0"]
+    cell = json.loads((tmp_path / "out" / "report.json").read_text())["rows"]["ours"]["scenarios"]["complete"]
+    assert (cell["ece"], cell["ece_std"]) == pytest.approx((25.0, 5.0))
+    assert "(calibration.svg)" in text and (tmp_path / "out" / "calibration.png").is_file()
+    assert "## Calibration" not in written(planned, tmp_path / "without")
+    (planned["ours"][1].folder / "predictions.jsonl").write_text(json.dumps(
+        {"row": 0, "question_id": 0, "video_id": "v", "scenario": "complete", "correct": True}) + "\n")
+    with pytest.raises(UsageError, match="ours-1/predictions.jsonl cannot be read"):
+        collect("toy", asking, planned)
+
+
+def test_curves_over_rows_and_over_scenarios(planned, tmp_path):
+    """Every point is a cell of the report, in the order of the axis; rows not done leave a gap."""
+    over = {"label": "share", "curves": {"all": {"ours": 100, "absent": 50, "control": 5}}}
+    along = [{"label": "lost", "values": {"audio_missing": 100, "complete": 0}}]
+    grid = Grid.model_validate({**CONTENT, "row_curves": over, "scenario_curves": along})
+    report = collect("toy", grid, planned)
+    by_scenario = draw_panels(over_rows(report, grid.row_curves)).axes
+    assert [axes.get_ylabel() for axes in by_scenario] == ["complete (%)", "audio missing (%)"]
+    assert by_scenario[0].lines[0].get_xydata().tolist() == [[5, 55], [100, 75]]
+    axes, = draw_panels(over_scenarios(report, grid.scenario_curves)).axes
+    drawn = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
+    assert drawn == {"the control": [[0, 55], [100, 30]], "ours | theirs": [[0, 75], [100, 30]]}
+    text = written(planned, tmp_path / "out", grid)
+    assert "(rows.svg)" in text and "(scenarios.svg)" in text and (tmp_path / "out" / "rows.png").is_file()
+
+
 def test_a_mix_runs_straight_between_its_ends(planned):
     cells, mix = collect("toy", GRID, planned)["rows"]["ours"]["scenarios"], GRID.mixes[0]
     assert mixed(cells, mix, 0) == [70, 80, 75] and mixed(cells, mix, 1) == [30, 30, 30]
@@ -254,7 +287,7 @@ def test_plots_are_as_wide_as_a_column_and_small(report):
 def test_a_single_seed_has_no_whisker(planned):
     for seed in (2, 3):
         (planned["ours"][seed].folder / "results.json").unlink()
-    whiskers = draw_bars(collect("toy", GRID, planned)).axes[0].containers[0].lines[2][0]
+    whiskers = draw_bars(collect("toy", GRID, planned), "", "gap_share").axes[0].containers[0].lines[2][0]
     drawn = [np.isfinite(segment).all() and len(segment) == 2 for segment in whiskers.get_segments()]
     assert drawn == [True, False]
 
