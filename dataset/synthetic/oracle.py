@@ -6,9 +6,8 @@ posterior given what is seen, what is heard, or neither; each is weighed by the 
 would have led to this very question (that "where is K" is asked reveals that K is in view); the
 answer with the most weight is the oracle's, and it is compared with the answer annotated.
 
-Where some segments of the sound are there, it is known what sounds in them, how loud and how
-rhythmic, and the voice-over; open is when it came in and what came in later. No answer depends on
-more of the picture than any one of its segments shows.
+Where some segments are missing: `partial.py`. No answer depends on more of the picture than any one
+of its segments shows.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ from __future__ import annotations
 import numpy as np
 
 from dataset.presence import SCENARIOS
+from dataset.synthetic.partial import given_observed
 from dataset.synthetic.templates import ANSWERS, ASKABLE, Template
-from dataset.synthetic.world import SEGMENTS, Scenes, given_heard, given_partly_heard, given_seen, sample
-from dataset.types import AUDIO
+from dataset.synthetic.world import SEGMENTS, Scenes, given_heard, given_seen, sample
 
 DRAWS = 1500
 
@@ -67,7 +66,6 @@ def oracle_correct(scenes: Scenes, questions: list[dict], scenario: str, seed: i
 
 def right_in_part(scenes: Scenes, row: int, question: dict, scenario: str, seed: int) -> bool:
     """Whether the oracle is right on the question `row`, all seen and a part of the sound heard."""
-    present = SCENARIOS[scenario].presence(row, SEGMENTS)[:, AUDIO]
-    rng = np.random.default_rng([seed, row])
-    drawn = given_partly_heard(scenes[[question["scene"]]], present, DRAWS, rng)
+    present = SCENARIOS[scenario].presence(row, SEGMENTS)
+    drawn = given_observed(scenes[[question["scene"]]], present, DRAWS, np.random.default_rng([seed, row]))
     return ANSWERS[best_answer(ASKABLE[question["template"]], question["choice"], drawn)] == question["answer"]

@@ -129,52 +129,19 @@ def add_unknown(known: np.ndarray, unknown_rate: float, size: int, rng: np.rando
     return known | (order.argsort(axis=1).argsort(axis=1) < extra[:, None])
 
 
-def as_seen(scene: Scenes, exists: np.ndarray, rng: np.random.Generator) -> Scenes:
-    """Scenes of the kinds `exists` (size, K) that look like `scene`, their sound from the prior."""
-    seen, drawn = scene.seen[0], complete_scenes(exists, rng)
+def given_seen(scene: Scenes, size: int, rng: np.random.Generator) -> Scenes:
+    """`size` scenes from the posterior of what is seen of `scene` (one scene)."""
+    seen = scene.seen[0]
+    drawn = complete_scenes(add_unknown(seen, 1 - IN_VIEW, size, rng), rng)
     drawn.in_view[:] = seen                                  # what is not seen is out of view, or not there
     for name in ("column", "row", "playing", *(pair[0] for pair in SEEN_PAIRS)):
         getattr(drawn, name)[:, seen] = getattr(scene, name)[0, seen]
     drawn.indoor[:] = scene.indoor[0]
-    return drawn
-
-
-def given_seen(scene: Scenes, size: int, rng: np.random.Generator) -> Scenes:
-    """`size` scenes from the posterior of what is seen of `scene` (one scene)."""
-    drawn = as_seen(scene, add_unknown(scene.seen[0], 1 - IN_VIEW, size, rng), rng)
     rate = SOUNDING[drawn.playing.astype(int)]
     drawn.sounding[:] = rng.random(rate.shape) < rate
     for other, name, levels in SEEN_PAIRS:
         getattr(drawn, name)[:] = agree(getattr(drawn, other), drawn.playing, levels, rng)
     drawn.reverb[:] = rng.random(size) < REVERB[int(scene.indoor[0])]
-    return drawn
-
-
-def given_partly_heard(scene: Scenes, present: np.ndarray, size: int, rng: np.random.Generator) -> Scenes:
-    """`size` scenes from the posterior of what is seen of `scene` (one scene), and heard of it in
-    the segments `present` (T,), at least one. What nobody sees stays as in the prior: no answer
-    depends on it.
-    """
-    ends = np.append(np.flatnonzero(present), SEGMENTS)
-    noticed_at = ends[np.searchsorted(ends, np.arange(ONSETS))]               # by onset; SEGMENTS: never
-    playing, seen, at = scene.playing[0], scene.seen[0], noticed_at[scene.onset[0]]                    # (K,) each
-    noticed = scene.heard[0] & (at < SEGMENTS)
-    sure = AGREE * (seen & playing)[:, None]
-    onset = (1 - sure) / ONSETS + sure * (scene.seen_onset[0][:, None] == np.arange(ONSETS))            # (K, onsets)
-    onset = (onset * (noticed_at == np.where(noticed, at, SEGMENTS)[:, None])).cumsum(axis=1)
-    usual = SOUNDING @ [1 - PLAYING, PLAYING]
-    rate = np.where(seen, SOUNDING[playing.astype(int)], usual)
-    late = rate * onset[:, -1] / (rate * onset[:, -1] + 1 - rate)             # of what is not noticed: sounds later
-
-    unnoticed = 1 - usual * (noticed_at < SEGMENTS).mean()
-    drawn = as_seen(scene, add_unknown(seen | noticed, (1 - IN_VIEW) * unnoticed, size, rng), rng)
-    drawn.sounding[:] = noticed | (rng.random(drawn.exists.shape) < late)
-    for other, name, levels in SEEN_PAIRS:
-        getattr(drawn, name)[:] = agree(getattr(drawn, other), drawn.playing, levels, rng)
-        getattr(drawn, name)[:, noticed] = getattr(scene, name)[0, noticed]
-    draw = rng.random((*drawn.exists.shape, 1)) * onset[:, -1:]
-    drawn.onset[:] = np.minimum((draw >= onset).sum(axis=-1), ONSETS - 1)
-    drawn.reverb[:], drawn.voice[:] = scene.reverb[0], scene.voice[0]
     return drawn
 
 
