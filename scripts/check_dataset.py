@@ -164,7 +164,7 @@ def main() -> None:
     splits = read_splits(data)
     if "train" in splits and "test" in splits:
         print_floor(splits["train"], splits["test"])
-        for note in Vocabulary.build(splits["train"]).note(splits["test"], bool(data.text)):
+        for note in Vocabulary.build(splits["train"]).note(splits["test"], bool(section.get("question_features"))):
             print(note)
     print_doubles(data, splits)
     print()

@@ -1,7 +1,6 @@
 """Data of one's own: named runs, sound alone, a dry run on random weights, what is too long."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ from commands import write_dataset
 from scipy.io import wavfile
 
 from dataset import build_dataset
-from dataset.dry_run import WARNING, is_dry_run
+from dataset.dry_run import is_dry_run
 from dataset.extract import EXTRACTORS, build_extractor, parse_weights
 from dataset.extract.example import Example, write_video
 from dataset.extract.media import SAMPLE_RATE, Clip, read_clip, video_seconds
@@ -20,7 +19,6 @@ from dataset.types import DataError
 from engine.config import beyond_defaults, compose, run_folder
 from engine.errors import UsageError
 from engine.restore import note_on_origin
-from scripts import extract_features
 from scripts.extract_features import print_summary
 
 CPU = torch.device("cpu")
@@ -107,7 +105,8 @@ def test_what_is_dropped_of_longer_clips_is_printed(tmp_path, capsys):
         write_wav(tmp_path / f"{name}.wav", seconds)
     assert read_clip(tmp_path / "long.wav", [0]).seconds == pytest.approx(7) == video_seconds(tmp_path / "long.wav")
     extractors = [Means("vggish", "audio", (5,))]
-    print_summary(extract(find_videos(tmp_path), tmp_path / "a", extractors, Settings(seconds=4)), Settings(seconds=4))
+    settings = Settings(seconds=4)
+    print_summary(extract(find_videos(tmp_path), tmp_path / "a", extractors, settings), settings)
     assert ("2 of these are longer than the 4 s that are used (--seconds): 8 of their 16 s are dropped, the longest has "
             "9 s") in capsys.readouterr().out
     settings = Settings(seconds=60, stride=2)
@@ -132,34 +131,6 @@ def test_random_weights_are_the_same_every_time():
     for items in (["random", "vggish=x"], ["rnadom"]):
         with pytest.raises(DataError, match="nor random alone"):
             parse_weights(items)
-
-
-def test_a_dry_run_is_marked_wherever_it_shows(tmp_path, monkeypatch, capsys, in_process):
-    """Features, manifest, data set, training, results and evaluation; real ones are not mixed in."""
-    root = write_dataset(tmp_path / "data")
-    assert not is_dry_run(root / "feats")
-    (root / "sounds").mkdir()
-    write_wav(root / "sounds" / "a.wav", 2)
-    monkeypatch.setattr(sys, "argv", ["extract_features.py", str(root / "sounds"), str(root / "made"), "--features",
-                                      "vggish", "--weights", "random", "--workers", "0", "--seconds", "2"])
-    extract_features.main()
-    assert WARNING in capsys.readouterr().out
-    assert json.loads((root / "made/manifest.jsonl").read_text())["weights"] == "random"
-    with pytest.raises(DataError, match="holds features extracted with .*'weights': 'random'"):
-        extract([], root / "made", [], Settings(seconds=2))
-    (root / "made/extraction.json").rename(root / "feats/extraction.json")
-    assert is_dry_run(root / "feats")
-    code, out, err = in_process("main_train.py", "dataset=music_avqa", f"dataset.root={root}", "dataset.stride=2",
-                                "method=plain", "train.epochs=1", "train.max_steps=1", f"run.root={tmp_path}",
-                                "run.name=r", "runtime.workers=0", "runtime.device=cpu")
-    assert code == 0 and out.count(WARNING) == 2, err
-    assert json.loads((tmp_path / "r/results.json").read_text())["warning"] == WARNING
-    code, out, err = in_process("main_test.py", "--checkpoint", str(tmp_path / "r"))
-    assert code == 0 and out.count(WARNING) == 1, err
-    from engine.answerer import Answerer
-    with pytest.raises(UsageError, match="dry run, on features of random.*--weights random"):
-        Answerer(tmp_path / "r", device="cpu")
-    Answerer(tmp_path / "r", parse_weights(["random"]), device="cpu")
 
 
 @pytest.mark.parametrize("content", [b"", b"[", b"3", b"null", b'"weights"', b"\xff", b"[" * 100_000])
