@@ -68,7 +68,7 @@ def test_a_start_from_another_data_set_is_named():
     assert note.startswith("warning: train.init=best.pt was trained on another data set") and "data/x" in note
 
 
-def test_sound_alone_is_extracted_and_read_as_lacking_its_picture(tmp_path):
+def test_sound_alone_is_read_as_lacking_its_picture(tmp_path):
     """The folder of pictures gives their shape all the same."""
     root = write_dataset(tmp_path / "data", videos=2, seconds=3)
     for folder in ("vggish", "res18_14x14"):
