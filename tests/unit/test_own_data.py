@@ -107,8 +107,8 @@ def test_what_is_dropped_of_longer_clips_is_printed(tmp_path, capsys):
     extractors = [Means("vggish", "audio", (5,))]
     settings = Settings(seconds=4)
     print_summary(extract(find_videos(tmp_path), tmp_path / "a", extractors, settings), settings)
-    assert ("2 of these are longer than the 4 s that are used (--seconds): 8 of their 16 s are dropped, the longest has "
-            "9 s") in capsys.readouterr().out
+    assert ("2 of these are longer than the 4 s that are used (--seconds): 8 of their 16 s are dropped, the longest "
+            "has 9 s") in capsys.readouterr().out
     settings = Settings(seconds=60, stride=2)
     print_summary(extract(find_videos(tmp_path), tmp_path / "b", extractors, settings), settings)
     out = capsys.readouterr().out
