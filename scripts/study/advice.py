@@ -30,9 +30,9 @@ def on_features(data: DataSet, damaged: list[Path]) -> list[str]:
     if data.features == "packed":
         return [f"rm -r {shlex.quote(str(data.root / data.packed_folder))}, if anything there is damaged",
                 f"python scripts/pack_features.py {shlex.quote(str(data.root))} --stride STRIDE"]
-    more = f"     and {len(damaged) - SHOWN} more: those named as damaged" if len(damaged) > SHOWN else ""
-    removal = [shlex.join(["rm", *map(str, damaged[:SHOWN])]) + more] if damaged else []
-    return [*removal, extraction(data)]
+    removal = [shlex.join(["rm", *map(str, damaged[:SHOWN])])] if damaged else []
+    more = [f"check again: {len(damaged) - SHOWN} more are damaged"] if len(damaged) > SHOWN else []
+    return [*removal, extraction(data), *more]
 
 
 def on_question_features(data: FolderDataSet, name: str) -> list[str]:
@@ -50,7 +50,7 @@ def extraction(data: FolderDataSet) -> str:
     try:
         settings = json.loads((data.root / "feats" / SETTINGS).read_bytes())
         return f"{command} {shlex.join(str(part) for key, value in settings.items() for part in (f'--{key}', value))}"
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return f"{command} --seconds SECONDS"
 
 
@@ -58,6 +58,7 @@ def commands(files: list[str], changes: list[str], train: int) -> list[str]:
     """What trains on a data set of so many training questions; first what prints the cost of it."""
     own = train < SMALL and set(files) <= set(OWN)
     stages = OWN if own else [shlex.join(files)] if files else PAPER
-    given = shlex.join(changes)
+    named = not own or any(change.startswith("dataset.label=") for change in changes)
+    given = shlex.join([*changes, *([] if named else ["dataset.label=NAME"])])
     cost = f"python scripts/benchmark.py run {stages[-1]} {given}"
     return [cost, *(f"bash train.sh {stage} {given}" for stage in stages)]
