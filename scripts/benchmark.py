@@ -163,7 +163,7 @@ def peak_memory_mb(device: torch.device) -> float:
 def bench_run(options: argparse.Namespace) -> dict[str, Any]:
     """The hours of all training steps of a run at its own batch size, without the validations."""
     config, _ = configure(options)
-    train, questions = config["train"], len(build_dataset(config["dataset"]).questions("train"))
+    train, questions = config["train"], len(build_dataset(config["dataset"]).asked("train"))
     result = bench_model(argparse.Namespace(**{**vars(options), "batch_size": train["batch_size"]}))
     steps = min(train["epochs"] * -(-questions // train["batch_size"]), train["max_steps"] or sys.maxsize)
     hours = steps * result["seconds_per_step"] / 3600
