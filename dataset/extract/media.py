@@ -19,8 +19,8 @@ from dataset.files import is_special
 
 SAMPLE_RATE = 16_000         # of VGGish
 FRAME = 224                  # pixels of a frame's side, of ResNet and CLIP
-SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".flv", ".mpg", ".mpeg", ".wmv", ".ts", ".3gp",
-            ".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus", ".aac", ".wma", ".aiff")       # sound alone
+SOUNDS = (".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus", ".aac", ".wma", ".aiff")
+SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".flv", ".mpg", ".mpeg", ".wmv", ".ts", ".3gp", *SOUNDS)
 
 
 class MediaError(Exception):

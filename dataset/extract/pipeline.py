@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationErr
 from tqdm import tqdm
 
 from dataset.dry_run import SETTINGS
-from dataset.extract.media import FRAME, SAMPLE_RATE, SUFFIXES, Clip
+from dataset.extract.media import FRAME, SAMPLE_RATE, SOUNDS, SUFFIXES, Clip
 from dataset.extract.workers import decoded
 from dataset.files import refuse_special, remove_leftovers, write_json, write_jsonl, write_whole
 from dataset.lock import alone_in
@@ -83,12 +83,16 @@ class Extracted(BaseModel):
 
 
 def find_videos(folder: Path) -> list[tuple[str, Path]]:
-    """Video id (the file name without its suffix) and path of every media file below `folder`."""
+    """Video id (the file name without its suffix) and path of every media file below `folder`; a
+    sound beside a video of its name is taken for a copy of that video's.
+    """
     if not folder.is_dir():
         raise DataError(f"video folder {folder} does not exist; give a folder with one file per video")
     videos: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(folder.rglob("*"), key=lambda path: (is_sound(path), path)):
         if path.suffix.lower() not in SUFFIXES or path.is_dir():
+            continue
+        if is_sound(path) and path.stem in videos and not is_sound(videos[path.stem]):
             continue
         if not path.stem.isprintable():
             raise DataError(f"the name of video {ascii(str(path))} is no text that can be printed; rename it")
@@ -99,6 +103,10 @@ def find_videos(folder: Path) -> list[tuple[str, Path]]:
     if not videos:
         raise DataError(f"video folder {folder} holds no video; expected files ending in {', '.join(SUFFIXES)}")
     return list(videos.items())
+
+
+def is_sound(path: Path) -> bool:
+    return path.suffix.lower() in SOUNDS
 
 
 def extract(videos: list[tuple[str, Path]], out: Path, extractors: list[Callable], settings: Settings,

@@ -92,6 +92,15 @@ def test_sound_alone_is_read_as_lacking_its_picture(tmp_path):
         assert batch.visual.shape == (2, 3, 4, 2, 2) and not batch.visual.any() and batch.audio.shape == (2, 3, 5)
 
 
+def test_a_sound_beside_its_video_is_no_video(tmp_path):
+    for name in ("a.mp4", "a.wav", "b.WAV"):
+        (tmp_path / name).touch()
+    assert [path.name for _, path in find_videos(tmp_path)] == ["a.mp4", "b.WAV"]
+    (tmp_path / "b.mp3").touch()
+    with pytest.raises(DataError, match="two videos are called 'b'"):
+        find_videos(tmp_path)
+
+
 def test_pictures_alone_are_read_as_lacking_their_sound(tmp_path):
     write_video(tmp_path / "a.mp4", Example(seconds=2, sound=False))
     extractors = [Means("vggish", "audio", (5,)), Means("res18_14x14", "visual", (4, 2, 2))]
