@@ -10,7 +10,6 @@ from dataset import SCENARIOS
 from dataset.overlap import note_on_doubles
 from engine.errors import UsageError, run_guarded
 from engine.evaluation import variant, write_results
-from engine.metrics import notes, table
 from engine.released_noise import NOTHING_MISSING, RELEASED_NOISE, NoisedEvaluator
 from engine.restore import checkpoint_in, restore
 
@@ -72,15 +71,12 @@ def main() -> None:
         evaluator = NoisedEvaluator(**vars(evaluator))
     results, records = evaluator.evaluate(split, scenarios)
     if run.accelerator.is_main_process:
-        header = {"config": config, "checkpoint": str(path), "epoch": run.epoch, "seed": config["train"]["seed"],
-                  "split": split}
         if config["dataset"]["name"] != run.trained_on["name"]:
             print(note_on_doubles(run.data.questions(split), run.trained_on))
-        print("\n".join([f"{split}, {path}, epoch {run.epoch}", table(results),
-                         *notes(results, records, run.vocabulary.answers),
-                         *run.vocabulary.note(run.data.questions(split), bool(run.spec.text_channels))]))
+        print(evaluator.as_text(f"{split}, {path}, epoch {run.epoch}", split, results, records))
         if arguments.protocol == RELEASED_NOISE:
             print(f"WARNING: {NOTHING_MISSING}")
+        header = evaluator.header(config, path, run.epoch, split)
         print(write_results(path.parent, header, results, records, variant(path, split, run.changed)))
 
 

@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
+from dataset.dry_run import is_dry_run
 from dataset.loader import QuestionSet
 from dataset.packed import PackedStore
 from dataset.presence import COLUMNS, SCENARIOS, Scenario, read_recorded
@@ -45,6 +46,7 @@ class DataSet(ABC):
     text = None                          # the QuestionFeatures of a data set that has them
     skip_missing = False                 # whether questions on videos without feature files are left out
     frame_token = False                  # whether token 0 of the grid is the frame as a whole
+    dry_run = False                      # whether the features come from random extractor weights
 
     def __post_init__(self) -> None:
         self.root = Path(self.root)
@@ -162,15 +164,17 @@ class DataSet(ABC):
 class FolderDataSet(DataSet):
     """A data set in folders: ROOT/ANNOTATIONS/FILE, ROOT/AUDIO_FOLDER/VIDEO_ID.npy, pictures alike.
 
-    `annotations`: the folder of `train_file` and so on. `stride`: seconds between two segments.
-    `visual_layout`: of a second in a visual file, a `map` of channels x height x width, or
-    `cls_first`, tokens x channels of which token 0 is the whole frame (CLIP). `question_features`:
-    the .npz of scripts/extract_features.py --questions below ROOT, for backbones that read CLIP's
-    text. `features`: one file per video, or the arrays that scripts/pack_features.py leaves in
-    `packed_folder`. `skip_missing`: leave out questions whose video has no feature files, instead
-    of stopping. What a shorter feature file lacks is absent.
+    `label`: what names its runs in place of the data set's name. `annotations`: the folder of
+    `train_file` and so on. `stride`: seconds between two segments. `visual_layout`: of a second in
+    a visual file, a `map` of channels x height x width, or `cls_first`, tokens x channels of which
+    token 0 is the whole frame (CLIP). `question_features`: the .npz of scripts/extract_features.py
+    --questions below ROOT, for backbones that read CLIP's text. `features`: one file per video, or
+    the arrays that scripts/pack_features.py leaves in `packed_folder`. `skip_missing`: leave out
+    questions whose video has no feature files, instead of stopping. What a shorter feature file
+    lacks is absent.
     """
 
+    label: Annotated[str, Field(pattern=r"^\w[\w.-]{0,60}$")] | None = None
     annotations: str
     train_file: str
     test_file: str
@@ -195,6 +199,10 @@ class FolderDataSet(DataSet):
     @property
     def frame_token(self) -> bool:
         return self.visual_layout == "cls_first"
+
+    @cached_property
+    def dry_run(self) -> bool:
+        return is_dry_run(self.root / "feats")
 
     @cached_property
     def text(self) -> QuestionFeatures | None:

@@ -55,7 +55,7 @@ class Vocabulary:
     def note(self, questions: list[Question], reads_text: bool) -> list[str]:
         """A line on what it does not know of `questions`, none where it knows all.
 
-        `reads_text`: whether question features are at hand, which have no such limits.
+        `reads_text`: whether the model may read question features, which have no such limits.
         """
         words = [[word for text in (q.words, *q.choices) for word in text] for q in questions]
         unseen = [word for of_one in words for word in of_one if word not in self.word_index]
@@ -67,8 +67,10 @@ class Vocabulary:
         line = f"note: {hit} of {len(questions)} questions hold words that training never saw"
         line += f" ({len(set(unseen))} words, most often {common})" if unseen else ""
         line += f"; {long} are longer than {self.length} words and are cut" if long else ""
-        advice = "" if reads_text else "; a backbone with a vocabulary of its own cannot be judged on them"
-        return [f"{line}. Such words are read as padding{advice}"]
+        if reads_text:
+            return [f"{line}. CLIP's text encoder reads them; a backbone with a vocabulary of its own reads padding"]
+        return [f"{line}. Such words are read as padding; a backbone with a vocabulary of its own cannot be judged on "
+                "them"]
 
     def to_dict(self) -> dict[str, Any]:
         return {"words": self.words, "answers": self.answers, "length": self.length}

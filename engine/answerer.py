@@ -20,6 +20,7 @@ from torch import Tensor
 
 from dataset.extract import EXTRACTORS, build_extractor
 from dataset.extract.media import Clip, MediaError, read_clip
+from dataset.extract.weights import RANDOM, Source
 from dataset.store import as_maps
 from dataset.types import AUDIO, MODALITIES, VISUAL, Batch
 from engine import runtime
@@ -61,14 +62,17 @@ class Answer:
 class Answerer:
     """The model of `checkpoint`, a run folder, a checkpoint or an exported folder.
 
-    `weights`: local weights of the extractors by name; without, they are downloaded once.
+    `weights`: of the extractors by name, local files or RANDOM; without, they are downloaded once.
     UsageError where checkpoint, clip or question cannot be used.
     """
 
-    def __init__(self, checkpoint: str | Path, weights: dict[str, Path] | None = None, device: str = "auto") -> None:
+    def __init__(self, checkpoint: str | Path, weights: dict[str, Source] | None = None, device: str = "auto") -> None:
         self.trained = load_trained(checkpoint_in(Path(checkpoint)))
         self.accelerator = runtime.make_accelerator({"device": device, "bf16": False})
         self.device, self.weights = self.accelerator.device, weights or {}
+        if self.trained.dry_run and RANDOM not in self.weights.values():
+            raise UsageError("the checkpoint was trained in a dry run, on features of random extractor weights; add "
+                             "--weights random to try it, or train on features of the published weights")
         self.trained.model.to(self.device)
         self.spec, self.vocabulary, self.config = self.trained.spec, self.trained.vocabulary, self.trained.config
         self.extractor = cache(lambda name: build_extractor(name, self.weights.get(name), self.device))
@@ -85,6 +89,11 @@ class Answerer:
                                  f"scripts/extract_features.py ({', '.join(EXTRACTORS)})")
             names[modality] = folder
         return names
+
+    @property
+    def seconds(self) -> int:
+        """How much of a clip is used."""
+        return self.spec.segments * self.config["dataset"].get("stride", 1)
 
     def read(self, video: str | Path, mute: bool = False, blank: bool = False) -> Streams:
         """The features of a clip, as the training had them; without sound, without picture."""
@@ -174,8 +183,12 @@ class Answerer:
         return tuple((text.lower() if self.spec.choices else text).split())
 
     def read_words(self, question: str) -> tuple[tuple[str, ...], list[str]]:
-        """The words, and a note on each that training never saw, with the nearest known one."""
+        """The words, and a note on each that training never saw, with the nearest known one; a
+        backbone on CLIP's text reads all of them.
+        """
         words, notes = self.split(question), []
+        if words and self.trained.model.backbone.reads_text:
+            return words, notes
         unknown = [word for word in words if word not in self.vocabulary.word_index]
         for word in unknown:
             near = difflib.get_close_matches(word, self.vocabulary.words[1:], n=1, cutoff=0.6)

@@ -98,7 +98,7 @@ class Runtime(BaseModel):
 
 
 class Run(BaseModel):
-    """`root`/`name` is the run folder; name null means DATASET-BACKBONE-METHOD-sSEED."""
+    """`root`/`name` is the run folder; name null: LABEL-BACKBONE-METHOD-sSEED, see `label_of`."""
 
     model_config = STRICT
     root: str
@@ -250,9 +250,15 @@ def validate(merged: dict[str, Any]) -> dict[str, Any]:
     merged = options_of_today(merged)
     model = schema(**names_of(merged))
     try:
-        return model.model_validate(fill_in(merged, merged)).model_dump(mode="json")
+        whole = overlay(merged, {"dataset": {"label": label_of(merged)}})          # for ${dataset.label}
+        return model.model_validate(fill_in(merged, whole)).model_dump(mode="json")
     except ValidationError as error:
         raise UsageError("; ".join(describe(item, model) for item in error.errors()[:MISTAKES])) from error
+
+
+def label_of(config: dict[str, Any]) -> str:
+    """What names the data set in its runs: its label, or else its name."""
+    return config["dataset"].get("label") or config["dataset"]["name"]
 
 
 def describe(error: dict[str, Any], model: type[BaseModel], kind: str = "configuration key") -> str:
@@ -286,8 +292,9 @@ def beyond_defaults(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_folder(config: dict[str, Any]) -> Path:
-    """runs/<dataset>-<backbone>-<method>-s<seed>/ unless `run.name` says otherwise."""
-    name = Path(config["run"]["name"] or "-".join([*names_of(config).values(), f"s{config['train']['seed']}"]))
+    """runs/<label>-<backbone>-<method>-s<seed>/ unless `run.name` says otherwise."""
+    names = names_of(config) | {"dataset": label_of(config)}
+    name = Path(config["run"]["name"] or "-".join([*names.values(), f"s{config['train']['seed']}"]))
     if name.is_absolute() or ".." in name.parts or not name.parts:
         raise UsageError(f"run.name={shown(str(name))} must name a folder inside run.root, without '..'; to choose "
                          "another place set run.root=FOLDER")

@@ -15,11 +15,12 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from dataset import Scenario, Vocabulary, make_loader, question_only_floor
+from dataset.dry_run import WARNING
 from dataset.files import write_json, write_jsonl
 from dataset.types import Batch
 from engine.errors import UsageError
 from engine.logger import Progress
-from engine.metrics import Record, by_part, by_source, summarise
+from engine.metrics import Record, by_part, by_source, notes, summarise, table
 
 SAME_ANSWERS = ("dataset.features=", "runtime.", "evaluate.")     # overrides of how the data are read and how fast
 LONGEST = 150                # characters of a `variant`: a file's name has at most 255
@@ -85,6 +86,19 @@ class Evaluator:
                 results[scenario.name]["by_part"] = by_part(answered, parts, floor)
             records += answered
         return results, records
+
+    def header(self, config: dict[str, Any], checkpoint: Path, epoch: int, split: str) -> dict[str, Any]:
+        """What results.json says of an evaluation beside its figures."""
+        header = {"config": config, "checkpoint": str(checkpoint), "epoch": epoch, "seed": config["train"]["seed"],
+                  "split": split}
+        return header | ({"warning": WARNING} if self.data.dry_run else {})
+
+    def as_text(self, title: str, split: str, results: dict[str, Any], records: list[Record]) -> str:
+        """The table, and all that a reader must know of it."""
+        reads_text = self.accelerator.unwrap_model(self.model).backbone.reads_text
+        return "\n".join([title, table(results), *notes(results, records, self.vocabulary.answers),
+                          *self.vocabulary.note(self.data.questions(split), reads_text),
+                          *([WARNING] if self.data.dry_run else [])])
 
 
 def variant(checkpoint: Path, split: str, changed: list[str]) -> str:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from dataset.files import refuse_special, write_json, write_text, write_whole
 
 WEIGHTS, CONFIG, VOCABULARY, CARD = "model.safetensors", "config.json", "vocabulary.json", "README.md"
+KEPT = ("format", "config", "spec", "epoch", "dry_run")
 PATHS = {("dataset", "root"): 1, ("run", "root"): 1, ("train", "init"): 2}   # how much of an absolute path is kept
 
 
@@ -28,7 +29,7 @@ def write_exported(folder: Path, state: dict[str, Any], card: str) -> None:
     """The content of a checkpoint as files of `folder`; weights last, whole or not at all."""
     weights = {name: value.contiguous().clone() for name, value in state["model"].items()}
     (folder / WEIGHTS).unlink(missing_ok=True)       # those of before fit neither configuration nor vocabulary
-    write_json(folder / CONFIG, {key: state[key] for key in ("format", "config", "spec", "epoch")})
+    write_json(folder / CONFIG, {key: state[key] for key in KEPT if key in state})
     write_json(folder / VOCABULARY, state["vocabulary"])
     write_text(folder / CARD, card)
     write_whole(folder / WEIGHTS, lambda temporary: save_file(weights, temporary, metadata={"format": "pt"}))

@@ -14,6 +14,7 @@ from accelerate.utils import gather_object, set_seed
 from tqdm import tqdm
 
 from dataset import SCENARIOS, Vocabulary, make_loader
+from dataset.dry_run import WARNING
 from dataset.files import write_json, write_jsonl, write_text
 from dataset.loader import QuestionLoader
 from dataset.types import DataSpec
@@ -23,9 +24,8 @@ from engine.config import to_yaml
 from engine.errors import UsageError
 from engine.evaluation import Evaluator, write_results
 from engine.logger import LossLog, Progress, environment
-from engine.metrics import notes, table
 from engine.optimiser import Schedule, load_optimiser, make_optimiser
-from engine.restore import check_same_data, check_same_run, digests, start_from
+from engine.restore import check_same_data, check_same_run, digests, note_on_origin, start_from
 from models import build_model
 from models.objective import check_finite, total_loss
 
@@ -41,6 +41,7 @@ class Trainer:
             runtime.refuse_huge_batch(section, config[section]["batch_size"], len(data.questions(split)), spec)
         self.accelerator = runtime.make_accelerator(config["runtime"])
         self.main = self.accelerator.is_main_process
+        self.log(WARNING if data.dry_run else "")
         train = config["train"]
         set_seed(train["seed"])                  # alike on every process: all start from the same weights
         self.model = build_model(spec, config["backbone"], config["method"], train["label_smoothing"], train["frozen"])
@@ -51,7 +52,9 @@ class Trainer:
         resumed = load_checkpoint(self.last) if self.last.is_file() else None
         if resumed is None and train["init"]:
             init = Path(train["init"])
-            self.log(start_from(self.model, load_checkpoint(init), vocabulary.to_dict(), init, train["init_method"]))
+            start = load_checkpoint(init)
+            self.log(start_from(self.model, start, vocabulary.to_dict(), init, train["init_method"]))
+            self.log(note_on_origin(start, self.annotations, init))
         elif resumed is None and train["frozen"]:
             raise UsageError("train.frozen=true leaves backbone and head as they are, and these are random; train "
                              "method=plain first and give its checkpoint, train.init=RUN_DIR/best.pt")
@@ -69,7 +72,7 @@ class Trainer:
             self.resume(resumed)
 
     def log(self, text: str) -> None:
-        if self.main:
+        if self.main and text:
             tqdm.write(text)
 
     def resume(self, state: dict[str, Any]) -> None:
@@ -207,7 +210,7 @@ class Trainer:
                 "model": self.accelerator.unwrap_model(self.model).state_dict(),
                 "optimiser": self.optimiser.state_dict(), "schedule": self.schedule.state_dict(),
                 "epoch": self.epoch, "step": self.step, "best_score": self.best_score, "history": self.history,
-                "random": random, "annotations": self.annotations,
+                "random": random, "annotations": self.annotations, "dry_run": self.data.dry_run,
             }
             if improved:     # before `last`: a run cut off between the two repeats the epoch
                 save_checkpoint(self.best, state)
@@ -223,13 +226,10 @@ class Trainer:
         load_weights(self.accelerator.unwrap_model(self.model), state["model"], path)
         results, records = self.evaluator.evaluate("test", [SCENARIOS[n] for n in self.config["evaluate"]["scenarios"]])
         if self.main:
-            header = {"config": self.config, "checkpoint": str(path), "epoch": state["epoch"],
-                      "seed": self.config["train"]["seed"], "split": "test"}
+            header = self.evaluator.header(self.config, path, state["epoch"], "test")
             self.log(write_results(self.folder, header, results, records))
             chosen = f"best of {self.epoch} by validation" if which == "best" else "the last"
-            self.log("\n".join([f"\ntest, epoch {state['epoch']} ({chosen})", table(results),
-                                *notes(results, records, self.vocabulary.answers),
-                                *self.vocabulary.note(self.data.questions("test"), bool(self.spec.text_channels))]))
+            self.log(self.evaluator.as_text(f"\ntest, epoch {state['epoch']} ({chosen})", "test", results, records))
             for part, key in (("test", "overall"), ("test_oracle", "oracle"), ("test_floor", "question_only_floor")):
                 self.curves.scalars({f"{part}/{name}": result[key] for name, result in results.items()
                                      if result[key] is not None}, self.step)

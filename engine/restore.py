@@ -35,7 +35,7 @@ class Trained:
     """A model on the CPU, and what it was trained with.
 
     `changed`: those of the user's overrides that differ from the checkpoint. `trained_on`: the
-    section `dataset` as trained.
+    section `dataset` as trained. `dry_run`: on features of random extractor weights.
     """
 
     model: AVQAModel
@@ -45,6 +45,7 @@ class Trained:
     epoch: int
     changed: list[str]
     trained_on: dict[str, Any]
+    dry_run: bool
 
 
 @dataclass
@@ -85,7 +86,8 @@ def load_trained(path: Path, overrides: Sequence[str] = ()) -> Trained:
     changed = [item for item in overrides if override(state["config"], [item]) != as_trained]
     model = build_model(spec, config["backbone"], config["method"])
     load_weights(model, state["model"], path)
-    return Trained(model, vocabulary, spec, config, state["epoch"], changed, as_trained["dataset"])
+    return Trained(model, vocabulary, spec, config, state["epoch"], changed, as_trained["dataset"],
+                   bool(state.get("dry_run")))
 
 
 def check_sizes(spec: DataSpec, vocabulary: Vocabulary) -> None:
@@ -132,6 +134,20 @@ def start_from(model: nn.Module, state: dict[str, Any], vocabulary: dict[str, An
     check_finite(model, path)
     parts = "backbone, head and method" if method else "backbone and head"
     return f"{len(wanted)} tensors of {parts} from {path}; {len(own) - len(wanted)} of the method start fresh"
+
+
+def note_on_origin(state: dict[str, Any], annotations: dict[str, str], path: Path) -> str:
+    """A warning on a start whose questions are all of another data set, else nothing.
+
+    `annotations`: the digests of the data set of this run; an old start has none.
+    """
+    was = state.get("annotations")
+    if not isinstance(was, dict) or any(was.get(split, now) == now for split, now in annotations.items()):
+        return ""
+    data = state["config"].get("dataset", {})
+    name = " ".join(f"dataset.{key}={shown(data[key])}" for key in ("name", "label", "root") if data.get(key))
+    return (f"warning: train.init={path} was trained on another data set ({name}) of the same vocabulary; if it is not "
+            "meant, give a start of this one")
 
 
 def digests(data: Any) -> dict[str, str]:

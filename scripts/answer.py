@@ -23,7 +23,10 @@ from engine.errors import UsageError, positive, require, run_guarded, shown
 
 require("video", "av", "transformers")
 
+from dataset.dry_run import WARNING
 from dataset.extract import parse_weights
+from dataset.extract.media import video_seconds
+from dataset.extract.weights import RANDOM
 from dataset.files import refuse_special
 from dataset.types import MODALITIES
 from engine.answerer import Answer, Answerer
@@ -40,7 +43,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--mute", action="store_true", help="as if the clip had no sound")
     parser.add_argument("--blank", action="store_true", help="as if the clip had no picture")
     parser.add_argument("--weights", nargs="+", default=[], metavar="NAME=PATH",
-                        help="local weights of the extractors, as for extract_features.py")
+                        help="local weights of the extractors, or random, as for extract_features.py")
     parser.add_argument("--top", type=positive, default=5, help="answers to print (default 5)")
     parser.add_argument("--json", action="store_true", help="print one JSON object, and notes on stderr")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -102,12 +105,18 @@ def main() -> None:
     asked += read_file(options.questions) if options.questions else []
     if not asked:
         raise UsageError("nothing is asked; give --question TEXT or --questions FILE")
-    answerer = Answerer(options.checkpoint, parse_weights(options.weights), options.device)
+    weights = parse_weights(options.weights)
+    answerer = Answerer(options.checkpoint, weights, options.device)
     for question, choices in asked:          # before the clip is read, which takes longer
         answerer.check(question, choices)
     streams = answerer.read(options.video, options.mute, options.blank)
     answers = answerer.ask(streams, [question for question, _ in asked], [choices for _, choices in asked])
     report = sys.stderr if options.json else sys.stdout
+    if RANDOM in weights.values():
+        print(WARNING, file=report)
+    used, length = answerer.seconds, video_seconds(options.video)
+    if length >= used + 0.5:
+        print(f"note: the first {used} s are used, {length - used:.0f} of {length:.0f} s are not", file=report)
     for note in dict.fromkeys(note for answer in answers for note in answer.notes):
         print(f"note: {note}", file=report)
     taken = (options.mute, options.blank)

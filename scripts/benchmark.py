@@ -1,7 +1,8 @@
-"""Time a training step, inference, the loader or feature extraction on made-up input.
+"""Time a training step, inference, the loader or feature extraction on made-up input, or what a
+whole run costs.
 
 The shapes are those of MUSIC-AVQA: batch 4, T = 10, audio 128, visual 512 x 14 x 14. Needs no data
-and prints one JSON object.
+and prints one JSON object. `run` reads the configured data: its shapes, its number of questions.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ CPU = torch.device("cpu")
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("train-step", "inference", "loader", "extract"))
+    parser.add_argument("what", choices=("train-step", "inference", "loader", "extract", "run"))
     parser.add_argument("arguments", nargs="*", metavar="[CONFIG.yaml ...] [key=value ...]",
                         help="as for main_train.py; dataset=music_avqa unless named")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -71,7 +72,7 @@ def configure(options: argparse.Namespace) -> tuple[dict[str, Any], DataSpec]:
     default = [] if files else ["dataset=music_avqa"]
     overrides = [a for a in options.arguments if "=" in a]
     config = compose(files, [*default, *overrides, f"runtime.device={options.device}"])
-    if config["dataset"]["name"] == "music_avqa":
+    if config["dataset"]["name"] == "music_avqa" and options.what != "run":
         return config, published_shapes(config["dataset"])
     data = build_dataset(config["dataset"])
     return config, data.spec(data.vocabulary())
@@ -112,7 +113,7 @@ def steps_of(what: str, config: dict[str, Any], spec: DataSpec, accelerator, siz
     torch.manual_seed(0)
     model = build_model(spec, config["backbone"], config["method"], frozen=config["train"]["frozen"])
     model = model.to(accelerator.device)
-    negatives = what == "train-step" and model.backbone.needs_negatives
+    negatives = what != "inference" and model.backbone.needs_negatives
     batch = random_batch(spec, size, accelerator.device, negatives)
     if config["runtime"]["compile"]:
         model.method.compile_hot_path()
@@ -157,6 +158,16 @@ def peak_memory_mb(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2 ** 20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def bench_run(options: argparse.Namespace) -> dict[str, Any]:
+    """The hours of all training steps of a run at its own batch size, without the validations."""
+    config, _ = configure(options)
+    train, questions = config["train"], len(build_dataset(config["dataset"]).asked("train"))
+    result = bench_model(argparse.Namespace(**{**vars(options), "batch_size": train["batch_size"]}))
+    steps = min(train["epochs"] * -(-questions // train["batch_size"]), train["max_steps"] or sys.maxsize)
+    hours = steps * result["seconds_per_step"] / 3600
+    return {"epochs": train["epochs"], "steps": steps, "hours": hours, "days": hours / 24, **result}
 
 
 def bench_model(options: argparse.Namespace) -> dict[str, Any]:
@@ -302,7 +313,8 @@ def bench_extract(options: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     options = parse()
-    result = {"loader": bench_loader, "extract": bench_extract}.get(options.what, bench_model)(options)
+    others = {"loader": bench_loader, "extract": bench_extract, "run": bench_run}
+    result = others.get(options.what, bench_model)(options)
     print(json.dumps(result, indent=None if options.json else 2))
 
 

@@ -1,4 +1,4 @@
-"""What a data set root has, lacks and can run: python scripts/check_dataset.py ROOT [key=value ...]
+"""What a data set has, lacks and can run: check_dataset.py ROOT [CONFIG.yaml ...] [key=value ...]
 
 Reads the annotations and the header of every feature file (with --values every value), prints the
 question-only floor per question type, and ends with what to do next. Exit code 0 when every split
@@ -18,11 +18,13 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from dataset import Vocabulary, build_dataset, question_only_floor
+from dataset.dry_run import WARNING
 from dataset.overlap import doubles, other_releases
 from dataset.types import AUDIO, MODALITIES, VISUAL, DataError, Question
 from engine.config import compose
 from engine.errors import UsageError, run_guarded
 from engine.metrics import group
+from scripts.study import advice
 
 SPLITS = ("train", "val", "test")
 Clip = tuple[str, int]       # the sound or the picture of a video: its name and AUDIO or VISUAL
@@ -31,8 +33,9 @@ Clip = tuple[str, int]       # the sound or the picture of a video: its name and
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path)
-    parser.add_argument("overrides", nargs="*", metavar="key=value",
-                        help="as for main_train.py, such as dataset=avqa dataset.annotations=json")
+    parser.add_argument("arguments", nargs="*", metavar="[CONFIG.yaml ...] [key=value ...]",
+                        help="as for main_train.py, such as dataset=avqa dataset.annotations=json; without a file "
+                        "dataset=music_avqa")
     parser.add_argument("--values", action="store_true", help="read every value too, to find NaN (slow)")
     return parser.parse_intermixed_args()
 
@@ -125,31 +128,47 @@ def print_floor(train: list[Question], test: list[Question]) -> None:
                    floatfmt=".1f"))
 
 
-def main() -> None:
-    options = parse()
-    arguments = ["dataset=music_avqa", f"dataset.root={options.root}", *options.overrides]
-    data = build_dataset(compose(None, arguments)["dataset"])
-    splits = read_splits(data)
-    if "train" in splits and "test" in splits:
-        print_floor(splits["train"], splits["test"])
-        for note in Vocabulary.build(splits["train"]).note(splits["test"], bool(data.text)):
-            print(note)
-    print_doubles(data, splits)
-    print()
+def open_features(data, splits: dict[str, list[Question]], name: str) -> None:
+    """Print what the features are; UsageError with what to do where they cannot be read."""
     try:
         stores = data.stores
         if data.text:
             data.text.check(q for questions in splits.values() for q in questions)
     except DataError as error:
-        raise UsageError(f"the annotations can be read, the features cannot: {error}. See docs/data.md") from error
+        remedy = advice.on_question_features(data, name) if "stores" in vars(data) else advice.on_features(data, [])
+        raise UsageError(f"the annotations can be read, the features cannot: {error}. Next: "
+                         + "; ".join(remedy)) from error
     for modality, store in stores.items():
         print(f"{MODALITIES[modality]}: {store.folder}, {store.rows} rows of shape {list(store.shape)}, "
               f"{store.segments} segments used")
     if data.text:
-        print(f"questions: {data.text.path}, {len(data.text.row)} texts of "
-              f"{data.text.channels} channels")
+        print(f"questions: {data.text.path}, {len(data.text.row)} texts of {data.text.channels} channels")
     if data.recorded.rows:
         print(f"{len(data.recorded.rows)} videos lack something themselves (presence.json) and are treated as such")
+
+
+def print_lines(lines: list[str]) -> None:
+    for line in lines:
+        print(f"  {line}")
+
+
+def main() -> None:
+    options = parse()
+    files = [a for a in options.arguments if "=" not in a]
+    changes = [*([] if files else ["dataset=music_avqa"]), f"dataset.root={options.root}",
+               *(a for a in options.arguments if "=" in a)]
+    section = compose(files, changes)["dataset"]
+    data, name = build_dataset(section), section["name"]
+    if data.dry_run:
+        print(WARNING)
+    splits = read_splits(data)
+    if "train" in splits and "test" in splits:
+        print_floor(splits["train"], splits["test"])
+        for note in Vocabulary.build(splits["train"]).note(splits["test"], bool(section.get("question_features"))):
+            print(note)
+    print_doubles(data, splits)
+    print()
+    open_features(data, splits, name)
     clips = sorted({clip for questions in splits.values() for q in questions for clip in clips_of(q)})
     problems = check_clips(data, clips, options.values)
     for (video, _), problem in list(problems.items())[:10]:
@@ -159,13 +178,16 @@ def main() -> None:
     print_short(data, [clip for clip in clips if clip not in problems])
     whole = [split for split, questions in splits.items() if print_split(split, questions, problems)]
     if len(whole) == len(SPLITS):
-        given = " ".join(arguments)
-        print(f"\neverything is there; the backbone alone, then the method from there:\n"
-              f"  bash train.sh configs/paper_plain.yaml {given}\n  bash train.sh configs/paper.yaml {given}")
+        print("\neverything is there; what training costs, the backbone alone, the method from there:")
+        print_lines(advice.commands(files, changes, len(splits["train"])))
         return
+    print("\nnext:")
+    print_lines(advice.on_annotations(data, [split for split in SPLITS if split not in splits]))
+    if problems:
+        damaged = [data.stores[m].folder / f"{video}.npy" for video, m in problems if data.stores[m].has(video)]
+        print_lines([*advice.on_features(data, damaged), "or add dataset.skip_missing=true to use what is there"])
     if not any(clips_of(q).isdisjoint(problems) for questions in splits.values() for q in questions):
-        raise UsageError("no split can be run; see the lines above and docs/data.md")
-    print("\nnext: extract or download what is missing, or add dataset.skip_missing=true to use what is there")
+        raise UsageError("no split can be run; what to do stands above")
     sys.exit(1)
 
 

@@ -95,7 +95,8 @@ def results_of(path: Path, epoch: int) -> str:
     try:
         results = json.loads(path.with_name("results.json").read_bytes())
         if results["epoch"] == epoch and results["split"] == "test":
-            return f"Percent of the test questions, seed {results['seed']}:\n\n```\n{table(results['scenarios'])}\n```"
+            title = f"{results.get('warning', '')}\n\nPercent of the test questions, seed {results['seed']}:".lstrip()
+            return f"{title}\n\n```\n{table(results['scenarios'])}\n```"
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
     return "Not evaluated on the test questions."

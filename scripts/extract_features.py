@@ -1,9 +1,10 @@
 """Raw videos to feature files: python scripts/extract_features.py VIDEOS OUT
 
-VIDEOS is a folder with one file per video, named VIDEO_ID.mp4 (or another container). OUT, normally
-ROOT/feats of a data set, receives OUT/vggish/VIDEO_ID.npy and OUT/res18_14x14/VIDEO_ID.npy, a
-manifest with digests, and presence.json with what a video lacks. The same command continues after
-an interruption and retries the videos that failed.
+VIDEOS is a folder with one file per video, named VIDEO_ID.mp4 (or another container); sound alone,
+such as VIDEO_ID.wav, is a video without a picture. OUT, normally ROOT/feats of a data set, receives
+OUT/vggish/VIDEO_ID.npy and OUT/res18_14x14/VIDEO_ID.npy, a manifest with digests, and presence.json
+with what a video lacks. The same command continues after an interruption and retries the videos
+that failed.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from engine.errors import UsageError, require, run_guarded
 require("video", "av", "transformers")
 
 from dataset import avqa, music_avqa_r, music_avqa_v2, questions
+from dataset.dry_run import WARNING
 from dataset.extract import EXTRACTORS, build_extractor, parse_weights
 from dataset.extract.pipeline import Settings, Summary, extract, find_videos
+from dataset.extract.weights import RANDOM
 from dataset.store import DAY
 from engine import runtime
 
@@ -41,7 +44,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--question-format", choices=QUESTION_FORMATS, default="music_avqa",
                         help="which data set's annotation files these are (default music_avqa)")
     parser.add_argument("--weights", nargs="+", default=[], metavar="NAME=PATH",
-                        help="local weights, such as vggish=vggish-10086976.pth; without, they are downloaded once")
+                        help="local weights, such as vggish=vggish-10086976.pth; without, they are downloaded once. "
+                        "random: random weights, to try the way before the download")
     parser.add_argument("--seconds", type=int, default=60, help="length used of a video (default 60; AVQA: 10)")
     parser.add_argument("--stride", type=int, default=1, help="keep every N-th second (default 1, as the official "
                         "files; 6 is all that AVST reads: then train with dataset.stride=1)")
@@ -52,8 +56,10 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def print_summary(summary: Summary, total_rows: int) -> None:
+def print_summary(summary: Summary, settings: Settings) -> None:
     print(f"{summary.done} videos extracted, {summary.skipped} were there already")
+    print_lengths(summary, settings)
+    total_rows = len(settings.chosen)
     if summary.partly:
         print(f"{len(summary.partly)} lack something, recorded as absent in presence.json (rows of {total_rows}):")
         for name, rows in sorted(summary.partly.items()):
@@ -62,6 +68,18 @@ def print_summary(summary: Summary, total_rows: int) -> None:
         print(f"{len(summary.failed)} could not be used and have no features:")
         for name, reason in sorted(summary.failed.items()):
             print(f"  {name}: {reason}")
+
+
+def print_lengths(summary: Summary, settings: Settings) -> None:
+    """How much of longer videos is dropped, and whether all are shorter than the files."""
+    if summary.longer:
+        lengths = summary.longer.values()
+        dropped = sum(lengths) - len(lengths) * settings.seconds
+        print(f"{len(lengths)} of these are longer than the {settings.seconds} s that are used (--seconds): "
+              f"{dropped:.0f} of their {sum(lengths):.0f} s are dropped, the longest has {max(lengths):.0f} s")
+    if 0 < summary.longest < len(settings.chosen):
+        print(f"note: no video has more than {summary.longest} of the {len(settings.chosen)} rows of a file; "
+              f"--seconds {summary.longest * settings.stride}, into another folder, wastes no disk and no segments")
 
 
 def main() -> None:
@@ -78,9 +96,11 @@ def main() -> None:
         texts = sorted({" ".join(q.words) for q in asked})
         save_words(options.out / "clip_words.npz", texts, ClipWords(weights.get("clip_vit_b32"), device))
         print(f"{len(texts)} different questions read by CLIP: {options.out / 'clip_words.npz'}")
-    settings = Settings(options.seconds, options.stride, options.dtype)
+    settings = Settings(options.seconds, options.stride, options.dtype, RANDOM if RANDOM in weights.values() else None)
     summary = extract(videos, options.out, extractors, settings, options.workers)
-    print_summary(summary, len(settings.chosen))
+    print_summary(summary, settings)
+    if settings.weights:
+        print(WARNING)
     if not summary.done and not summary.skipped:
         raise UsageError(f"none of the {len(videos)} videos in {options.videos} can be used; the reasons stand above")
 

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from transformers import CLIPModel, CLIPTokenizerFast
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizerFast
 from transformers.utils import logging
 
 from dataset.extract.media import FRAME, SAMPLE_RATE, Clip
 from dataset.extract.resnet import normalised
+from dataset.extract.weights import RANDOM, Source
 from dataset.files import refuse_special, write_whole
 from dataset.types import DataError
 
@@ -27,8 +28,14 @@ NAME = "openai/clip-vit-base-patch32"
 CONTENT = "a folder with its safetensors weights, configuration and tokenizer"
 
 
-def load(part: type, source: Path | None):
-    """`source`: a local folder as saved by transformers; None downloads ViT-B/32 once."""
+def load(part: type, source: Source):
+    """`source`: a local folder as saved by transformers; None downloads ViT-B/32 once; RANDOM gives
+    its network random weights.
+    """
+    if source == RANDOM:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return CLIPModel(CLIPConfig())
     if source is not None and not source.is_dir():
         raise DataError(f"CLIP cannot be loaded from {source}, there is no such folder; give {CONTENT}")
     for file in source.iterdir() if source else ():
@@ -46,12 +53,12 @@ def load(part: type, source: Path | None):
     return network
 
 
-def refusal(source: Path | None, error: Exception) -> DataError:
+def refusal(source: Source, error: Exception) -> DataError:
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     return DataError(f"CLIP cannot be loaded from {source or NAME} ({reason}); give {CONTENT}")
 
 
-def try_out(extractor: Callable, sample: object, source: Path | None) -> None:
+def try_out(extractor: Callable, sample: object, source: Source) -> None:
     """DataError when parts that were loaded one by one do not work together, or give no numbers."""
     try:
         values = extractor(sample)
@@ -66,7 +73,7 @@ class ClipFrames:
 
     folder, modality, shape = "clip_vit_b32", "visual", (50, 512)
 
-    def __init__(self, weights: Path | None, device: torch.device, batch_size: int = 32) -> None:
+    def __init__(self, weights: Source, device: torch.device, batch_size: int = 32) -> None:
         self.device, self.batch_size = device, batch_size
         self.network = load(CLIPModel, weights).to(device).eval()
         vision = self.network.config.vision_config
@@ -89,7 +96,10 @@ class ClipFrames:
 class ClipWords:
     """Questions to all 77 projected text positions and the one at the end-of-text token."""
 
-    def __init__(self, weights: Path | None, device: torch.device) -> None:
+    def __init__(self, weights: Source, device: torch.device) -> None:
+        if weights == RANDOM:
+            raise DataError("questions need CLIP's own tokenizer, random weights have none; give "
+                            f"--weights clip_vit_b32=FOLDER, {CONTENT}")
         self.device, self.network = device, load(CLIPModel, weights).to(device).eval()
         self.tokenizer = load(CLIPTokenizerFast, weights)
         try_out(self, ["is there a sound"], weights)

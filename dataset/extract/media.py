@@ -12,13 +12,15 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.stream import Disposition
 from PIL import Image
 
 from dataset.files import is_special
 
 SAMPLE_RATE = 16_000         # of VGGish
 FRAME = 224                  # pixels of a frame's side, of ResNet and CLIP
-SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".flv", ".mpg", ".mpeg", ".wmv", ".ts", ".3gp")
+SOUNDS = (".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus", ".aac", ".wma", ".aiff")
+SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".flv", ".mpg", ".mpeg", ".wmv", ".ts", ".3gp", *SOUNDS)
 
 
 class MediaError(Exception):
@@ -30,11 +32,13 @@ class Clip:
     """The first seconds of a video. A stream that the file lacks has no rows.
 
     `frames` (n, size, size, 3) uint8, one per present second; `sound` (m, 16000) float32 in [-1,
-    1], one row per present second, the last one padded with zeros.
+    1], one row per present second, the last one padded with zeros. `seconds`: the length of the
+    whole video as its header gives it, 0 where it gives none.
     """
 
     frames: np.ndarray
     sound: np.ndarray
+    seconds: float = 0.0
 
 
 def read_clip(path: Path, seconds: list[int], size: int = FRAME) -> Clip:
@@ -48,7 +52,8 @@ def read_clip(path: Path, seconds: list[int], size: int = FRAME) -> Clip:
         with av.open(str(path)) as container:
             if not container.streams.video and not container.streams.audio:
                 raise MediaError("neither a video nor an audio stream")
-            frames = read_frames(container, seconds, size) if container.streams.video else []
+            length = length_of(container)
+            frames = read_frames(container, seconds, size) if has_picture(container) else []
         with av.open(str(path)) as container:
             sound = read_sound(container, seconds) if container.streams.audio else np.zeros((0, SAMPLE_RATE), "f4")
     except MediaError:
@@ -57,7 +62,23 @@ def read_clip(path: Path, seconds: list[int], size: int = FRAME) -> Clip:
         raise MediaError(f"cannot be decoded ({type(error).__name__}: {' '.join(str(error).split())[:200]})") from error
     if not len(frames) and not len(sound):
         raise MediaError("no second of picture or sound could be decoded")
-    return Clip(np.stack(frames) if len(frames) else np.zeros((0, size, size, 3), np.uint8), sound)
+    return Clip(np.stack(frames) if len(frames) else np.zeros((0, size, size, 3), np.uint8), sound, length)
+
+
+def video_seconds(path: Path) -> float:
+    """Length of a media file that could be read."""
+    with av.open(str(path)) as container:
+        return length_of(container)
+
+
+def length_of(container) -> float:
+    """Seconds, as the header gives them; 0 where it gives none."""
+    return (container.duration or 0) / av.time_base
+
+
+def has_picture(container) -> bool:
+    """Whether there is a video stream; the cover of a song is none."""
+    return bool(container.streams.video) and not container.streams.video[0].disposition & Disposition.attached_pic
 
 
 def start_of(container) -> float:

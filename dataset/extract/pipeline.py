@@ -20,7 +20,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 from tqdm import tqdm
 
-from dataset.extract.media import FRAME, SAMPLE_RATE, SUFFIXES, Clip
+from dataset.dry_run import SETTINGS
+from dataset.extract.media import FRAME, SAMPLE_RATE, SOUNDS, SUFFIXES, Clip
 from dataset.extract.workers import decoded
 from dataset.files import refuse_special, remove_leftovers, write_json, write_jsonl, write_whole
 from dataset.lock import alone_in
@@ -34,11 +35,14 @@ Rows = Annotated[dict[Literal[MODALITIES], NonNegativeInt], Field(min_length=2)]
 
 @dataclass(frozen=True)
 class Settings:
-    """What feature files depend on besides weights: every `stride`-th of so many `seconds`."""
+    """What feature files depend on: every `stride`-th of so many `seconds`; `weights`: RANDOM, or
+    None for published ones.
+    """
 
     seconds: int = 60
     stride: int = 1
     dtype: str = "float16"
+    weights: str | None = None
 
     @property
     def chosen(self) -> list[int]:
@@ -60,25 +64,35 @@ class Summary:
     skipped: int = 0
     partly: dict[str, dict[str, int]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    longer: dict[str, float] = field(default_factory=dict)       # seconds of the videos that are cut
+    longest: int = 0                                             # rows of the longest video
 
 
 class Extracted(BaseModel):
-    """A line of the manifest: a video whose files are whole; their digests by folder, or None."""
+    """A line of the manifest: a video whose files are whole; their digests by folder, or None.
+
+    `weights`: as in Settings.
+    """
 
     model_config = ConfigDict(strict=True)
 
     video: str
     rows: Rows
     files: dict[str, str | None]
+    weights: str | None = None
 
 
 def find_videos(folder: Path) -> list[tuple[str, Path]]:
-    """Video id (the file name without its suffix) and path of every media file below `folder`."""
+    """Video id (the file name without its suffix) and path of every media file below `folder`; a
+    sound beside a video of its name is taken for a copy of that video's.
+    """
     if not folder.is_dir():
         raise DataError(f"video folder {folder} does not exist; give a folder with one file per video")
     videos: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(folder.rglob("*"), key=lambda path: (is_sound(path), path)):
         if path.suffix.lower() not in SUFFIXES or path.is_dir():
+            continue
+        if is_sound(path) and path.stem in videos and not is_sound(videos[path.stem]):
             continue
         if not path.stem.isprintable():
             raise DataError(f"the name of video {ascii(str(path))} is no text that can be printed; rename it")
@@ -89,6 +103,10 @@ def find_videos(folder: Path) -> list[tuple[str, Path]]:
     if not videos:
         raise DataError(f"video folder {folder} holds no video; expected files ending in {', '.join(SUFFIXES)}")
     return list(videos.items())
+
+
+def is_sound(path: Path) -> bool:
+    return path.suffix.lower() in SOUNDS
 
 
 def extract(videos: list[tuple[str, Path]], out: Path, extractors: list[Callable], settings: Settings,
@@ -113,6 +131,9 @@ def extract(videos: list[tuple[str, Path]], out: Path, extractors: list[Callable
             summary.partly = {name: line.rows for name, line in sorted(extracted.items())
                               if min(line.rows.values()) < len(settings.chosen)}
             write_json(out / RECORD, summary.partly)         # what the loader reads as absent
+            summary.longest = max((max(line.rows.values()) for line in extracted.values()), default=0)
+        for extractor in extractors:
+            write_shape(out, extractor, settings, summary.partly)
     return summary
 
 
@@ -128,10 +149,12 @@ def extract_clips(clips: tqdm, out: Path, extractors: list[Callable], settings: 
                 continue
             files = extracted[name].files if name in extracted else {}
             files |= {folder: save_rows(out / folder / f"{name}.npy", rows) for folder, rows in values.items()}
-            extracted[name] = Extracted(video=name, rows=rows_of(clip), files=files)
-            manifest.write(json.dumps(extracted[name].model_dump()) + "\n")
+            extracted[name] = Extracted(video=name, rows=rows_of(clip), files=files, weights=settings.weights)
+            manifest.write(json.dumps(extracted[name].model_dump(exclude_defaults=True)) + "\n")
             manifest.flush()
             summary.done += 1
+            if clip.seconds >= settings.seconds + 0.5:
+                summary.longer[name] = clip.seconds
 
 
 def rows_of(clip: Clip) -> dict[str, int]:
@@ -164,6 +187,16 @@ def padded_rows(clip: Clip, extractor: Callable, settings: Settings) -> np.ndarr
     return values
 
 
+def write_shape(out: Path, extractor: Callable, settings: Settings, partly: dict[str, dict[str, int]]) -> None:
+    """Where all videos lack a modality: zeros for one of them. They are never read, but a folder of
+    features must give the shape.
+    """
+    lacking = [name for name, rows in partly.items() if not rows[extractor.modality]]
+    folder = out / extractor.folder
+    if lacking and not any(folder.glob("*.npy")):
+        save_rows(folder / f"{lacking[0]}.npy", np.zeros((len(settings.chosen), *extractor.shape), settings.dtype))
+
+
 def save_rows(path: Path, values: np.ndarray | None) -> str | None:
     """Write one file, return the digest of its rows; None, and no file, for an absent modality."""
     if values is None:
@@ -183,7 +216,7 @@ def check_settings(out: Path, settings: Settings, empty: bool) -> None:
 
     `empty`: no video is done, so a damaged file can be written again.
     """
-    path, here = out / "extraction.json", vars(settings)
+    path, here = out / SETTINGS, {key: value for key, value in vars(settings).items() if value is not None}
     refuse_special(path)
     try:
         earlier = json.loads(path.read_bytes())
@@ -208,7 +241,7 @@ def read_manifest(out: Path) -> dict[str, Extracted]:
             with suppress(ValidationError):
                 whole = Extracted.model_validate_json(line)
                 extracted[whole.video] = whole
-        write_jsonl(path, [line.model_dump() for line in extracted.values()])
+        write_jsonl(path, [line.model_dump(exclude_defaults=True) for line in extracted.values()])
     return extracted
 
 

@@ -7,15 +7,13 @@ it, not ImageNet's), and a last stage of stride 1 instead of 2 with its weights 
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torchvision.models import ResNet, ResNet18_Weights, resnet18
 
 from dataset.extract.media import Clip
-from dataset.extract.weights import load_weights
+from dataset.extract.weights import Source, load_weights
 
 MEAN, DEVIATION = (0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989)
 
@@ -38,8 +36,8 @@ class ResNetMaps:
 
     folder, modality, shape = "res18_14x14", "visual", (512, 14, 14)
 
-    def __init__(self, weights: Path | None, device: torch.device, batch_size: int = 32) -> None:
-        """`weights`: torchvision's resnet18 state dict, None to download it."""
+    def __init__(self, weights: Source, device: torch.device, batch_size: int = 32) -> None:
+        """`weights`: torchvision's resnet18 state dict, None to download it, or RANDOM."""
         self.device, self.batch_size = device, batch_size
         network = load_weights(resnet18(), weights, ResNet18_Weights.IMAGENET1K_V1.url)
         self.network = maps_network(network).to(device).eval()

@@ -9,7 +9,6 @@ frames; no PCA and no quantisation.
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from transformers.audio_utils import mel_filter_bank
 
 from dataset.extract.media import SAMPLE_RATE, Clip
-from dataset.extract.weights import load_weights
+from dataset.extract.weights import Source, load_weights
 
 WINDOW, HOP, FFT, BANDS, FRAMES = 400, 160, 512, 64, 96
 URL = "https://github.com/harritaylor/torchvggish/releases/download/v0.1/vggish-10086976.pth"
@@ -68,7 +67,7 @@ class VGGishFeatures:
 
     folder, modality, shape = "vggish", "audio", (128,)
 
-    def __init__(self, weights: Path | None, device: torch.device, batch_size: int = 60) -> None:
+    def __init__(self, weights: Source, device: torch.device, batch_size: int = 60) -> None:
         self.device, self.batch_size = device, batch_size
         self.network = load_weights(VGGish(), weights, URL).to(device).eval()
 

@@ -1,10 +1,12 @@
-"""Published weights into a network: from a local file, or by the library's own download."""
+"""Weights into a network: published ones, from a local file or by the library's own download, or
+random ones for a dry run.
+"""
 
 from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +14,19 @@ from torch import Tensor, nn
 from dataset.files import refuse_special
 from dataset.types import DataError
 
+RANDOM = "random"
+Source = Path | Literal["random"] | None
 
-def load_weights(network: nn.Module, path: Path | None, url: str) -> nn.Module:
-    """`path`: a state dict (only tensors are unpickled); None: `url`, downloaded once.
+
+def load_weights(network: nn.Module, path: Source, url: str) -> nn.Module:
+    """`path`: a state dict (only tensors are unpickled); None: `url`, downloaded once; RANDOM: the
+    same random weights every time.
 
     Every weight of the network must be there with its shape, finite; what the file holds beyond
     that is ignored.
     """
+    if path == RANDOM:
+        return with_random_weights(network)
     state = read_state(path, url)
     state = state if isinstance(state, dict) else {}
     wanted = {k: v for k, v in network.state_dict().items() if v.is_floating_point()}       # counters are for training
@@ -31,6 +39,17 @@ def load_weights(network: nn.Module, path: Path | None, url: str) -> nn.Module:
     if bad:
         raise DataError(f"weights file {path or url} is damaged: '{bad[0]}' holds NaN or infinity; download {url}")
     network.load_state_dict({k: state[k] for k in wanted}, strict=False)
+    return network
+
+
+def with_random_weights(network: nn.Module) -> nn.Module:
+    """He et al.'s start, with which the output still depends on the input after many layers."""
+    generator = torch.Generator().manual_seed(0)
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
     return network
 
 

@@ -17,6 +17,7 @@ class Backbone(nn.Module, ABC):
     dim: int                             # D, the width of every stream it hands over
     loss_weights: dict[str, float] = {}  # weight of each of its own terms
     needs_negatives: bool = False        # whether training batches must carry features of other videos
+    reads_text: bool = False             # whether it reads the question features in place of the vocabulary's words
     has_summaries: bool = False          # whether `fuse` hands over the summary of each stream
 
     @abstractmethod

@@ -234,7 +234,8 @@ class PSTPNet(Backbone):
         if text == "clip" and not spec.text_channels:
             raise OptionError("backbone.text=clip needs question features: set dataset.question_features to the .npz "
                               "of scripts/extract_features.py --questions, or backbone.text=lstm")
-        self.clip = ClipText(spec.text_channels, dim) if text == "clip" else None
+        self.reads_text = text == "clip"
+        self.clip = ClipText(spec.text_channels, dim) if self.reads_text else None
         self.reader = QuestionLSTM(spec.vocabulary, dim) if text == "lstm" or spec.choices else None
         self.audio = nn.Linear(spec.audio_channels, dim)
         self.frame = nn.Linear(dim, dim) if spec.frame_token else None

@@ -70,7 +70,7 @@ def test_features_are_those_of_the_recipe(root):
 def test_the_data_set_is_found_whole(root):
     done = command("scripts/check_dataset.py", root, "dataset.stride=1")
     assert done.returncode == 0, done.stdout + done.stderr
-    for stage in ("paper_plain", "paper"):
+    for stage in ("own_data_plain", "own_data"):
         line = f"bash train.sh configs/{stage}.yaml dataset=music_avqa dataset.root={root} dataset.stride=1"
         assert line in done.stdout
     assert "2 videos lack something" in done.stdout and "12 questions on 4 videos" in done.stdout

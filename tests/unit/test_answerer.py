@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from commands import SHORT, write_avqa, write_dataset
@@ -103,6 +104,31 @@ def test_a_known_word_is_suggested(open_run):
     words, notes = answerer.check("Is there a kazo sound of it in all the long video here?", [])
     assert words[3] == "kazo" and notes[0].endswith("did you mean 'kazoo'?")
     assert notes[-1].startswith("only the first 7 words are read")
+
+
+def test_clip_reads_words_that_training_never_saw(trained, tmp_path):
+    """As they are typed and without a note; a question of no word is none all the same."""
+    root = write_dataset(tmp_path / "data")
+    data = build_dataset({"name": "music_avqa", "root": str(root), "stride": 2})
+    texts = sorted({" ".join(q.words) for split in ("train", "val", "test") for q in data.questions(split)})
+    rng = np.random.default_rng(0)
+    words, question = rng.random((len(texts), 4, 6), np.float32), rng.random((len(texts), 6), np.float32)
+    np.savez(root / "feats/clip_words.npz", texts=np.array(texts), words=words, question=question)
+    run = trained("dataset=music_avqa", f"dataset.root={root}", "dataset.stride=2", "backbone=pstp_net",
+                  "backbone.text=clip", "dataset.question_features=feats/clip_words.npz")
+    answerer, read = Answerer(run, device="cpu"), []
+
+    def reader(asked):
+        read.extend(asked)
+        return words[len(read) - 1:len(read)], question[len(read) - 1:len(read)]
+
+    answerer.text_reader = lambda: reader
+    seen = streams(data, data.questions("test")[0])
+    first, second = answerer.ask(seen, ["Does any Theremin resound?", "Whence comes it, and how very loud is it?"])
+    assert read == ["Does any Theremin resound", "Whence comes it, and how very loud is it"]
+    assert first.notes == second.notes == [] and first.best != second.best
+    with pytest.raises(UsageError, match="holds no word"):
+        answerer.ask(seen, ["?"])
 
 
 def test_features_that_no_video_gives_are_refused(open_run, tmp_path):
