@@ -55,6 +55,9 @@ class Trainer:
             start = load_checkpoint(init)
             self.log(start_from(self.model, start, vocabulary.to_dict(), init, train["init_method"]))
             self.log(note_on_origin(start, self.annotations, init))
+        elif resumed is None and train["epochs"] == 0:
+            raise UsageError("train.epochs=0 tests what train.init gives, and there is none; give a checkpoint, "
+                             "train.init=RUN_DIR/best.pt")
         elif resumed is None and train["frozen"]:
             raise UsageError("train.frozen=true leaves backbone and head as they are, and these are random; train "
                              "method=plain first and give its checkpoint, train.init=RUN_DIR/best.pt")
@@ -150,8 +153,8 @@ class Trainer:
         """This process's batches of one pass over the training split."""
         train = self.config["train"]
         net = self.accelerator.unwrap_model(self.model)
-        questions = self.data.question_set("train", self.vocabulary, SCENARIOS["complete"],
-                                           negatives="other_video" if net.backbone.needs_negatives else "none",
+        negatives = "other_video" if net.backbone.needs_negatives and not net.frozen else "none"
+        questions = self.data.question_set("train", self.vocabulary, SCENARIOS["complete"], negatives=negatives,
                                            seed=train["seed"], epoch=epoch)
         return make_loader(questions, batch_size=train["batch_size"], shuffle=True, seed=train["seed"], epoch=epoch,
                            workers=self.config["runtime"]["workers"], rank=self.accelerator.process_index,

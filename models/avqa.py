@@ -47,6 +47,9 @@ class AVQAModel(nn.Module):
         if self.frozen:
             self.backbone.eval()
             self.head.eval()
+            for module in self.modules():        # on CUDA a gradient passes an LSTM in training mode alone;
+                if isinstance(module, nn.RNNBase):       # of one layer, without dropout, it answers alike
+                    module.train(mode)
         return self
 
     @property

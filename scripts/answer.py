@@ -54,16 +54,19 @@ def read_file(path: Path) -> list[tuple[str, list[str]]]:
     """Questions with their candidates; UsageError naming the line that is none."""
     refuse_special(path)
     try:
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = path.read_text(encoding="utf-8").splitlines()
     except ValueError as error:
         raise UsageError(f"--questions {path} is not text in UTF-8 ({error})") from error
     asked = []
     for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
         try:
             record = json.loads(line)
-            asked.append((record["question"], record.get("choices") or []))
-            if not all(isinstance(text, str) for text in (record["question"], *asked[-1][1])):
+            question, choices = record["question"], record.get("choices") or []
+            if not isinstance(choices, list) or not all(isinstance(text, str) for text in (question, *choices)):
                 raise TypeError("its values must be text")
+            asked.append((question, choices))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UsageError(f'--questions {path}, line {number}: expected {{"question": "...", "choices": ["...", '
                              f'"..."]}}, got {shown(line)}') from error

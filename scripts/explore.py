@@ -10,10 +10,16 @@ import argparse
 import os
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+if find_spec("torch") is None:
+    print("error: this Python has no torch; `bash train.sh` makes an environment: . .venv/bin/activate, then "
+          "pip install -r requirements/page.txt", file=sys.stderr)
+    sys.exit(2)
 
 from dataset.extract import parse_weights
 from engine.errors import UsageError, positive, require, run_guarded

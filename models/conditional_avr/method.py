@@ -107,7 +107,8 @@ class ConditionalAVR(Method):
         self.observe(features)
         presence, states = features.presence, simulate(features.presence, self.views_mode)
         left = concatenate([blank_features(features, state) for state in states.values()])
-        real = self.tokens(features).detach().repeat(len(states), 1, 1, 1)         # (V*B, T, M, D)
+        real = torch.where(self.by_token(presence)[..., None], self.tokens(features).detach(), 0.0)
+        real = real.repeat(len(states), 1, 1, 1)                                   # (V*B, T, M, D), the mean if absent
         t = torch.rand(len(real), device=real.device)
         t = torch.where(torch.rand_like(t) < self.regression, 1.0, t)
         end = torch.randn_like(real) if self.path.random_end else self.end_state(features).repeat(len(states), 1, 1, 1)
@@ -150,7 +151,8 @@ class ConditionalAVR(Method):
         """
         error = (estimate - real).square().mean(dim=-1)                            # (B, T, M)
         sides = torch.stack([error[..., 0], error[..., 1:].mean(dim=-1)], dim=-1)  # (B, T, 2)
-        return ((sides * removed).sum(dim=(0, 1)) / removed.sum(dim=(0, 1)).clamp_min(1)).sum()
+        sides = torch.where(removed, sides, 0.0)
+        return (sides.sum(dim=(0, 1)) / removed.sum(dim=(0, 1)).clamp_min(1)).sum()
 
     def observe(self, features: Features) -> None:
         if self.training:

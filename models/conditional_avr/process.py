@@ -3,7 +3,7 @@
 A state at time t in [0, 1] is x_t = a(t) x_0 + r(t) e. The end state e is noise (`Noise`) or what
 was recalled (`Bridge`). `denoise` estimates x_0; a step back to time s < t keeps the estimate and
 shortens the rest: x_s = a(s) x_0 + r(s) / r(t) (x_t - a(t) x_0). With noise this is DDIM (Song et
-al., 2021, Eq. 12 with sigma = 0), with the bridge it is InDI (Delbracio and Milanfar, 2023, Eq. 9).
+al., 2021, Eq. 12 with sigma = 0), with the bridge it is InDI (Delbracio and Milanfar, 2023).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Noise:
 
 
 class Bridge:
-    """Straight: x_t = (1 - t) x_0 + t e, from what was recalled (InDI, arXiv 2303.11435, Eq. 6).
+    """Straight: x_t = (1 - t) x_0 + t e, from what was recalled (InDI, arXiv 2303.11435).
 
     The un-noised start of Fig. 4b, literally.
     """

@@ -16,7 +16,7 @@ from models.methods.base import Method, ViewMode, Views, simulate
 from models.rmm_avr.method import merge
 
 TEMPERATURE = 0.05
-CHUNK = 2 ** 24              # scores held at once, 64 MB
+CHUNK = 2 ** 24              # scores, or numbers of neighbours, held at once: 64 MB
 
 
 class Retrieval(Method):
@@ -65,40 +65,44 @@ class Retrieval(Method):
 
     def completed(self, features: Features, audio: bool = True, visual: bool = True) -> Features:
         """`features` with what either side's neighbours had, in the absent entries of the sides
-        asked for.
+        asked for. In float32 under any precision: cosines near one are told apart by little.
         """
-        heard, seen = self.keys(features.audio, features.visual)                   # (B, T, D) each
-        bank_heard, bank_seen = self.keys(self.audio, self.visual)                 # (C, T, D) each
-        stand_in = features
-        if audio:
-            recalled = self.recall(seen, bank_seen, self.audio, features)          # (B, T, D)
-            stand_in = stand_in.with_(audio=recalled.to(features.audio.dtype))
-        if visual:
-            recalled = self.recall(heard, bank_heard, self.visual, features)       # (B, T, N or 1, D)
-            stand_in = stand_in.with_(visual=recalled.to(features.visual.dtype).expand_as(features.visual))
+        with torch.autocast(features.audio.device.type, enabled=False):
+            heard, seen = self.keys(features.audio, features.visual)               # (B, T, D) each
+            bank_heard, bank_seen = self.keys(self.audio, self.visual)             # (C, T, D) each
+            stand_in = features
+            if audio:
+                recalled = self.recall(seen, VISUAL, bank_seen, self.audio, features)          # (B, T, D)
+                stand_in = stand_in.with_(audio=recalled.to(features.audio.dtype))
+            if visual:
+                recalled = self.recall(heard, AUDIO, bank_heard, self.visual, features)        # (B, T, N or 1, D)
+                stand_in = stand_in.with_(visual=recalled.to(features.visual.dtype).expand_as(features.visual))
         return merge(features, stand_in, ~features.presence[..., AUDIO], ~features.presence[..., VISUAL])
 
-    def recall(self, query: Tensor, keys: Tensor, values: Tensor, features: Features) -> Tensor:
-        """`query` (B, T, D) against `keys` (C, T, D): the weighted mean of `values` (C, T, ...)."""
-        size, own = query.shape[1], features.video
-        places = self.owner.repeat_interleave(size)                                # (C*T,)
-        rows = max(CHUNK // max(len(places) * size, 1), 1)
-        parts = []
-        for start in range(0, len(query), rows):
-            score = query[start:start + rows].flatten(0, 1) @ keys.flatten(0, 1).T             # (b*T, C*T)
-            barred = places < 0
+    def recall(self, query: Tensor, side: int, keys: Tensor, values: Tensor, features: Features) -> Tensor:
+        """The weighted mean of the `values` (C, T, ...) with `keys` (C, T, D) nearest to `query` (B,
+        T, D), which is of `side`; the mean of all where that side is absent, too.
+        """
+        asks, keys, values = features.presence[..., side].flatten(), keys.flatten(0, 1), values.flatten(0, 1)
+        places = self.owner.repeat_interleave(query.shape[1])                      # (C*T,)
+        own = None if features.video is None else features.video.repeat_interleave(query.shape[1])
+        rows, parts = max(CHUNK // max(len(places), self.neighbours * values[0].numel()), 1), []
+        mean = values.sum(dim=0) / (places >= 0).sum().clamp_min(1)                # (...)
+        for part in torch.arange(query.shape[0] * query.shape[1], device=query.device).split(rows):
+            barred = (places < 0).expand(len(part), -1)
             if own is not None and self.training:
-                barred = barred | (places == own[start:start + rows].repeat_interleave(size)[:, None])
-            score, index = score.masked_fill(barred, -2.0).topk(self.neighbours, dim=-1)       # (b*T, k)
-            weight = torch.softmax(score / TEMPERATURE, dim=-1) * (score > -2.0)          # barred ones: 0
+                barred = barred | (places == own[part, None])
+            score = (query.flatten(0, 1)[part] @ keys.T).masked_fill(barred, -2.0)             # (b, C*T)
+            score, index = score.topk(self.neighbours, dim=-1)                     # (b, k)
+            weight = torch.softmax(score / TEMPERATURE, dim=-1) * (score > -2.0)   # barred ones: 0
             weight = weight / weight.sum(dim=-1, keepdim=True).clamp_min(1e-12)
-            near = values.flatten(0, 1)[index].flatten(2)                          # (b*T, k, ...)
-            parts.append((weight.unsqueeze(1) @ near).squeeze(1))
-        return torch.cat(parts).reshape(*query.shape[:2], *values.shape[2:])
+            near = (weight.unsqueeze(1) @ values[index].flatten(2)).view(len(part), *values.shape[1:])
+            parts.append(torch.where(asks[part].view(-1, *[1] * (near.dim() - 1)), near, mean))
+        return torch.cat(parts).unflatten(0, query.shape[:2])
 
     def keys(self, audio: Tensor, visual: Tensor) -> tuple[Tensor, Tensor]:
         """Unit vectors of either side by segment, (B, T, D) each."""
-        visual = visual.mean(dim=2)
+        visual = visual.float().mean(dim=2)
         return (F.normalize(self.audio_scale.standardise(audio), dim=-1),
                 F.normalize(self.visual_scale.standardise(visual), dim=-1))
 
@@ -112,7 +116,10 @@ class Retrieval(Method):
         self.audio_scale.observe(audio, features.presence[..., AUDIO])
         self.visual_scale.observe(pooled, features.presence[..., VISUAL])
         place, whole = features.video % len(self.owner), features.whole            # (B,)
+        order = torch.arange(len(place), device=place.device)
+        first = torch.where(whole[None] & (place[:, None] == place), order, len(place)).amin(dim=1)
+        chosen = first.clamp_max(len(place) - 1)       # of the questions of one place the first whole one
         for bank, new in ((self.owner, features.video), (self.audio, audio),
                           (self.visual, pooled if self.pooled else visual)):
-            kept = whole.reshape(-1, *[1] * (new.dim() - 1))
-            bank.index_copy_(0, place, torch.where(kept, new.to(bank.dtype), bank[place]))
+            some = (first < len(place)).reshape(-1, *[1] * (new.dim() - 1))
+            bank.index_copy_(0, place, torch.where(some, new[chosen].to(bank.dtype), bank[place]))

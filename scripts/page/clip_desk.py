@@ -112,7 +112,8 @@ class ClipDesk:
         if not key[2] or not (question or "").strip():
             return unknown
         try:
-            space = self.ask_cached(key, question, left.tobytes(), ()).look.attention.get("space")
+            said = self.ask_cached(key, self.runs.changed(key[2]), question, left.tobytes(), ())
+            space = said.look.attention.get("space")
         except TROUBLE:                  # the columns name it
             return unknown
         if space is None:
@@ -147,14 +148,16 @@ class ClipDesk:
                 if self.segments(label) != len(left):
                     raise UsageError(f"it reads {self.segments(label)} segments of a clip, the first run {len(left)}; "
                                      "compare runs that read the same")
-                runs.append(self.ask_cached(self.open(path, label)[1], question, left.tobytes(), choices))
+                key = self.open(path, label)[1]
+                runs.append(self.ask_cached(key, self.runs.changed(label), question, left.tobytes(), choices))
                 remarks += runs[-1].answer.notes
             except TROUBLE as error:
                 remarks.append(f"{label}: {sentence(error)}")
         own = self.streams(self.open(path, labels[0])[1]).presence.numpy() if runs else np.ones_like(left)
         return Column(state, left & own, runs)
 
-    def ask(self, key: tuple, question: str, presence: bytes, choices: tuple[str, ...]) -> Said:
+    def ask(self, key: tuple, _changed: int, question: str, presence: bytes, choices: tuple[str, ...]) -> Said:
+        """`_changed`: when the run was written, so that no answer of an older one is kept."""
         left, label = np.frombuffer(presence, dtype=bool).reshape(-1, 2), key[2]
         answerer, streams = self.runs.open(label), self.streams(key)
         given, look = answer(answerer, streams, question, left, choices)

@@ -8,6 +8,7 @@ from dataset.questions import PLACEHOLDER, fill
 from dataset.synthetic.templates import FILLS, TEMPLATES, Template
 from dataset.synthetic.world import KINDS
 from dataset.vocabulary import PAD
+from engine.errors import UsageError
 
 LONGEST = max(len(PLACEHOLDER.findall(template.text)) for template in TEMPLATES)
 OWN_WORDS = {PAD, *(value for name, values in FILLS.items() if name != "Object" for value in values),
@@ -41,7 +42,10 @@ class Picker:
         return [template.text.strip() for template in self.templates if template.type == type_]
 
     def find(self, text: str) -> Template:
-        return next(template for template in self.templates if template.text.strip() == text)
+        for template in self.templates:
+            if template.text.strip() == text:
+                return template
+        raise UsageError(f"the first run knows no question '{text}'; choose another template")
 
     def first_values(self, text: str) -> list[str]:
         """Of its placeholders, different ones where the same is asked for twice."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -56,7 +56,12 @@ class Runs:
     def __init__(self, given: Iterable[Path], weights: dict[str, Path], device: str) -> None:
         self.given = list(given)
         self.refresh()
-        self.answerer: Callable[[Path], Answerer] = lru_cache(KEPT)(lambda path: Answerer(path, weights, device))
+        self.loaded = lru_cache(KEPT)(lambda path, _changed: Answerer(path, weights, device))
+
+    def changed(self, label: str) -> int:
+        """When the checkpoint of a run was written; 0 where it is gone."""
+        file = checkpoint_in(self.by_label[label].path) if label in self.by_label else Path()
+        return file.stat().st_mtime_ns if file.is_file() else 0
 
     def refresh(self) -> None:
         """Look again what is there."""
@@ -84,7 +89,7 @@ class Runs:
         """UsageError where its checkpoint cannot be used."""
         if label not in self.by_label:
             raise UsageError(f"the run {shown(label)} is gone; load the page again")
-        return self.answerer(self.by_label[label].path)
+        return self.loaded(self.by_label[label].path, self.changed(label))
 
 
 def children(folder: Path) -> list[Path]:

@@ -89,14 +89,15 @@ class SceneDesk:
         left, runs, asked = presence_of(state, switches), [], self.benchmark.find(question)
         for label in labels:
             try:
-                runs.append(self.ask_cached(label, number, question, left.tobytes()))
+                runs.append(self.ask_cached(label, self.runs.changed(label), number, question, left.tobytes()))
                 remarks += runs[-1].answer.notes
             except TROUBLE as error:
                 remarks.append(f"{label}: {sentence(error)}")
         oracle = None if asked is None else self.benchmark.posterior(number, asked, left)
         return Column(state, left, runs, oracle)
 
-    def ask(self, label: str, number: int, question: str, presence: bytes) -> Said:
+    def ask(self, label: str, _changed: int, number: int, question: str, presence: bytes) -> Said:
+        """`_changed`: when the run was written, so that no answer of an older one is kept."""
         left = np.frombuffer(presence, dtype=bool).reshape(-1, 2)
         answerer, streams = self.runs.open(label), self.benchmark.streams(number)
         self.benchmark.data.check(answerer.spec)

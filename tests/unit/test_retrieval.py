@@ -91,3 +91,30 @@ def test_what_is_present_stays():
     assert torch.equal(method.fill_in(asked).audio, asked.audio)
     whole = random_features(2)
     assert torch.equal(method.fill_in(whole).visual, whole.visual)
+
+
+def test_with_both_sides_absent_the_mean_of_the_bank_answers():
+    """The blank that asks would otherwise have neighbours of its own; NaN in it changes nothing."""
+    method, seen = filled_bank()
+    asked = random_features(2, 7)
+    asked.presence[0, 1] = False
+    poisoned = asked.with_(audio=torch.where(asked.presence[..., AUDIO, None], asked.audio, float("nan")))
+    for given in (asked, poisoned):
+        assert torch.allclose(method.fill_in(given).visual[0, 1], seen.visual.flatten(0, 1).mean(dim=0), atol=1e-5)
+
+
+def test_one_question_that_lacks_something_takes_no_place():
+    """Videos 1, 1 and 5 share a place of four; the first whole question has it."""
+    method = Retrieval(SHAPE, capacity=4).train()
+    seen = random_features(3).with_(video=torch.tensor([1, 1, 5]))
+    seen.presence[2, 0, AUDIO] = False
+    method.views(seen)
+    assert method.owner.tolist() == [-1, 1, -1, -1] and torch.equal(method.audio[1], seen.audio[0])
+
+
+def test_bf16_finds_the_same_neighbours():
+    method, _ = filled_bank(neighbours=1)
+    asked = lacking(AUDIO, size=6)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = method.fill_in(asked).audio
+    assert torch.equal(found, method.fill_in(asked).audio)
