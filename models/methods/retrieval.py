@@ -80,8 +80,9 @@ class Retrieval(Method):
         return merge(features, stand_in, ~features.presence[..., AUDIO], ~features.presence[..., VISUAL])
 
     def recall(self, query: Tensor, side: int, keys: Tensor, values: Tensor, features: Features) -> Tensor:
-        """The weighted mean of the `values` (C, T, ...) with `keys` (C, T, D) nearest to `query` (B,
-        T, D), which is of `side`; the mean of all where that side is absent, too.
+        """The weighted mean of the `values` (C, T, ...) whose `keys` (C, T, D) are nearest.
+
+        `query` (B, T, D) is of `side`; the mean of all where that side is absent, too.
         """
         asks, keys, values = features.presence[..., side].flatten(), keys.flatten(0, 1), values.flatten(0, 1)
         places = self.owner.repeat_interleave(query.shape[1])                      # (C*T,)
