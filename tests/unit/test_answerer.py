@@ -139,7 +139,8 @@ def test_features_that_no_video_gives_are_refused(open_run, tmp_path):
 
 
 @pytest.mark.parametrize("line", ["", "[]", '"x"', "{}", '{"question": 1}', '{"question": "a", "choices": [1]}',
-                                  '{"question": "a", "choices": 3}', '{"question": "a", "choices": "yes"}', "[" * 10_000])
+                                  '{"question": "a", "choices": 3}', '{"question": "a", "choices": "yes"}',
+                                  "[" * 10_000])
 def test_a_bad_line_of_questions_is_named(tmp_path, line):
     path = tmp_path / "questions.jsonl"
     path.write_text(f'{{"question": "Is it?", "choices": ["a", "b"]}}\n\n{line}\n')
