@@ -1,4 +1,8 @@
-"""The law of `Fused.attention` over every backbone and method, in every case of absence."""
+"""The law of `Fused.attention` over every backbone, in every case of absence.
+
+With the methods that hand over features of another kind: filled, masked, with extra tokens, several
+samples.
+"""
 
 import pytest
 import torch
@@ -11,7 +15,10 @@ GIVING = ("avst", "avsd", "mcd", "pano_avqa", "pstp_net", "modality_alignment", 
 SHAPES = {"audio": (SPEC.segments,), "visual": (SPEC.segments,), "space": (SPEC.segments, SPEC.tokens)}
 
 
-@pytest.fixture(scope="module", params=PARAMS)
+KINDS = ("plain", "drfuse", "prompts", "conditional_avr method.steps")
+
+
+@pytest.fixture(scope="module", params=[p for p in PARAMS if p.values[0][1].startswith(KINDS)])
 def pair(request):
     return request.param, build(request.param).eval()
 
