@@ -131,8 +131,10 @@ def steps_of(what: str, config: dict[str, Any], spec: DataSpec, accelerator, siz
     def train() -> None:
         with accelerator.autocast():
             terms = model(batch).terms
+        total = total_loss(terms, model.loss_weights)
         optimiser.zero_grad(set_to_none=True)
-        total_loss(terms, model.loss_weights).backward()
+        if total.requires_grad:      # as in training: else all is frozen
+            total.backward()
         optimiser.step()
     return model, train
 

@@ -17,6 +17,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from dataset.dry_run import WARNING
 from engine.checkpoint import load_checkpoint
 from engine.config import REGISTRIES, compose
 from engine.errors import UsageError, run_guarded
@@ -34,7 +35,7 @@ tags: [audio-visual-question-answering, missing-modality, {backbone}, {method}]
 
 Answers questions on a video, with its sound or its picture missing: the backbone `{backbone}`, for a
 missing modality the method `{method}`. {parameters:,} parameters, after epoch {epoch}.
-
+{warning}
 ## Results
 {results}
 
@@ -47,8 +48,7 @@ missing modality the method `{method}`. {parameters:,} parameters, after epoch {
 With the code of this model, OUT being this folder:
 
 ```bash
-python scripts/answer.py --checkpoint OUT --video clip.mp4 --question "Is there a cello sound?" --mute
-python main_test.py --checkpoint OUT dataset.root=DIR
+{use}
 ```
 
 ## Trained by
@@ -95,11 +95,18 @@ def results_of(path: Path, epoch: int) -> str:
     try:
         results = json.loads(path.with_name("results.json").read_bytes())
         if results["epoch"] == epoch and results["split"] == "test":
-            title = f"{results.get('warning', '')}\n\nPercent of the test questions, seed {results['seed']}:".lstrip()
-            return f"{title}\n\n```\n{table(results['scenarios'])}\n```"
+            return f"Percent of the test questions, seed {results['seed']}:\n\n```\n{table(results['scenarios'])}\n```"
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
     return "Not evaluated on the test questions."
+
+
+def uses(config: dict[str, Any], choices: int) -> str:
+    """The commands that this model takes; embedded scenes are no video."""
+    ask = 'python scripts/answer.py --checkpoint OUT --video clip.mp4 --question "A question?" --mute'
+    ask += ' --choices "one" "another"' if choices else ""
+    lines = [] if config["dataset"]["name"] == "synthetic" else [ask]
+    return "\n".join([*lines, "python main_test.py --checkpoint OUT dataset.root=DIR"])
 
 
 def card(path: Path, state: dict[str, Any], licence: str) -> str:
@@ -111,7 +118,8 @@ def card(path: Path, state: dict[str, Any], licence: str) -> str:
         parameters=sum(value.numel() for value in state["model"].values()), results=results_of(path, state["epoch"]),
         words=len(state["vocabulary"]["words"]), answers=len(state["vocabulary"]["answers"]),
         segments=spec["segments"], channels=spec["audio_channels"], visual=spec["visual_channels"],
-        command=command(config))
+        command=command(config), use=uses(config, spec["choices"]),
+        warning=f"\n{WARNING}\n" if state.get("dry_run") else "")
 
 
 def main() -> None:

@@ -69,8 +69,8 @@ def switches(segments: int) -> tuple[gr.CheckboxGroup, gr.CheckboxGroup, list[gr
     names = [str(t + 1) for t in range(segments)]
     with gr.Row(equal_height=True):
         with gr.Column(scale=5):
-            sound = gr.CheckboxGroup(names, value=names, label="Sound, by second", elem_classes="segments sound")
-            picture = gr.CheckboxGroup(names, value=names, label="Picture, by second", elem_classes="segments picture")
+            sound = gr.CheckboxGroup(names, value=names, label="Sound, by segment", elem_classes="segments sound")
+            picture = gr.CheckboxGroup(names, value=names, label="Picture, by segment", elem_classes="segments picture")
         with gr.Column(scale=1, min_width=120):
             buttons = [gr.Button(text, size="sm") for text in ("No sound", "No picture", "All back")]
     return sound, picture, buttons

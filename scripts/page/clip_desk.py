@@ -12,7 +12,9 @@ import numpy as np
 from PIL import Image
 
 from dataset import build_dataset
+from dataset.dry_run import WARNING
 from dataset.extract.media import Clip, MediaError, read_clip
+from dataset.extract.weights import RANDOM
 from dataset.floor import majority_guesses
 from dataset.types import AUDIO, VISUAL, Question
 from engine.answerer import Streams
@@ -151,6 +153,7 @@ class ClipDesk:
                 key = self.open(path, label)[1]
                 runs.append(self.ask_cached(key, self.runs.changed(label), question, left.tobytes(), choices))
                 remarks += runs[-1].answer.notes
+                remarks += [WARNING] if RANDOM in self.runs.open(label).weights.values() else []
             except TROUBLE as error:
                 remarks.append(f"{label}: {sentence(error)}")
         own = self.streams(self.open(path, labels[0])[1]).presence.numpy() if runs else np.ones_like(left)

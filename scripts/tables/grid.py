@@ -189,6 +189,10 @@ class Grid(BaseModel):
                 if name not in DATASETS:
                     raise ValueError(f"rows.{key}: data names the data set '{name}'; {nearest(name, DATASETS)}")
         for place, (name, row) in enumerate(self.rows.items()):
+            ignored = {"rows_from", "start", "data"} & row.model_fields_set if row.model_of else ()
+            if ignored:
+                raise ValueError(f"rows.{name} takes over another row's model and options; "
+                                 f"{', '.join(sorted(ignored))} would be ignored")
             if row.model_of and row.model_of not in list(self.rows)[:place]:
                 raise ValueError(f"rows.{name}.model_of names '{row.model_of}', which is no row above it")
         panels = [(mix.label, [mix.start, mix.end]) for mix in self.mixes]

@@ -55,6 +55,9 @@ def test_no_epoch_tests_what_another_run_trained(train, run, tmp_path):
     assert code == 0, err
     one, sampled = run("one"), run("sampled")
     assert all(torch.equal(one[0][key], sampled[0][key]) for key in one[0])
+    assert train("fresh", *first, "train.epochs=0")[0] == 0
+    last = "method.network.leave.weight"
+    assert not torch.equal(run("fresh")[0][last], one[0][last])        # the frozen run trains the method
     for key, unchanged in (("complete", True), ("audio_missing", False)):
         sure, now = ([line["confidence"] for line in lines[1][key]] for lines in (one, sampled))
         assert (now == pytest.approx(sure, abs=1e-5)) == unchanged, key

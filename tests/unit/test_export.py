@@ -74,6 +74,17 @@ def test_the_card_has_table_command_data_and_licence(run, exporting, tmp_path):
     assert str(run.parent) not in text and "SHA-256" in text
 
 
+def test_the_card_names_commands_that_fit_the_model(run):
+    """Embedded scenes are no video, a multiple choice needs candidates, a dry run says so."""
+    state = load_checkpoint(run / "best.pt")
+    card = export.card(run / "best.pt", state, "mit")
+    assert "answer.py" in card and "--choices" not in card and "random weights" not in card
+    assert "--choices" in export.uses(state["config"], choices=4)
+    synthetic = {**state["config"], "dataset": {**state["config"]["dataset"], "name": "synthetic"}}
+    assert "answer.py" not in export.uses(synthetic, choices=0) and "main_test.py" in export.uses(synthetic, choices=0)
+    assert "random weights" in export.card(run / "best.pt", {**state, "dry_run": True}, "mit")
+
+
 def test_results_of_another_epoch_are_left_out(run, tmp_path):
     results = json.loads((run / "results.json").read_text())
     (tmp_path / "results.json").write_text(json.dumps({**results, "epoch": 99}))

@@ -50,6 +50,9 @@ def test_a_row_may_test_the_model_of_another_one():
         rows = {"early": {"label": "x", "model_of": wrong}, "late": {"label": "y"}}
         with pytest.raises(ValueError, match=f"'{wrong}', which is no row above it"):
             Grid.model_validate({**GRID, "rows": rows})
+    with pytest.raises(ValueError, match="rows_from would be ignored"):
+        again = {"label": "x", "model_of": "few", "rows_from": "configs/plugin.yaml"}
+        Grid.model_validate({**GRID, "rows": {**GRID["rows"], "again": again}})
 
 
 def test_equal_configurations_are_one_run_and_others_are_not():
