@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from dataset.dry_run import is_dry_run
+from dataset.extracted import is_dry_run, row_seconds
 from dataset.loader import QuestionSet
 from dataset.packed import PackedStore
 from dataset.presence import COLUMNS, SCENARIOS, Scenario, read_recorded
@@ -47,6 +47,7 @@ class DataSet(ABC):
     skip_missing = False                 # whether questions on videos without feature files are left out
     frame_token = False                  # whether token 0 of the grid is the frame as a whole
     dry_run = False                      # whether the features come from random extractor weights
+    row_seconds = 1                      # between two rows of the features
 
     def __post_init__(self) -> None:
         self.root = Path(self.root)
@@ -203,6 +204,10 @@ class FolderDataSet(DataSet):
     @cached_property
     def dry_run(self) -> bool:
         return is_dry_run(self.root / "feats")
+
+    @cached_property
+    def row_seconds(self) -> int:
+        return row_seconds(self.root / "feats")
 
     @cached_property
     def text(self) -> QuestionFeatures | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,19 @@ from dataset.questions import read_questions
 from dataset.types import DataError, Question
 
 
+def asked(question: Question) -> tuple:
+    """The video, the sound and the words of the text, without punctuation and upper case."""
+    return question.video_id, question.sound, *re.findall(r"\w+", " ".join(question.words).lower())
+
+
 def doubles(questions: list[Question], others: list[Question]) -> int:
-    """How many of `questions` stand among `others`: the same text on the same video and sound.
+    """How many of `questions` stand among `others`: the same words on the same video and sound.
 
     A rephrased question has the number of the original.
     """
-    texts = {(q.video_id, q.sound, q.words) for q in others}
+    texts = set(map(asked, others))
     numbers = {(q.video_id, q.question_id) for q in others}
-    return sum((q.video_id, q.sound, q.words) in texts or bool(q.part) and (q.video_id, q.question_id) in numbers
+    return sum(asked(q) in texts or bool(q.part) and (q.video_id, q.question_id) in numbers
                for q in questions)
 
 

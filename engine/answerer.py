@@ -93,7 +93,12 @@ class Answerer:
     @property
     def seconds(self) -> int:
         """How much of a clip is used."""
-        return self.spec.segments * self.config["dataset"].get("stride", 1)
+        return self.spec.segments * self.step
+
+    @property
+    def step(self) -> int:
+        """Seconds between two segments."""
+        return self.trained.row_seconds * self.config["dataset"].get("stride", 1)
 
     def read(self, video: str | Path, mute: bool = False, blank: bool = False) -> Streams:
         """The features of a clip, as the training had them; without sound, without picture."""
@@ -103,9 +108,8 @@ class Answerer:
     def decode(self, video: str | Path) -> Clip:
         """The seconds of a clip that the training would read."""
         self.extractor_names()
-        stride = self.config["dataset"].get("stride", 1)
         try:
-            return read_clip(Path(video), [i * stride for i in range(self.spec.segments)])
+            return read_clip(Path(video), [i * self.step for i in range(self.spec.segments)])
         except MediaError as error:
             raise UsageError(f"video {video}: {error}") from error
 

@@ -15,7 +15,7 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from dataset import Scenario, Vocabulary, make_loader, question_only_floor
-from dataset.dry_run import WARNING
+from dataset.extracted import WARNING
 from dataset.files import write_json, write_jsonl
 from dataset.types import Batch
 from engine.errors import UsageError

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from dataset.files import refuse_special, write_json, write_text, write_whole
 
 WEIGHTS, CONFIG, VOCABULARY, CARD = "model.safetensors", "config.json", "vocabulary.json", "README.md"
-KEPT = ("format", "config", "spec", "epoch", "dry_run")
+KEPT = ("format", "config", "spec", "epoch", "dry_run", "row_seconds")
 PATHS = {("dataset", "root"): 1, ("run", "root"): 1, ("train", "init"): 2}   # how much of an absolute path is kept
 
 

@@ -14,7 +14,7 @@ from accelerate.utils import gather_object, set_seed
 from tqdm import tqdm
 
 from dataset import SCENARIOS, Vocabulary, make_loader
-from dataset.dry_run import WARNING
+from dataset.extracted import WARNING
 from dataset.files import write_json, write_jsonl, write_text
 from dataset.loader import QuestionLoader
 from dataset.types import DataSpec
@@ -214,6 +214,7 @@ class Trainer:
                 "optimiser": self.optimiser.state_dict(), "schedule": self.schedule.state_dict(),
                 "epoch": self.epoch, "step": self.step, "best_score": self.best_score, "history": self.history,
                 "random": random, "annotations": self.annotations, "dry_run": self.data.dry_run,
+                "row_seconds": self.data.row_seconds,
             }
             if improved:     # before `last`: a run cut off between the two repeats the epoch
                 save_checkpoint(self.best, state)

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from accelerate import Accelerator
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 from torch import nn
 
 from dataset import Vocabulary, build_dataset
@@ -27,6 +27,7 @@ from models import build_model
 from models.avqa import AVQAModel
 
 LARGEST = 2 ** 20            # of the sizes of a model, far beyond any
+RowSeconds = Annotated[int, Field(strict=True, ge=1, le=86_400)]      # at most a day
 FIELDS = ("row", "question_id", "video_id", "type", "template", "words", "answer", "choices")
 
 
@@ -35,7 +36,8 @@ class Trained:
     """A model on the CPU, and what it was trained with.
 
     `changed`: those of the user's overrides that differ from the checkpoint. `trained_on`: the
-    section `dataset` as trained. `dry_run`: on features of random extractor weights.
+    section `dataset` as trained. `dry_run`: on features of random extractor weights. `row_seconds`:
+    between two rows of the features.
     """
 
     model: AVQAModel
@@ -46,6 +48,7 @@ class Trained:
     changed: list[str]
     trained_on: dict[str, Any]
     dry_run: bool
+    row_seconds: int
 
 
 @dataclass
@@ -78,6 +81,7 @@ def load_trained(path: Path, overrides: Sequence[str] = ()) -> Trained:
         vocabulary = TypeAdapter(Vocabulary).validate_python(state["vocabulary"])
         spec = TypeAdapter(DataSpec).validate_python(state["spec"])
         check_sizes(spec, vocabulary)
+        row_seconds = TypeAdapter(RowSeconds).validate_python(state.get("row_seconds", 1))
         as_trained = override(state["config"], [])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"checkpoint {path} is damaged: its vocabulary, shapes or configuration cannot be read; give "
@@ -87,7 +91,7 @@ def load_trained(path: Path, overrides: Sequence[str] = ()) -> Trained:
     model = build_model(spec, config["backbone"], config["method"])
     load_weights(model, state["model"], path)
     return Trained(model, vocabulary, spec, config, state["epoch"], changed, as_trained["dataset"],
-                   bool(state.get("dry_run")))
+                   bool(state.get("dry_run")), row_seconds)
 
 
 def check_sizes(spec: DataSpec, vocabulary: Vocabulary) -> None:

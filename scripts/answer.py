@@ -23,10 +23,10 @@ from engine.errors import UsageError, positive, require, run_guarded, shown
 
 require("video", "av", "transformers")
 
-from dataset.dry_run import WARNING
 from dataset.extract import parse_weights
 from dataset.extract.media import video_seconds
 from dataset.extract.weights import RANDOM
+from dataset.extracted import WARNING
 from dataset.files import refuse_special
 from dataset.types import MODALITIES
 from engine.answerer import Answer, Answerer

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from dataset import Vocabulary, build_dataset, question_only_floor
-from dataset.dry_run import WARNING
+from dataset.extracted import WARNING
 from dataset.overlap import doubles, other_releases
 from dataset.types import AUDIO, MODALITIES, VISUAL, DataError, Question
 from engine.config import compose

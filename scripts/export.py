@@ -17,7 +17,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from dataset.dry_run import WARNING
+from dataset.extracted import WARNING
 from engine.checkpoint import load_checkpoint
 from engine.config import REGISTRIES, compose
 from engine.errors import UsageError, run_guarded

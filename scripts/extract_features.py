@@ -21,10 +21,10 @@ from engine.errors import UsageError, require, run_guarded
 require("video", "av", "transformers")
 
 from dataset import avqa, music_avqa_r, music_avqa_v2, questions
-from dataset.dry_run import WARNING
 from dataset.extract import EXTRACTORS, build_extractor, parse_weights
 from dataset.extract.pipeline import Settings, Summary, extract, find_videos
 from dataset.extract.weights import RANDOM
+from dataset.extracted import WARNING
 from dataset.store import DAY
 from engine import runtime
 

@@ -20,9 +20,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 from tqdm import tqdm
 
-from dataset.dry_run import SETTINGS
 from dataset.extract.media import FRAME, SAMPLE_RATE, SOUNDS, SUFFIXES, Clip
 from dataset.extract.workers import decoded
+from dataset.extracted import SETTINGS
 from dataset.files import refuse_special, remove_leftovers, write_json, write_jsonl, write_whole
 from dataset.lock import alone_in
 from dataset.memory import refuse_beyond_memory

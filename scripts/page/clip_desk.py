@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 
 from dataset import build_dataset
-from dataset.dry_run import WARNING
 from dataset.extract.media import Clip, MediaError, read_clip
 from dataset.extract.weights import RANDOM
+from dataset.extracted import WARNING
 from dataset.floor import majority_guesses
 from dataset.types import AUDIO, VISUAL, Question
 from engine.answerer import Streams
@@ -76,7 +76,7 @@ class ClipDesk:
     def streams(self, key: tuple) -> Streams:
         """The features of a clip; runs that read it alike share them."""
         answerer = self.runs.open(key[2])
-        alike = (*key[:2], *answerer.extractor_names().values(), answerer.config["dataset"].get("stride", 1),
+        alike = (*key[:2], *answerer.extractor_names().values(), answerer.step,
                  answerer.spec.segments, answerer.spec.frame_token)
         return self.extracted(self.readers.setdefault(alike, key))
 

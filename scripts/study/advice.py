@@ -7,8 +7,8 @@ import shlex
 from pathlib import Path
 
 from dataset.base import DataSet, FolderDataSet
-from dataset.dry_run import SETTINGS
 from dataset.extract import EXTRACTORS
+from dataset.extracted import SETTINGS
 
 SMALL = 10_000                           # training questions, below which the paper's schedule fits badly
 OWN = ["configs/own_data_plain.yaml", "configs/own_data.yaml"]
@@ -56,7 +56,7 @@ def extraction(data: FolderDataSet) -> str:
 
 def commands(files: list[str], changes: list[str], train: int) -> list[str]:
     """What trains on a data set of so many training questions; first what prints the cost of it."""
-    own = train < SMALL and set(files) <= set(OWN)
+    own = train < SMALL and {Path(file).resolve() for file in files} <= {Path(file).resolve() for file in OWN}
     stages = OWN if own else [shlex.join(files)] if files else PAPER
     named = not own or any(change.startswith("dataset.label=") for change in changes)
     given = shlex.join([*changes, *([] if named else ["dataset.label=NAME"])])

@@ -8,10 +8,10 @@ import pytest
 from commands import write_dataset
 from scipy.io import wavfile
 
-from dataset.dry_run import WARNING, is_dry_run
 from dataset.extract import parse_weights
 from dataset.extract.media import SAMPLE_RATE
 from dataset.extract.pipeline import Settings, extract
+from dataset.extracted import WARNING, is_dry_run
 from dataset.types import DataError
 from engine.answerer import Answerer
 from engine.errors import UsageError
@@ -41,7 +41,7 @@ def check(data, monkeypatch, capsys):
 
 def test_the_check_ends_with_the_commands_for_small_data(data, check):
     """With a configuration file, too; another file is taken as it is."""
-    for files in ([], ["configs/own_data.yaml"]):
+    for files in ([], ["./configs/own_data.yaml"]):
         code, out = check(*files, "dataset.stride=1", "dataset.label=garden")
         name = [] if files else ["dataset=music_avqa"]
         given = " ".join([*name, f"dataset.root={data}", "dataset.stride=1", "dataset.label=garden"])
@@ -117,12 +117,13 @@ def test_a_dry_run_is_marked_wherever_it_shows(tmp_path, monkeypatch, capsys, in
     (root / "sounds").mkdir()
     wavfile.write(root / "sounds" / "a.wav", SAMPLE_RATE, np.zeros(2 * SAMPLE_RATE, np.float32))
     monkeypatch.setattr(sys, "argv", ["extract_features.py", str(root / "sounds"), str(root / "made"), "--features",
-                                      "vggish", "--weights", "random", "--workers", "0", "--seconds", "2"])
+                                      "vggish", "--weights", "random", "--workers", "0", "--seconds", "2",
+                                      "--stride", "2"])
     extract_features.main()
     assert WARNING in capsys.readouterr().out
     assert json.loads((root / "made/manifest.jsonl").read_text())["weights"] == "random"
     with pytest.raises(DataError, match="holds features extracted with .*'weights': 'random'"):
-        extract([], root / "made", [], Settings(seconds=2))
+        extract([], root / "made", [], Settings(seconds=2, stride=2))
     (root / "made/extraction.json").rename(root / "feats/extraction.json")
     assert is_dry_run(root / "feats")
     code, out, err = in_process("main_train.py", "dataset=music_avqa", f"dataset.root={root}", "dataset.stride=2",
@@ -134,4 +135,8 @@ def test_a_dry_run_is_marked_wherever_it_shows(tmp_path, monkeypatch, capsys, in
     assert code == 0 and out.count(WARNING) == 1, err
     with pytest.raises(UsageError, match="dry run, on features of random.*--weights random"):
         Answerer(tmp_path / "r", device="cpu")
-    Answerer(tmp_path / "r", parse_weights(["random"]), device="cpu")
+    answerer = Answerer(tmp_path / "r", parse_weights(["random"]), device="cpu")
+    read = []
+    monkeypatch.setattr("engine.answerer.read_clip", lambda path, seconds: read.extend(seconds))
+    answerer.decode("a.mp4")                 # every second row of files that hold every second second
+    assert read == [4 * i for i in range(answerer.spec.segments)] and answerer.seconds == 4 * len(read)

@@ -116,6 +116,8 @@ def test_questions_that_stand_in_another_file_are_counted(tmp_path):
     asked = read(tmp_path, RECORD, NUMBERED, UNMATCHED, {**RECORD, "video_id": "other"})
     assert doubles(asked, asked[:1]) == doubles(asked, asked[1:2]) == 1 and doubles(asked, asked) == 4
     assert doubles(asked, []) == 0
+    spelled = [replace(asked[0], words=(*asked[0].words[:-1], asked[0].words[-1].upper() + ","))]
+    assert doubles(spelled, asked[:1]) == 1
 
 
 def test_other_releases_are_found_below_the_root(data):

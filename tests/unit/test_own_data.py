@@ -9,12 +9,12 @@ from commands import write_dataset
 from scipy.io import wavfile
 
 from dataset import build_dataset
-from dataset.dry_run import is_dry_run
 from dataset.extract import EXTRACTORS, build_extractor, parse_weights
 from dataset.extract.example import Example, write_video
 from dataset.extract.media import SAMPLE_RATE, Clip, read_clip, video_seconds
 from dataset.extract.pipeline import Settings, extract, find_videos
 from dataset.extract.weights import RANDOM
+from dataset.extracted import is_dry_run
 from dataset.types import DataError
 from engine.config import beyond_defaults, compose, run_folder
 from engine.errors import UsageError
