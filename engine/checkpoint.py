@@ -15,7 +15,7 @@ from engine.errors import UsageError
 from engine.exported import read_exported
 from engine.legacy import upgrade
 
-FORMAT = 3
+FORMAT = 4
 UNREADABLE = Exception       # of a damaged file, or one of another kind, torch and pickle raise nearly anything
 REQUIRED = {"format": int, "config": dict, "vocabulary": dict, "spec": dict, "model": dict, "epoch": int}
 

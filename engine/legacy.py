@@ -1,7 +1,8 @@
 """Checkpoints of earlier formats as those of today.
 
 In format 1 the official code's choices were options of the paper's method. Format 2 had options
-that are constants now, and label smoothing was the method's.
+that are constants now, and label smoothing was the method's. Format 3 kept the schedule of the
+diffusion, which follows from the options.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ RELEASED = {"rmm": {"similarity": "scaled_dot", "question_pairing": "own"},
             "avr": {"audio_readout": "corner", "loss_weight": "none", "normalize": "standardise"}}
 # Options that are gone, with the only value that had an effect on no run.
 GONE = {"rmm": {"temperature": 1.0, "detach_target": False, "init_std": 1.0}, "avr": {"samples": 1}}
+DIFFUSION = "method.avr.diffusion."
 MOVED = {"method.avr.fold.": "method.avr.layout.fold.", "method.avr.unfold.": "method.avr.layout.unfold."}
 # Options of format 2 that are gone, by component, with the value that is a constant now.
 CONSTANT = {
@@ -37,12 +39,19 @@ CONSTANT = {
 
 
 def upgrade(state: dict[str, Any]) -> dict[str, Any]:
-    """The content of a checkpoint of format 1 or 2 with today's names.
+    """The content of a checkpoint of format 1, 2 or 3 with today's names.
 
     Raises:
         UsageError: it was trained with an option that is gone.
     """
-    return of_format_2(of_format_1(state) if state["format"] == 1 else state)
+    state = of_format_1(state) if state["format"] == 1 else state
+    return of_format_3(of_format_2(state) if state["format"] < 3 else state)
+
+
+def of_format_3(state: dict[str, Any]) -> dict[str, Any]:
+    model = {name: value for name, value in state["model"].items()
+             if not name.startswith(DIFFUSION) or name.startswith(DIFFUSION + "model.")}
+    return {**state, "model": model}
 
 
 def of_format_2(state: dict[str, Any]) -> dict[str, Any]:

@@ -132,3 +132,17 @@ def blank_features(features: Features, presence: Tensor) -> Features:
         audio=blank(features.audio, presence[..., AUDIO]),
         visual=blank(features.visual, presence[..., VISUAL]),
     )
+
+
+def merge(base: Features, other: Features, of_audio: Tensor, of_visual: Tensor) -> Features:
+    """`base` with the segments of `other` that the masks `of_audio`, `of_visual` (B, T) select."""
+    return base.with_(
+        audio=torch.where(of_audio[..., None], other.audio, base.audio),
+        visual=torch.where(of_visual[..., None, None], other.visual, base.visual),
+    )
+
+
+def fill_absent(features: Features, audio: Tensor, visual: Tensor) -> Features:
+    """`features` with `audio` (B, T, D) and `visual` (B, T, N, D) in the absent entries."""
+    stand_in = features.with_(audio=audio.to(features.audio.dtype), visual=visual.to(features.visual.dtype))
+    return merge(features, stand_in, ~features.presence[..., AUDIO], ~features.presence[..., VISUAL])

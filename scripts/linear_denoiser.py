@@ -66,12 +66,12 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     run = restore(checkpoint_in(parse().run), [])
     avr = getattr(run.model.method, "avr", None)
-    if avr is None or avr.diffusion.objective != "pred_noise":
+    if avr is None or avr.diffusion.objective != "noise":
         raise UsageError(f"method={run.config['method']['name']} of this run has no AVR that predicts noise; give a "
                          "run of method=rmm_avr with avr.enabled=true and avr.objective=noise")
     train, _ = pairs(run, "train")
     held_out, own = pairs(run, "val")
-    kept = avr.diffusion.alphas_cumprod.double().cpu()
+    kept = avr.diffusion.alpha_bar.double().cpu()
     print(f"the run's L_ave on validation    {own:.3f}")
     print(f"input skip alone, untrained      {float(kept.mean()):.3f}")
     print(f"best linear denoiser             {wiener_error(train.T @ train / len(train), held_out, kept):.3f}")

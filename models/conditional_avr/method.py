@@ -24,11 +24,10 @@ from dataset.types import AUDIO, VISUAL
 from models.conditional_avr.denoisers import NETWORKS, Network
 from models.conditional_avr.process import PROCESSES, Objective, clean_estimate, mixed, reverse
 from models.errors import OptionError
-from models.features import Features, FeatureShape, Fused, blank_features, concatenate
+from models.features import Features, FeatureShape, Fused, blank_features, concatenate, fill_absent
 from models.layers.noise import gaussian_like
 from models.layers.standardise import Standardiser
-from models.methods.base import Answered, Method, ViewMode, Views, simulate
-from models.rmm_avr.method import build_section, merge
+from models.methods.base import Answered, Method, ViewMode, Views, build_section, simulate
 from models.rmm_avr.rmm import RMM
 
 NOISE_STREAM = 100           # sample k of a question draws from stream 100 + k of its own noise
@@ -171,8 +170,7 @@ class ConditionalAVR(Method):
     def written(self, features: Features, clean: Tensor) -> Features:
         """`features` with the absent entries from clean tokens (B, T, M, D), on their own scale."""
         audio, visual = self.audio_scale.restore(clean[:, :, 0]), self.visual_scale.restore(clean[:, :, 1:])
-        stand_in = features.with_(audio=audio.to(features.audio.dtype), visual=visual.to(features.visual.dtype))
-        return merge(features, stand_in, ~features.presence[..., AUDIO], ~features.presence[..., VISUAL])
+        return fill_absent(features, audio, visual)
 
     def addressing(self, features: Features) -> tuple[Tensor, Tensor] | None:
         pseudo = self.rmm and self.rmm(features)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dataset.types import AUDIO, VISUAL, Batch
-from models.features import Features, Fused
+from models.features import Features, FeatureShape, Fused
 
 ViewMode = Literal["all", "segments", "sampled", "keep_count", "lacking"]
 OneView = Literal["audio_missing", "visual_missing"]
@@ -44,7 +44,6 @@ class Method(nn.Module, ABC):
     keeps_present: bool = True           # False where the published method rewrites what is there, too
     needs_trained_backbone: bool = False     # True where the backbone's weights are not trained along
     refines_pairs: bool = False          # True where `refine` and `replace` exist, for the official protocol
-    reverse_steps: int | None = None     # of a diffusion at test; to be set to fewer for a study
 
     def adapt(self, backbone: nn.Module, combination: list[nn.Module]) -> None:
         """Called once when the model is built.
@@ -90,6 +89,12 @@ class Method(nn.Module, ABC):
         -1 where it is unknown, in training only.
         """
         return Answered(head(fused.vector))
+
+
+def build_section(module: type, shape: FeatureShape, options: dict):
+    """The module of one section, or None where its `enabled` switch is off."""
+    options = dict(options)
+    return module(shape, **options) if options.pop("enabled", True) else None
 
 
 def without_match(features: Features) -> Features:

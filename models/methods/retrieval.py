@@ -10,10 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dataset.types import AUDIO, VISUAL
-from models.features import Features, FeatureShape, blank_features
+from models.features import Features, FeatureShape, blank_features, merge
 from models.layers.standardise import Standardiser
 from models.methods.base import Method, ViewMode, Views, simulate
-from models.rmm_avr.method import merge
 
 TEMPERATURE = 0.05
 CHUNK = 2 ** 24              # scores, or numbers of neighbours, held at once: 64 MB

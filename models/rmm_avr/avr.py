@@ -1,11 +1,11 @@
 """The Audio-Visual Relation-aware (AVR) diffusion model, section 3.2, Eq. 5-7 of the paper.
 
 Fidelity. The text prints, and the defaults follow:
-- noise prediction on real pairs (Eq. 7), at one random step per sequence, without weights over
-  steps;
+- noise prediction on real pairs (Eq. 7), without weights over steps;
 - the pair given is the initial state of the reverse process, un-noised (Fig. 4b, section 4.4);
-- all T = 10 steps forward and reverse (section 4.1); training differentiates through all of them.
+- all T = 10 steps forward and reverse (section 4.1).
 The text is silent, and these are readings:
+- Eq. 7 is taken at one random step per sequence, and Eq. 8 is differentiated through all steps;
 - it "concatenates" the pair: `layouts.py` has two ways;
 - it prints no schedule ("beta_t indicates hyper-parameters") and cites DDPM. `ddpm` takes the betas
   of that paper, 1e-4 to 0.02, over T steps: alpha-bar_T is 0.90 at T = 10 and every step is a small
@@ -18,6 +18,7 @@ The text is silent, and these are readings:
 - Eq. 5 adds noise of unit scale, so features are standardised per channel before and restored
   after;
 - L_ave does not train the encoders (`trains_encoder`);
+- in the layout `time` other segments see zeros, or what was recalled, where the data lack one;
 - the U-Net's size, and the input beside its last layer (`input_skip`, `Denoiser`).
 """
 
@@ -33,11 +34,11 @@ from models.errors import OptionError
 from models.features import Features, FeatureShape, blank
 from models.layers.noise import gaussian_like
 from models.layers.standardise import Standardiser
-from models.rmm_avr.diffusion import SCHEDULES, Objective, Sampler, Schedule, best_linear_guess
-from models.rmm_avr.fast import FastDiffusion
+from models.rmm_avr.diffusion import Objective, Sampler, Schedule, best_linear_guess, make_betas
+from models.rmm_avr.fast import FastDiffusion  # read: `FeatureDiffusion`
 from models.rmm_avr.layouts import LAYOUTS
 
-NOISE_STREAM = 10            # step t of a question draws from stream 10 + t of its own noise
+NOISE_STREAM = 10            # step t of a question draws from stream 10 + t of its own noise; T: the start
 Width = Annotated[int, Field(ge=8, le=8192, multiple_of=8)]
 Steps = Annotated[int, Field(ge=2, le=1000)]
 Multipliers = Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], Field(min_length=1, max_length=8)]
@@ -57,8 +58,7 @@ class AVR(nn.Module):
     all.
     """
 
-    layouts = LAYOUTS
-    trains_encoder = False
+    layouts, trains_encoder = LAYOUTS, False             # otherwise in released.py
 
     def __init__(
         self,
@@ -79,70 +79,65 @@ class AVR(nn.Module):
         gradient_steps: Annotated[int, Field(ge=0)] | None = None,
     ) -> None:
         super().__init__()
-        check_steps(steps, start_step, gradient_steps)
+        if start_step is not None and start_step >= steps:
+            raise OptionError(f"avr.start_step={start_step} must be below avr.steps={steps}: steps count from 0")
+        if gradient_steps is not None and gradient_steps > steps:
+            raise OptionError(f"avr.gradient_steps={gradient_steps} is more than avr.steps={steps}; null means all "
+                              "of them")
         self.start, self.clip = start, clip
         self.reverse_steps = steps if start_step is None else start_step + 1
         self.gradient_steps = gradient_steps
         self.audio_scale, self.visual_scale = Standardiser(shape.channels), Standardiser(shape.channels)
         self.layout = self.layouts[layout](shape, multipliers)
-        betas = SCHEDULES[schedule](steps, *betas) if schedule == "ddpm" else SCHEDULES[schedule](steps)
+        betas = make_betas(schedule, steps, betas)
         if float(betas.max()) >= 1:
             raise OptionError(f"avr.betas reach {float(betas.max()):g}; every beta must be below 1")
-        skip = best_linear_guess(betas, objective) if input_skip else None
-        denoiser = self.layout.denoiser(width, skip)
-        self.diffusion = FastDiffusion(denoiser, self.layout.length, betas, objective, sampler)
+        denoiser = self.layout.denoiser(width, best_linear_guess(betas, objective) if input_skip else None)
+        self.diffusion = FastDiffusion(denoiser, betas, objective, sampler)
 
     def loss(self, features: Features) -> Tensor:
         """L_ave, Eq. 7, over the segments whose pair is real; a scalar.
 
-        In training the running statistics are updated first.
+        In training it updates the scales of the features, by which `refine` goes afterwards.
         """
         whole = features.presence.all(dim=-1)                                      # (B, T)
-        audio, visual = blank(features.audio, whole), blank(features.visual, whole)
+        audio, visual = blank(features.audio, whole), blank(features.visual, whole)            # no half pairs
         if not self.trains_encoder:
             audio, visual = audio.detach(), visual.detach()
         if self.training:
             self.audio_scale.observe(audio, whole)
             self.visual_scale.observe(visual, whole)
-        error = self.layout.per_segment(self.error(self.join(audio, visual)), len(whole))      # (B, T)
+        error = self.layout.per_segment(self.diffusion.training_error(self.join(audio, visual)))   # (B, T)
         return (error * whole).sum() / whole.sum().clamp_min(1)
-
-    def error(self, clean: Tensor) -> Tensor:
-        """The squared error of Eq. 7, (S, L), for clean sequences (S, L, C)."""
-        return self.diffusion.training_error(clean)[0]
 
     def refine(self, pair: Features) -> Features:
         """Both sides after the reverse process (Eq. 6, Fig. 4b) from the pair, with gradient."""
         x, last = self.join(pair.audio, pair.visual), self.reverse_steps - 1       # (S, L, C)
 
         def draw(step: int) -> Tensor:
-            questions = len(x) if pair.question_id is None else len(pair.question_id)
-            per_question = x.detach().reshape(questions, -1, x.shape[-1])
+            per_question = x.detach().reshape(len(pair.audio), -1, x.shape[-1])
             return gaussian_like(per_question, pair.question_id, NOISE_STREAM + step).reshape(x.shape)
 
         state = x
         if self.start == "noised":
-            state = self.diffusion.q_sample(x, torch.full(x.shape[:1], last, device=x.device), draw(last + 1))
+            state = self.diffusion.noised(x, torch.full(x.shape[:1], last, device=x.device), draw(last + 1))
         clean = self.diffusion.reverse(state, self.reverse_steps, draw, self.clip, self.gradient_steps)
-        audio, visual = self.clean_to_pair(clean, len(pair.audio))
+        audio, visual = self.pair_of(clean)
         return pair.with_(audio=audio.to(pair.audio.dtype), visual=visual.to(pair.visual.dtype))
 
     def join(self, audio: Tensor, visual: Tensor) -> Tensor:
         """The standardised pair as float32 sequences (S, L, C)."""
         return self.layout.join(self.audio_scale.standardise(audio), self.visual_scale.standardise(visual))
 
-    def clean_to_pair(self, clean: Tensor, questions: int) -> tuple[Tensor, Tensor]:
+    def pair_of(self, clean: Tensor) -> tuple[Tensor, Tensor]:
         """The inverse of `join`: audio (B, T, D) and visual (B, T, N, D) on their own scale."""
-        return self.restore(*self.layout.separate(clean, questions))
+        return self.restore(*self.layout.separate(clean))
 
     def restore(self, audio: Tensor, visual: Tensor) -> tuple[Tensor, Tensor]:
         """A standardised pair on the scale of the features."""
         return self.audio_scale.restore(audio), self.visual_scale.restore(visual)
 
-
-def check_steps(steps: int, start_step: int | None, gradient_steps: int | None) -> None:
-    """Refuse steps that the process does not have."""
-    if start_step is not None and start_step >= steps:
-        raise OptionError(f"avr.start_step={start_step} must be below avr.steps={steps}: steps count from 0")
-    if gradient_steps is not None and gradient_steps > steps:
-        raise OptionError(f"avr.gradient_steps={gradient_steps} is more than avr.steps={steps}; null means all of them")
+    def noise(self, features: Features) -> tuple[Tensor, Tensor]:
+        """Unit noise on the scale of the features: the pair of AVR alone, without RMM."""
+        return self.restore(gaussian_like(features.audio, features.question_id, stream=1),
+                            gaussian_like(features.visual, features.question_id, stream=2))

@@ -16,14 +16,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
 from dataset.types import AUDIO, VISUAL
-from models.features import Features, FeatureShape, blank_features, concatenate
-from models.layers.noise import gaussian_like
-from models.methods.base import Method, Views, simulate
+from models.features import Features, FeatureShape, blank_features, concatenate, fill_absent, merge
+from models.methods.base import Method, Views, build_section, simulate
 from models.rmm_avr.avr import AVR
 from models.rmm_avr.rmm import RMM, Pseudo
 
@@ -66,56 +64,51 @@ class RMMAVR(Method):
         lacking = ~features.whole                                      # (B,)
         if not bool(lacking.any()):
             return features
-        filled = list(self.stages(features.rows(lacking)).values())[-1]
-        if bool(lacking.all()):
-            return filled
+        *_, filled = self.stages(features.rows(lacking)).values()
         return features.with_(
             audio=features.audio.index_put((lacking,), filled.audio),
             visual=features.visual.index_put((lacking,), filled.visual),
         )
 
     def stages(self, features: Features) -> dict[str, Features]:
-        recalled = self.recall(features, self.pseudo(features))
+        """What stands in before and after AVR; the last one is answered on."""
+        recalled = self.completed(features, self.recall(features))
         if self.avr is None:
             return {"recalled": recalled}
         return {"recalled": recalled, "refined": self.replace(recalled, self.refine(recalled))}
 
     def views(self, features: Features) -> Views:
-        """The three views of Eq. 8, with L_rmmr and L_ave where both modalities are real."""
+        """The three views of Eq. 8, with L_rmmr and L_ave where both modalities are real.
+
+        One recall serves all views: each modality is recalled from the other one, which every view
+        that lacks it keeps.
+        """
         if self.rmm is None and self.avr is None:
             return Views({"complete": features})
         losses = {} if self.avr is None else {"ave": self.avr.loss(features)}
-        pseudo = self.pseudo(features)
+        pseudo = self.recall(features)
         if pseudo is not None:
             losses["rmmr"] = self.rmm.loss(features, pseudo)
         states = simulate(features.presence, self.views_mode)
         del states["complete"]                                         # answered as it is
-        recalled = concatenate([self.recall(blank_features(features, state), pseudo) for state in states.values()])
+        recalled = concatenate([self.completed(blank_features(features, state), pseudo) for state in states.values()])
         refined = self.refine(recalled)
         losses |= self.refinement_losses(features, refined)
         answered = self.replace(recalled, refined).split(len(features.audio))
         views = dict(zip(states, answered, strict=True))
-        # What the data lack is filled in as in the view that lacks the same.
-        lacking = ~features.presence.all(dim=-1)                       # (B, T)
+        lacking = ~features.presence.all(dim=-1)                       # (B, T): by the data, so in every view alike
         complete = merge(features, views["audio_missing"], lacking, lacking)
         return Views({"complete": complete, **views}, losses)
 
-    def pseudo(self, features: Features) -> Pseudo | None:
-        """What RMM recalls of both modalities from what `features.presence` says is there."""
+    def recall(self, features: Features) -> Pseudo | None:
+        """Both modalities as RMM recalls them from what `features.presence` says is there."""
         return None if self.rmm is None else self.rmm(features)
 
-    def recall(self, features: Features, pseudo: Pseudo | None) -> Features:
+    def completed(self, features: Features, pseudo: Pseudo | None) -> Features:
         """The pair before refinement: pseudo features, or noise without RMM, in absent entries."""
         if pseudo is not None:
-            audio, visual = pseudo.audio, pseudo.visual
-        elif self.avr is not None:
-            audio = gaussian_like(features.audio, features.question_id, stream=1)
-            visual = gaussian_like(features.visual, features.question_id, stream=2)
-            audio, visual = self.avr.restore(audio, visual)
-        else:
-            return features
-        stand_in = features.with_(audio=audio.to(features.audio.dtype), visual=visual.to(features.visual.dtype))
-        return merge(features, stand_in, ~features.presence[..., AUDIO], ~features.presence[..., VISUAL])
+            return fill_absent(features, pseudo.audio, pseudo.visual)
+        return features if self.avr is None else fill_absent(features, *self.avr.noise(features))
 
     def refine(self, pair: Features) -> Features:
         """Both sides of every segment after the reverse process of AVR; as they are without it."""
@@ -129,31 +122,9 @@ class RMMAVR(Method):
         return merge(recalled, refined, *sides)
 
     def refinement_losses(self, real: Features, refined: Features) -> dict[str, Tensor]:
-        """Losses of the `refined` views, one after the other, by term; the paper has none."""
+        """Losses between `real` and the stacked `refined` views, by term; released.py has one."""
         return {}
 
     def addressing(self, features: Features) -> tuple[Tensor, Tensor] | None:
-        pseudo = self.pseudo(features)
-        return pseudo and (pseudo.audio_addressing, pseudo.visual_addressing)
-
-    @property
-    def reverse_steps(self) -> int | None:
-        return None if self.avr is None else self.avr.reverse_steps
-
-    @reverse_steps.setter
-    def reverse_steps(self, steps: int) -> None:
-        self.avr.reverse_steps = steps
-
-
-def merge(base: Features, other: Features, audio: Tensor, visual: Tensor) -> Features:
-    """`base` with the segments that the masks `audio`, `visual` (B, T) select from `other`."""
-    return base.with_(
-        audio=torch.where(audio[..., None], other.audio, base.audio),
-        visual=torch.where(visual[..., None, None], other.visual, base.visual),
-    )
-
-
-def build_section(module: type, shape: FeatureShape, options: dict):
-    """The module of one section, or None where its `enabled` switch is off."""
-    options = dict(options)
-    return module(shape, **options) if options.pop("enabled", True) else None
+        pseudo = self.recall(features)
+        return None if pseudo is None else (pseudo.audio_addressing, pseudo.visual_addressing)

@@ -19,12 +19,12 @@ from torch.nn import functional as F
 from dataset.types import AUDIO, VISUAL, Batch
 from models.avqa import AVQAModel, Output
 from models.errors import OptionError
-from models.features import Features, FeatureShape
+from models.features import Features, FeatureShape, merge
 from models.layers.noise import gaussian_like
 from models.rmm_avr.avr import AVR, Steps, Width
 from models.rmm_avr.diffusion import Objective, Schedule
 from models.rmm_avr.layouts import LAYOUTS, Layout
-from models.rmm_avr.method import RMMAVR, merge
+from models.rmm_avr.method import RMMAVR
 from models.rmm_avr.rmm import RMM, Slots
 
 GROUPS = 8                                # of the group norm in version 1.9.4 of the library
@@ -114,14 +114,15 @@ class Map(Layout):
         wide = torch.cat([audio.unsqueeze(2).expand_as(visual), visual], dim=-1)   # (B, T, N, 2D)
         return self.fold(wide).flatten(0, 1).float()                               # (B*T, N, D)
 
-    def separate(self, pair: Tensor, questions: int) -> tuple[Tensor, Tensor]:
+    def separate(self, pair: Tensor) -> tuple[Tensor, Tensor]:
         """(B*T, N, D) -> audio (B, T, D), visual (B, T, N, D)."""
-        audio, visual = self.unfold(pair).unflatten(0, (questions, -1)).chunk(2, dim=-1)       # (B, T, N, D) each
+        pair = self.unfold(pair).unflatten(0, (-1, self.shape.segments))           # (B, T, N, 2D)
+        audio, visual = pair.chunk(2, dim=-1)
         return audio[:, :, 0] if self.audio_readout == "corner" else audio.mean(dim=2), visual
 
-    def per_segment(self, error: Tensor, questions: int) -> Tensor:
+    def per_segment(self, error: Tensor) -> Tensor:
         """An error (B*T, N), averaged per segment: (B, T)."""
-        return error.mean(dim=1).unflatten(0, (questions, -1))
+        return error.mean(dim=1).unflatten(0, (-1, self.shape.segments))
 
 
 class ReleasedAVR(AVR):
@@ -154,21 +155,20 @@ class ReleasedAVR(AVR):
         super().__init__(shape, layout=layout, width=width, steps=steps, schedule=schedule, objective=objective,
                          input_skip=input_skip, clip=clip)
         self.layout.audio_readout, self.trains_encoder = audio_readout, not detach_input
-        self.loss_weight, self.standardises = loss_weight, normalize == "standardise"
-
-    def error(self, clean: Tensor) -> Tensor:
-        error, step = self.diffusion.training_error(clean)
-        return error * self.diffusion.loss_weight[step].unsqueeze(1) if self.loss_weight == "snr" else error
+        self.standardises = normalize == "standardise"
+        if loss_weight == "snr" and objective != "noise":          # of noise prediction it is 1
+            bar = self.diffusion.alpha_bar
+            self.diffusion.loss_weight = bar if objective == "v" else bar / (1 - bar)
 
     def join(self, audio: Tensor, visual: Tensor) -> Tensor:
         if self.standardises:
             return super().join(audio, visual)
         return self.layout.join(audio.float(), visual.float())
 
-    def clean_to_pair(self, clean: Tensor, questions: int) -> tuple[Tensor, Tensor]:
+    def pair_of(self, clean: Tensor) -> tuple[Tensor, Tensor]:
         if self.standardises:
-            return super().clean_to_pair(clean, questions)
-        return self.layout.separate((clean + 1) / 2, questions)
+            return super().pair_of(clean)
+        return self.layout.separate((clean + 1) / 2)
 
 
 class Released(RMMAVR):

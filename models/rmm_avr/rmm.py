@@ -1,10 +1,11 @@
 """The Relation-aware Missing Modal (RMM) generator, section 3.1, Eq. 1-4 of the paper.
 
 Fidelity:
-- Eq. 1-2 as printed, per segment, each addressed with its own question;
+- Eq. 1-2 as printed; that i counts segments, not videos, is a reading, and so are N(0, 1) slots;
 - the visual slots have the size of a whole flattened map, w*h*c;
 - `loss_reduction: mean` departs from the letter of Eq. 3, which sums over elements: with lambda1 =
-  1 the sum over 100,352 elements would drown the answer losses; `sum` is selectable;
+  1 the sum over 100,352 elements would drown the answer losses; `sum` is selectable, per segment;
+- L_rmmr trains the encoders, too: Eq. 3 does not say that its target is fixed;
 - where both modalities are absent, Eq. 2 is undefined; the question alone addresses the slots.
 
 The outer softmax of Eq. 2 acts on products of probabilities in [0, 1], so no slot can weigh more
@@ -60,25 +61,22 @@ class RMM(nn.Module):
         super().__init__()
         self.addressing, self.loss_reduction = addressing, loss_reduction
         D, N = shape.channels, shape.tokens
-        self.channels = D if scale == "channels" else None
+        self.divisor = D if scale == "channels" else None                          # None: the vector's length
         self.audio_slots = nn.Parameter(torch.randn(slots, D))
-        self.visual_slots = nn.Parameter(torch.randn(slots, D * N))                # channel-major, like the maps
+        self.visual_slots = nn.Parameter(torch.randn(slots, D * N))                # in the order of a map (D, H, W)
         self.text_slots = nn.Parameter(torch.randn(slots, D))
 
     def score(self, vector: Tensor, slots: Tensor) -> Tensor:
         """s of Eq. 1: `vector` (..., C) against `slots` (K, C) -> (..., K)."""
-        return F.linear(vector, slots) / math.sqrt(self.channels or slots.shape[-1])
+        return F.linear(vector, slots) / math.sqrt(self.divisor or slots.shape[-1])
 
     def score_question(self, features: Features) -> Tensor:
         """s^t of Eq. 1, (B, 1, K): the same for every segment of a question."""
         return self.score(features.question, self.text_slots).float().unsqueeze(1)
 
     def address(self, modal: Tensor, text: Tensor, present: Tensor) -> Tensor:
-        """The addressing vector of Eq. 2, (B, T, K), from the scores `modal` (B, T, K) and `text`,
-        broadcast to it.
-
-        `present` (B, T): where the addressing modality is itself absent the question addresses
-        alone.
+        """The addressing vector of Eq. 2, (B, T, K), from the scores `modal` (B, T, K) and `text`;
+        of `text` alone where `present` (B, T) says that the addressing modality is absent.
         """
         if self.addressing == "paper":
             joint = torch.softmax(torch.softmax(modal, dim=-1) * torch.softmax(text, dim=-1), dim=-1)
@@ -92,7 +90,7 @@ class RMM(nn.Module):
         The softmaxes are taken in float32 under any precision.
         """
         B, T, N, D = features.visual.shape
-        flat = features.visual.transpose(2, 3).reshape(B, T, D * N)                 # a view of (B, T, D, H*W) maps
+        flat = features.visual.transpose(2, 3).reshape(B, T, D * N)
         text = self.score_question(features)
         from_visual = self.score(flat, self.visual_slots).float()                   # (B, T, K)
         from_audio = self.score(features.audio, self.audio_slots).float()           # (B, T, K)

@@ -145,15 +145,15 @@ def accuracy_by_steps(run: Restored, split: str) -> dict[str, Any]:
 
     Fewer steps start the reverse process at an earlier noise level, with the same network.
     """
-    method = run.model.method
-    trained, accuracy = method.reverse_steps, {name: {} for name in MISSING}
-    if trained is None:
+    avr, accuracy = getattr(run.model.method, "avr", None), {name: {} for name in MISSING}
+    if avr is None:
         return {}
+    trained = avr.reverse_steps
     try:
         for steps in range(1, trained + 1):
-            method.reverse_steps = steps
+            avr.reverse_steps = steps
             for name in MISSING:
                 accuracy[name][steps] = percentage(r.correct for r in answer(run, split, name))
     finally:
-        method.reverse_steps = trained
+        avr.reverse_steps = trained
     return accuracy

@@ -16,7 +16,7 @@ from dataset.files import refuse_special
 from engine.checkpoint import load_checkpoint
 from engine.errors import UsageError
 from engine.metrics import accuracies, calibration
-from models.rmm_avr.diffusion import SCHEDULES
+from models.rmm_avr.diffusion import make_betas
 from scripts.tables.grid import Grid, Published
 from scripts.tables.plan import PlannedRun
 from scripts.tables.statistics import Answers, Comparison, compare, correct
@@ -162,7 +162,7 @@ def skip_ave(config: dict[str, Any]) -> float | None:
     avr = config["method"]["avr"]
     if not avr.get("input_skip", False) or avr["objective"] != "noise":
         return None
-    betas = SCHEDULES[avr["schedule"]](avr["steps"], *(avr["betas"] if avr["schedule"] == "ddpm" else ()))
+    betas = make_betas(avr["schedule"], avr["steps"], avr.get("betas", (1e-4, 0.02)))
     return float((1 - betas).cumprod(dim=0).mean())
 
 

@@ -51,7 +51,7 @@ def drawing(names: list[str]):
         if values.shape[1] == SPEC.segments:                           # (B, T, D), added to the real sound
             return pseudo_random("noise real audio", *values.shape)
         sequences = noise(names.pop(0)).flatten(2).transpose(1, 2)     # (B*T, N, D), of one view
-        return sequences.repeat(len(values) // len(sequences), 1, 1)
+        return sequences.repeat(values.numel() // sequences.numel(), 1, 1).reshape(values.shape)
     return mock.patch("torch.randn_like", randn_like)
 
 

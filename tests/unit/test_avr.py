@@ -1,22 +1,24 @@
 """AVR: the diffusion of Eq. 5-7 against plain loops, the standardisation and the layouts."""
 
 import math
+from typing import get_args
 
 import pytest
 import torch
+from denoising_diffusion_pytorch import GaussianDiffusion1D
 from torch import nn
 from unit.toy_avr import LAYOUTS, WHOLE, loss, make, pair, refine
 
 from models.errors import OptionError
 from models.layers.standardise import Standardiser
-from models.rmm_avr.diffusion import SCHEDULES, FeatureDiffusion, best_linear_guess
+from models.rmm_avr.diffusion import FeatureDiffusion, Schedule, best_linear_guess, make_betas
 from models.rmm_avr.fast import FastDenoiser, FastDiffusion
 
 
 class Stub(nn.Module):
     """A denoiser that can be written down: f(x, t) = weight * x + t / 10."""
 
-    channels, self_condition = 8, False
+    channels, self_condition = 8, False                # what the library's process asks for
 
     def __init__(self):
         super().__init__()
@@ -38,7 +40,7 @@ class Known(nn.Module):
 
 
 def process(objective="noise", sampler="ancestral", schedule="sigmoid", stub=None):
-    return FeatureDiffusion(stub or Stub(), 5, SCHEDULES[schedule](4), objective, sampler)
+    return FeatureDiffusion(stub or Stub(), make_betas(schedule, 4), objective, sampler)
 
 
 def betas_by_hand(steps):
@@ -67,11 +69,10 @@ def clean_by_hand(objective, x, output, bar):
 def test_forward_process_is_equation_5_step_by_step():
     betas = betas_by_hand(4)
     diffusion = process()
-    assert diffusion.betas.tolist() == pytest.approx(betas, rel=1e-5)
     mean, variance = 1.0, 0.0
     for t, beta in enumerate(betas):
         mean, variance = mean * math.sqrt(1 - beta), variance * (1 - beta) + beta
-        x = diffusion.q_sample(torch.ones(1, 5, 8), torch.tensor([t]), torch.full((1, 5, 8), 2.0))
+        x = diffusion.noised(torch.ones(1, 5, 8), torch.tensor([t]), torch.full((1, 5, 8), 2.0))
         assert x.flatten()[0].item() == pytest.approx(mean + 2 * math.sqrt(variance), rel=1e-4)
 
 
@@ -88,6 +89,21 @@ def test_reverse_process_is_equation_6_step_by_step(objective, clip):
         clean = clean if clip is None else clean.clamp(-clip, clip)
         x = c0 * clean + ct * x + (deviation * noise[t] if t else 0)
     torch.testing.assert_close(diffusion.reverse(start, 4, noise.get, clip), x, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("objective", ["noise", "x0", "v"])
+def test_noising_and_a_reverse_step_are_the_library_s(objective):
+    stub, ours = Stub(), process(objective, schedule="cosine")
+    library = GaussianDiffusion1D(stub, seq_length=5, timesteps=4, objective=f"pred_{objective}",
+                                  beta_schedule="cosine", auto_normalize=False, channel_first=False)
+    x, noise, nothing = torch.randn(2, 5, 8), torch.randn(2, 5, 8), torch.zeros(2, 5, 8)
+    for step in (torch.tensor([0, 2]), torch.tensor([3, 1])):
+        torch.testing.assert_close(ours.noised(x, step, noise), library.q_sample(x, step, noise))
+    for high in (1, 3):                                # the steps below do nothing
+        mean = library.p_mean_variance(x, torch.full((2,), high), clip_denoised=False)[0]
+        one = process(objective, schedule="cosine", stub=stub)
+        one.table = [(0, 0, 0, 1, 0)] * high + [one.table[high]]
+        torch.testing.assert_close(one.reverse(x, high + 1, lambda _: nothing), mean, rtol=1e-4, atol=1e-4)
 
 
 def test_ddim_is_deterministic_and_keeps_signal_and_noise_apart():
@@ -128,11 +144,11 @@ def test_loss_is_equation_7(objective):
 
 def test_ddpm_betas_are_those_of_ho_et_al():
     """Three steps by hand: 1e-4, 0.01005, 0.02; at ten, alpha-bar_T is 0.9037."""
-    diffusion = make(steps=3).diffusion
-    assert diffusion.betas.tolist() == pytest.approx([1e-4, 0.01005, 0.02])
-    assert diffusion.alphas_cumprod.tolist() == pytest.approx([0.9999, 0.9999 * 0.98995, 0.9999 * 0.98995 * 0.98])
+    assert make_betas("ddpm", 3).tolist() == pytest.approx([1e-4, 0.01005, 0.02])
+    products = [0.9999, 0.9999 * 0.98995, 0.9999 * 0.98995 * 0.98]
+    assert make(steps=3).diffusion.alpha_bar.tolist() == pytest.approx(products)
     by_hand = math.prod(1 - (1e-4 + t * (0.02 - 1e-4) / 9) for t in range(10))
-    assert float(make(steps=10).diffusion.alphas_cumprod[-1]) == pytest.approx(by_hand, rel=1e-6)
+    assert float(make(steps=10).diffusion.alpha_bar[-1]) == pytest.approx(by_hand, rel=1e-6)
     assert by_hand == pytest.approx(0.9037, abs=1e-4)
 
 
@@ -143,14 +159,14 @@ def test_gain_of_an_unnoised_start_without_a_network(schedule, gain):
     for p in avr.diffusion.model.parameters():
         torch.nn.init.zeros_(p)
     restored = avr.diffusion.reverse(torch.ones(1, 6, 8), 10, None)
-    assert float(restored[0, 0, 0]) == pytest.approx(float(avr.diffusion.alphas_cumprod[-1]) ** -0.5, rel=1e-3)
+    assert float(restored[0, 0, 0]) == pytest.approx(float(avr.diffusion.alpha_bar[-1]) ** -0.5, rel=1e-3)
     assert float(restored[0, 0, 0]) == pytest.approx(gain, rel=0.01)
 
 
 @pytest.mark.parametrize("objective", ["noise", "x0", "v"])
 def test_the_best_linear_guess_is_that_of_least_squares(objective):
     torch.manual_seed(0)
-    betas = SCHEDULES["ddpm"](4, 1e-4, 0.5)
+    betas = make_betas("ddpm", 4, (1e-4, 0.5))
     clean, noise = torch.randn(2, 200_000, dtype=torch.float64)
     bar = torch.cumprod(1 - betas, 0)[:, None]
     x = bar.sqrt() * clean + (1 - bar).sqrt() * noise                              # (T, samples)
@@ -164,13 +180,13 @@ def test_the_input_skip_takes_the_bound_from_the_loss():
     errors = {}
     for skip in (True, False):
         torch.manual_seed(0)
-        betas = SCHEDULES["ddpm"](4, 0.2, 0.3)
+        betas = make_betas("ddpm", 4, (0.2, 0.3))
         model = FastDenoiser(8, 40, (1,), best_linear_guess(betas, "noise") if skip else None)
-        diffusion = FastDiffusion(model, 4, betas, "noise", "ancestral")
+        diffusion = FastDiffusion(model, betas, "noise", "ancestral")
         optimiser = torch.optim.Adam(model.parameters(), lr=0.02)
         for _ in range(60):
             clean = torch.randn(32, 4, 1).expand(-1, -1, 40)
-            loss = diffusion.training_error(clean)[0].mean()
+            loss = diffusion.training_error(clean).mean()
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -291,6 +307,6 @@ def test_a_process_that_cannot_be_is_refused(options, message):
 
 
 def test_the_reverse_process_starts_where_it_is_told():
-    assert all(bool((make(schedule=s).diffusion.betas < 1).all()) for s in SCHEDULES)
+    assert all(bool((make_betas(s, 4) < 1).all()) for s in get_args(Schedule))
     early, late = make(start_step=0), make()
     assert not torch.allclose(refine(early, *pair(), None)[0], refine(late, *pair(), None)[0])

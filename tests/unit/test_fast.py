@@ -33,7 +33,7 @@ def test_gradient_steps_cut_the_network_of_earlier_steps(layout, objective):
     x = torch.ones(1, avr.layout.length, avr.layout.channels)
     x.requires_grad_()
     avr.diffusion.reverse(x, 4, None, None, 0).sum().backward()
-    gain = float(avr.diffusion.alphas_cumprod[-1]) ** -0.5
+    gain = float(avr.diffusion.alpha_bar[-1]) ** -0.5
     torch.testing.assert_close(x.grad, torch.full_like(x, gain), rtol=1e-4, atol=1e-4)
 
 

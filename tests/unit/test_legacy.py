@@ -81,6 +81,13 @@ def test_another_value_of_such_an_option_is_refused(method, option):
         upgrade(of_format_2(**method))
 
 
+def test_a_saved_schedule_is_left_to_the_options():
+    """Format 3 kept it, and another schedule in a later evaluation was mixed with it."""
+    network = {"method.avr.diffusion.model.input_skip": torch.ones(4), "method.avr.audio_scale.mean": torch.ones(2)}
+    saved = {"method.avr.diffusion.betas": torch.ones(4), "method.avr.diffusion.loss_weight": torch.ones(4), **network}
+    assert upgrade({"format": 3, "model": saved})["model"] == network
+
+
 @pytest.mark.parametrize("name", BACKBONES)
 def test_a_run_with_constants_for_options_loads(name, tmp_path):
     """Its configuration, and its checkpoint, which may be resumed."""

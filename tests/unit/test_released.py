@@ -109,7 +109,7 @@ def test_joining_is_a_1x1_convolution():
 def test_separating_reads_audio_off_the_corner_or_the_mean(readout):
     avr = released(audio_readout=readout)
     folded = torch.randn(2 * SHAPE.segments, SHAPE.tokens, SHAPE.channels)
-    audio, visual = avr.layout.separate(folded, 2)
+    audio, visual = avr.layout.separate(folded)
     image = folded.transpose(1, 2).unflatten(2, SHAPE.grid)
     wide = F.conv2d(image, avr.layout.unfold.weight[..., None, None], avr.layout.unfold.bias)     # (B*T, 2D, H, W)
     sound, picture = wide.chunk(2, dim=1)
@@ -130,7 +130,7 @@ def test_what_is_unfolded_lies_in_zero_to_one():
 
 def test_the_weight_over_steps_is_snr_over_snr_plus_one():
     diffusion = released().diffusion
-    snr = diffusion.alphas_cumprod / (1 - diffusion.alphas_cumprod)
+    snr = diffusion.alpha_bar / (1 - diffusion.alpha_bar)
     torch.testing.assert_close(diffusion.loss_weight, snr / (snr + 1))
 
 

@@ -58,7 +58,7 @@ def test_what_the_input_skip_alone_reaches(steps):
     net.diffusion.model.final_conv.weight.data.zero_()
     net.diffusion.model.final_conv.bias.data.zero_()
     torch.manual_seed(0)
-    error = net.error(torch.randn(4000, 7, SHAPE.channels)).mean().detach()
+    error = net.diffusion.training_error(torch.randn(4000, 7, SHAPE.channels)).mean().detach()
     assert skip_ave(config(**avr)) == pytest.approx(float(error), abs=0.005)
     assert skip_ave(config(**avr | {"objective": "v"})) is None and skip_ave(config()) is None
 
