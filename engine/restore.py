@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from accelerate import Accelerator
-from pydantic import Field, TypeAdapter
+from pydantic import Field, StrictBool, TypeAdapter
 from torch import nn
 
 from dataset import Vocabulary, build_dataset
@@ -82,6 +82,7 @@ def load_trained(path: Path, overrides: Sequence[str] = ()) -> Trained:
         spec = TypeAdapter(DataSpec).validate_python(state["spec"])
         check_sizes(spec, vocabulary)
         row_seconds = TypeAdapter(RowSeconds).validate_python(state.get("row_seconds", 1))
+        dry_run = TypeAdapter(StrictBool).validate_python(state.get("dry_run", False))
         as_trained = override(state["config"], [])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"checkpoint {path} is damaged: its vocabulary, shapes or configuration cannot be read; give "
@@ -90,8 +91,8 @@ def load_trained(path: Path, overrides: Sequence[str] = ()) -> Trained:
     changed = [item for item in overrides if override(state["config"], [item]) != as_trained]
     model = build_model(spec, config["backbone"], config["method"])
     load_weights(model, state["model"], path)
-    return Trained(model, vocabulary, spec, config, state["epoch"], changed, as_trained["dataset"],
-                   bool(state.get("dry_run")), row_seconds)
+    return Trained(model, vocabulary, spec, config, state["epoch"], changed, as_trained["dataset"], dry_run,
+                   row_seconds)
 
 
 def check_sizes(spec: DataSpec, vocabulary: Vocabulary) -> None:

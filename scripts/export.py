@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 from dataset.extracted import WARNING
 from engine.checkpoint import load_checkpoint
 from engine.config import REGISTRIES, compose
-from engine.errors import UsageError, run_guarded
+from engine.errors import UsageError, run_guarded, shown
 from engine.exported import without_machine, write_exported
 from engine.metrics import table
 from engine.restore import checkpoint_in, load_trained
@@ -124,6 +125,9 @@ def card(path: Path, state: dict[str, Any], licence: str) -> str:
 
 def main() -> None:
     options = parse()
+    if not re.fullmatch(r"[a-z0-9.-]+", options.licence):
+        raise UsageError(f"--licence {shown(options.licence)} is no name of a licence; give one of the hub, such as "
+                         "mit, apache-2.0 or cc-by-4.0")
     path = checkpoint_in(options.run)
     trained = load_trained(path)                         # refuses what cannot be used
     if options.out.exists() and not options.out.is_dir():

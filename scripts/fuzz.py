@@ -36,7 +36,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"       # read when transformers is imported: n
 
 from engine.errors import run_guarded
 from scripts.study.damage import Damage
-from scripts.study.fuzz_cases import KINDS, Command, make_template
+from scripts.study.fuzz_cases import KINDS, Command
+from scripts.study.fuzz_template import make_template
 
 HANG = 60                    # seconds that no case may take
 MEMORY = 12 * 2 ** 30        # bytes of address space: what asks for more must end in one line, not in the killer's

@@ -1,34 +1,15 @@
-"""What every fuzzed case starts from, and the kinds of cases: each damages one thing in a case's
-folder and names the command that reads it.
+"""The kinds of fuzzed cases: each damages one thing in a case's folder (`fuzz_template.py`) and
+names the command that reads it.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import torch
-import yaml
-from torchvision.models import resnet18
-from transformers import CLIPConfig, CLIPModel
-
-from dataset import build_dataset
-from dataset.extract.example import Example, write_video
-from dataset.extract.vggish import VGGish
-from dataset.files import write_json
-from dataset.packing import Packing
-from dataset.store import FeatureStore
-from dataset.types import AVQA_TYPES
-from engine.config import compose
-from engine.errors import UsageError
 from scripts.study.damage import Damage
-from scripts.tables.grid import read_grid
-from scripts.tables.plan import Plan
 
 Command = list[str]          # a script below the repository's root and its arguments
-Run = Callable[[Command], tuple[int | str, str]]
 
 VIDEOS = {"train_videos": 4, "val_videos": 2, "test_videos": 2, "questions_per_video": 3, "channels": 8}
 SHORT = ["train.epochs=1", "train.max_steps=1", "evaluate.scenarios=[complete]", "train.select_by=[complete]",
@@ -37,11 +18,9 @@ CLIP = ["dataset.visual_folder=feats/clip_vit_b32", "dataset.visual_layout=cls_f
         "dataset.question_features=feats/clip_words.npz"]
 PACKED = ["dataset.features=packed", "dataset.packed_folder=feats/whole"]
 HELD_OUT = 0.5               # of a handful of training videos
+RELEASES = (("music_avqa_v2", "json_v2/test_balance.json"), ("music_avqa_r", "json_update/avqa-test-headtail.json"),
+            ("fortis_avqa", "json_update/FortisAVQA-test.json"))
 AVQA = ["dataset=avqa", f"dataset.holdout={HELD_OUT}"]
-STREAMS = (("audio", "vggish", 1), ("visual", "res18_14x14", 3))
-TABLE = {"title": "Fuzz", "start": None, "seeds": 2, "compare_to": "plain", "rows": {
-    "plain": {"label": "Plain", "overrides": ["method=plain"]},
-    "ours": {"label": "Ours", "overrides": ["rmm.slots=3", "avr.steps=2", "avr.width=8", "avr.input_skip=false"]}}}
 
 
 def train(folder: Path, *extra: str) -> Command:
@@ -76,6 +55,10 @@ def answer(folder: Path, *extra: str) -> Command:
 def extract(folder: Path, *extra: str) -> Command:
     return ["scripts/extract_features.py", str(folder / "videos"), str(folder / "made"), "--seconds", "2", "--workers",
             "0", "--device", "cpu", *weights(folder), "--features", "clip_vit_b32", *extra]
+
+
+def export(folder: Path, *extra: str) -> Command:
+    return ["scripts/export.py", str(folder / "runs/r"), str(folder / "shared"), *extra]
 
 
 def report(folder: Path, *extra: str) -> Command:
@@ -118,7 +101,8 @@ def checkpoints(damage: Damage) -> Command:
     if name == "clip":
         return answer(damage.folder, "--mute")
     start = train(damage.folder, "run.name=new", f"train.init={damage.folder / 'runs/r/best.pt'}")
-    return damage.rng.choice([test(damage.folder), diagnose(damage.folder), start])
+    linear = ["scripts/linear_denoiser.py", str(damage.folder / "runs/r")]
+    return damage.rng.choice([test(damage.folder), diagnose(damage.folder), export(damage.folder), linear, start])
 
 
 def continued(damage: Damage) -> Command:
@@ -150,6 +134,33 @@ def annotations(damage: Damage) -> Command:
     damage.json_file(path)
     words = extract(folder, "--questions", str(path))
     return damage.rng.choice([check(folder), test(folder), train(folder, "run.name=new"), words])
+
+
+def releases(damage: Damage) -> Command:
+    """The other data sets of the MUSIC-AVQA family."""
+    name, file = damage.rng.choice(RELEASES)
+    damage.json_file(damage.folder / "data" / file)
+    return damage.rng.choice([check, test])(damage.folder, f"dataset={name}")
+
+
+def exported(damage: Damage) -> Command:
+    """A model in the layout of the hub."""
+    folder, name = damage.folder, damage.rng.choice(["config.json", "vocabulary.json", "model.safetensors"])
+    path = folder / "exported" / name
+    damage.json_file(path) if path.suffix == ".json" else damage.any_file(path)
+    return ["main_test.py", "--checkpoint", str(path.parent), "--missing", "audio", f"dataset.root={folder / 'data'}"]
+
+
+def official(damage: Damage) -> Command:
+    """A file of the official code, or what is taken for one."""
+    damage.checkpoint(damage.folder / "official.pt")
+    data = ["--vocabulary", "json_update", f"dataset.root={damage.folder / 'data'}", "dataset.stride=1"]
+    return ["scripts/convert_checkpoint.py", str(damage.folder / "official.pt"), str(damage.folder / "runs/o"), *data]
+
+
+def asked(damage: Damage) -> Command:
+    damage.json_file(damage.folder / "asked.jsonl")
+    return answer(damage.folder, "--mute", "--questions", str(damage.folder / "asked.jsonl"))
 
 
 def features(damage: Damage) -> Command:
@@ -217,91 +228,14 @@ def words(damage: Damage) -> Command:
         pack: ["--stride", "--dtype", "--audio-folder", "--visual-folder", "--visual-layout"],
         extract: ["--seconds", "--stride", "--dtype", "--workers", "--device", "--questions", "--question-format"],
         benchmark: ["--batch-size", "--device", "--workers", "--source"],
-        diagnose: ["--split", "--seeds", "--rows", "--table"], report: ["--seeds", "--jobs", "--shard"]}
+        diagnose: ["--split", "--seeds", "--rows", "--table"], report: ["--seeds", "--jobs", "--shard"],
+        export: ["--licence"]}
     command = damage.rng.choice(list(options))
     extra = ["--mute"] if command is answer else []
     return command(folder, *extra, damage.rng.choice(options[command]), damage.text())
 
 
 KINDS: dict[str, Callable[[Damage], Command]] = {kind.__name__: kind for kind in (
-    overrides, configurations, tables, checkpoints, continued, results, reports, annotations, features, presence,
-    questions, manifests, journals, indexes, extractions, extractors, clips, words)}
-
-
-def make_template(folder: Path, run: Run) -> None:
-    """Data in every form, runs on them, a table, an interrupted packing, clips and extractors."""
-    data = folder / "data"
-    built = build_dataset({"name": "synthetic", "root": str(data), **VIDEOS})
-    write_json(data / "oracle-test-complete.json", [True] * len(built.questions("test")))
-    write_choices(data)
-    write_tokens(data, [q for split in ("train", "val", "test") for q in built.questions(split)])
-    write_json(data / "feats/presence.json", {built.questions("train")[0].video_id: {"audio": 3, "visual": 6}})
-    write_extractors(folder)
-    (folder / "videos").mkdir()
-    for name in "ab":
-        write_video(folder / f"videos/{name}.mp4", Example(seconds=1))
-    for name, place, dimensions in STREAMS:
-        store = FeatureStore(data / "feats" / place, 1, dimensions)
-        list(Packing(store, data / "feats/whole", name).run())
-        next(Packing(store, data / "feats/packed", name).run())
-    commands = [train(folder, "run.name=r"), train(folder, *CLIP, "run.name=clip"), extract(folder)]
-    for command in [*commands, *table_runs(folder)]:
-        code, output = run(command)
-        if code:
-            raise UsageError(f"what cases start from could not be made: {' '.join(command)}: {output}")
-
-
-def write_choices(data: Path) -> None:
-    """The synthetic videos as those of AVQA."""
-    for name, split in (("train_qa", "train"), ("val_qa", "test")):
-        records = json.loads((data / f"json_update/avqa-{split}.json").read_text())
-        videos = sorted({record["video_id"] for record in records})
-        write_json(data / "json" / f"{name}.json", [
-            {"id": i, "video_name": videos[i % len(videos)], "question_text": "What is it?",
-             "multi_choice": ["lute", "kazoo", None, 808], "answer": i % 4, "question_type": type_}
-            for i, type_ in enumerate([*AVQA_TYPES, *AVQA_TYPES])])
-
-
-def write_tokens(data: Path, asked: list) -> None:
-    """Random features as of a CLIP of 8 channels: 5 tokens a frame, 12 positions a question."""
-    rng, texts = np.random.default_rng(0), sorted({" ".join(q.words) for q in asked})
-    (data / "feats/clip_vit_b32").mkdir()
-    for path in (data / "feats/vggish").glob("*.npy"):
-        np.save(data / "feats/clip_vit_b32" / path.name, rng.random((6, 5, 8), dtype=np.float32))
-    words = rng.random((len(texts), 12, 8), dtype=np.float32)
-    np.savez(data / "feats/clip_words.npz", texts=np.array(texts), words=words,
-             question=rng.random((len(texts), 8), dtype=np.float32))
-
-
-def write_extractors(folder: Path) -> None:
-    """A tiny CLIP with its tokenizer; weights of the other two, one number a tensor."""
-    torch.manual_seed(0)
-    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    letters = [chr(c) for c in range(97, 123)]
-    tokens = [*letters, *(f"{c}</w>" for c in letters), "<|startoftext|>", "<|endoftext|>"]
-    ends = {"bos_token_id": len(tokens) - 2, "eos_token_id": len(tokens) - 1}
-    text = {**size, **ends, "vocab_size": len(tokens), "max_position_embeddings": 12}
-    picture = {**size, "image_size": 224, "patch_size": 112}
-    config = CLIPConfig(text_config=text, vision_config=picture, projection_dim=8)
-    CLIPModel(config).save_pretrained(folder / "clip")
-    write_json(folder / "clip/vocab.json", {token: i for i, token in enumerate(tokens)})
-    (folder / "clip/merges.txt").write_text("#version: 0.2\n")
-    write_json(folder / "clip/tokenizer_config.json", {"tokenizer_class": "CLIPTokenizer"})
-    with torch.device("meta"):
-        networks = {"vggish": VGGish(), "res18_14x14": resnet18()}
-    for name, network in networks.items():
-        state = {key: (torch.rand(()) / 1000).expand(value.shape) for key, value in network.state_dict().items()}
-        torch.save(state, folder / f"{name}.pt")
-
-
-def table_runs(folder: Path) -> list[Command]:
-    """Write a table over the data; returns the commands of its runs."""
-    places = [f"dataset.root={folder / 'data'}", f"run.root={folder / 'runs'}"]
-    layer = compose(None, ["dataset=synthetic", *places, *SHORT,
-                           *(f"dataset.{key}={value}" for key, value in VIDEOS.items())])
-    kept = {key: layer[key] for key in ("dataset", "train", "evaluate", "runtime", "run")}
-    (folder / "base.yaml").write_text(yaml.safe_dump(kept))
-    (folder / "table.yaml").write_text(yaml.safe_dump({**TABLE, "rows_from": {"synthetic": str(folder / "base.yaml")}}))
-    plan = Plan()
-    plan.add_table("table", read_grid(folder / "table.yaml"), None, [])
-    return [["main_train.py", *planned.arguments] for planned in plan.runs.values()]
+    overrides, configurations, tables, checkpoints, continued, exported, official, results, reports, annotations,
+    releases, asked, features, presence, questions, manifests, journals, indexes, extractions, extractors, clips,
+    words)}

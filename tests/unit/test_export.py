@@ -122,3 +122,10 @@ def test_a_missing_part_is_named(run, exporting, tmp_path):
     (tmp_path / "out" / CONFIG).unlink()
     with pytest.raises(FileNotFoundError, match="config.json"):
         load_trained(tmp_path / "out" / WEIGHTS)
+
+
+def test_a_licence_is_a_name_of_the_hub(run, exporting, tmp_path):
+    for text in ("", "my own", "mit\nbase_model: other", "\udcff"):
+        with pytest.raises(UsageError, match="--licence .* is no name of a licence"):
+            exporting(run, tmp_path / "out", "--licence", text)
+    assert not (tmp_path / "out").exists()
