@@ -3,6 +3,8 @@
 import importlib
 import re
 import shlex
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -21,6 +23,19 @@ FOLDERS = ("configs", "dataset", "docs", "engine", "models", "requirements", "sc
 NAMED = re.compile(rf"(?<![\w/.-])((?:{'|'.join(FOLDERS)})/[\w/]+(?:\.(?:py|sh|md|yaml|json|svg|txt)\b)?)(?![\w*{{<])")
 # test_extending.py runs its commands and writes its files.
 EXAMPLES = "docs/extending.md"
+HELP = """
+import runpy, sys
+outside, scripts = sys.path[:], sys.argv[1:]
+for script in scripts:
+    for name in [n for n in sys.modules if n.partition(".")[0] in ("dataset", "engine", "models", "scripts")]:
+        del sys.modules[name]
+    sys.path[:], sys.argv = [script.rpartition("/")[0], *outside], [script, "--help"]
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except SystemExit as stop:
+        assert not stop.code, script
+    print("done:", script)
+"""
 
 
 def text_of(path: Path) -> str:
@@ -68,6 +83,14 @@ def test_commands_of_every_kind_are_read():
     scripts = Counter(command.split()[0] for _, command in commands())
     assert sum(scripts.values()) >= 120 and scripts["train.sh"] >= 50
     assert scripts["scripts/reproduce.py"] >= 15 and scripts["test.sh"] + scripts["main_test.py"] >= 10
+
+
+def test_every_command_starts_from_any_folder(tmp_path):
+    """In one new process, which saves imports: each finds the project by itself."""
+    scripts = [str(p) for p in [*ROOT.glob("main_*.py"), *ROOT.glob("scripts/*.py")] if p.stem != "check_environment"]
+    done = subprocess.run([sys.executable, "-c", HELP, *scripts], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert re.findall("^done: (.*)$", done.stdout, re.M) == scripts and done.stdout.count("usage: ") == len(scripts)
 
 
 def test_the_readme_has_at_most_120_lines():

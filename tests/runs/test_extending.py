@@ -54,11 +54,19 @@ def test_the_examples_pass_laws_and_policies(extended):
 
 def test_the_examples_train_and_are_evaluated(extended):
     """The data set, the backbone and both methods of the page; a loss across views counts."""
-    write = "from pathlib import Path; import toy_data; toy_data.spreadsheet(Path('data/spreadsheet'))"
-    assert run(extended, "-c", f"import sys; sys.path.insert(0, 'tests'); {write}").returncode == 0
-    for method in ("constant", "consistency"):
-        done = run(extended, "main_train.py", "dataset=spreadsheet", "backbone=gated_mean", f"method={method}", *TINY)
-        assert done.returncode == 0, done.stderr[-3000:]
+    methods = ("constant", "consistency")
+    commands = [["main_train.py", "dataset=spreadsheet", "backbone=gated_mean", f"method={m}", *TINY] for m in methods]
+    done = run(extended, "-c", f"""
+import runpy, sys
+from pathlib import Path
+sys.path[:0] = [".", "tests"]
+import toy_data
+toy_data.spreadsheet(Path("data/spreadsheet"))
+for sys.argv in {commands}:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+""")
+    assert done.returncode == 0, done.stderr[-3000:]
+    for method in methods:
         folder = extended / "runs" / f"spreadsheet-gated_mean-{method}-s1"
         assert (folder / "results.json").is_file()
     losses = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["loss"]

@@ -12,7 +12,7 @@ import urllib.request
 
 import pytest
 import toy_page
-from commands import command
+from commands import shell
 from toy_page import ASKED, make_clip_run, make_scenes, write_clips
 
 from dataset.synthetic.data import Synthetic
@@ -176,12 +176,12 @@ def test_shared_visitors_name_no_files(folder):
     (["--weights", "x=y"], "not of the form NAME=PATH"),
 ])
 def test_what_cannot_be_shown_is_one_line(arguments, message):
-    done = command("scripts/explore.py", *arguments)
+    done = shell("scripts/explore.py", *arguments)
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr, done.stderr
 
 
 def test_a_port_that_is_taken_is_named(tmp_path):
     root = Synthetic(root=str(tmp_path / "scenes"), train_videos=9, val_videos=2, test_videos=2).root
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        done = command("scripts/explore.py", "requirements", "--data", root, "--port", taken.getsockname()[1])
+        done = shell("scripts/explore.py", "requirements", "--data", root, "--port", taken.getsockname()[1])
     assert done.returncode == 2 and "choose another one with --port" in done.stderr, done.stderr

@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import chdir
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from commands import ROOT, command
+from torch.distributed.run import main as torchrun
 
 from models import BACKBONES, METHODS
 
@@ -25,7 +27,7 @@ def lines(path: Path) -> list[dict]:
 
 @pytest.mark.parametrize("backbone,method", PAIRS)
 def test_a_users_own_data_set_trains_and_evaluates(small, tmp_path, in_process, backbone, method):
-    arguments = [a for a in small if method == "rmm_avr" or not a.startswith(("rmm.", "avr."))]
+    arguments = [a for a in small if method in ("rmm_avr", "released") or not a.startswith(("rmm.", "avr."))]
     code, out, err = in_process("main_train.py", *arguments, f"backbone={backbone}", f"method={method}")
     assert code == 0, err
     folder = tmp_path / "runs" / "r"
@@ -129,19 +131,16 @@ def test_other_evaluations_leave_the_results_of_the_run_alone(small, tmp_path, i
 
 
 def test_torchrun_gives_the_numbers_of_one_process(small, tmp_path):
-    assert command("main_train.py", *small).returncode == 0
     folder, scenarios = tmp_path / "runs" / "r", []
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    for prefix in ([sys.executable], launcher):
-        done = subprocess.run([*prefix, str(ROOT / "main_test.py"), "--checkpoint", str(folder), "--missing", "all"],
-                              cwd=ROOT, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr[-2000:]
+    evaluation = ["main_test.py", "--checkpoint", str(folder), "--missing", "all"]
+    for arguments in (["main_train.py", *small], evaluation):
+        with chdir(ROOT):
+            torchrun(["--standalone", "--nproc-per-node", "2", *arguments])        # raises where a process fails
         scenarios.append(json.loads((folder / "results.json").read_text())["scenarios"])
-    assert scenarios[0] == scenarios[1]
-    done = subprocess.run([*launcher, str(ROOT / "main_train.py"), *small, "run.name=two"], cwd=ROOT,
-                          capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert json.loads((tmp_path / "runs" / "two" / "results.json").read_text())["scenarios"]["complete"]["n"] == 24
+    trained, together = scenarios
+    assert command(*evaluation).returncode == 0
+    alone = json.loads((folder / "results.json").read_text())["scenarios"]
+    assert alone == together == {**together, **trained} and alone["complete"]["n"] == 24
 
 
 def test_a_second_stage_starts_from_the_first(small, tmp_path, in_process):

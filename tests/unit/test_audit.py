@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from commands import command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -249,7 +248,7 @@ def test_counts_add_up_to_the_releases():
 
 
 def test_the_page_is_what_the_script_writes():
-    done = subprocess.run([sys.executable, "scripts/audit_paper_tables.py"], cwd=ROOT, capture_output=True, text=True)
+    done = command("scripts/audit_paper_tables.py")
     assert done.returncode == 0, done.stderr
     assert done.stdout.rstrip("\n") == (ROOT / "docs" / "paper_tables.md").read_text().rstrip("\n")
 
@@ -261,8 +260,7 @@ def test_other_annotations_than_the_stored_are_refused(tmp_path):
         (tmp_path / release).mkdir()
         for split in ("val", "test"):
             (tmp_path / release / f"avqa-{split}.json").write_text(json.dumps([record]))
-    done = subprocess.run([sys.executable, "scripts/audit_paper_tables.py", "--annotations", str(tmp_path)], cwd=ROOT,
-                           capture_output=True, text=True)
+    done = command("scripts/audit_paper_tables.py", "--annotations", tmp_path)
     assert done.returncode == 2 and "Audio/Counting 1022 stored, 1 counted" in done.stderr
     assert "Traceback" not in done.stderr
 
