@@ -8,7 +8,7 @@ import pytest
 import torch
 from toy import SPEC, random_batch
 
-from dataset.types import AUDIO, VISUAL, Batch
+from dataset.types import AUDIO, VISUAL, Batch, DataSpec
 from engine.config import compose
 from models import BACKBONES, METHODS, build_model
 from models.avqa import AVQAModel
@@ -22,22 +22,27 @@ PAIRS = [(b, m) for b in BACKBONES for m in METHODS if b == "avst" or m != "rele
 PAIRS += [(b, m) for b in VARIANTS for m in ("plain", "prompts", "drfuse")]
 PARAMS = [pytest.param(pair, id="-".join(pair)) for pair in PAIRS]
 PARAMS += [pytest.param(("avst", PLUS), id="avst-rmm_avr plus")]
-SAMPLED = "conditional_avr method.steps=2 method.samples=2 method.network=unet method.layers=2"
+SAMPLED = "conditional_avr method.steps=2 method.samples=2 method.network=unet method.layers=2 method.width=8"
 BRIDGED = "conditional_avr method.process=bridge method.objective=v method.steps=2"
 PARAMS += [pytest.param(("avst", SAMPLED), id="avst-conditional_avr samples"),
            pytest.param(("avst", BRIDGED), id="avst-conditional_avr bridge")]
-SHRUNK = {"rmm_avr": ["avr.steps=3"], "released": ["avr.steps=3", "avr.width=8"],    # no law depends on these
-          "conditional_avr": ["method.width=16", "method.layers=1"], "retrieval": ["method.capacity=8"]}
+# No law depends on these.
+SHRUNK = {"rmm_avr": ["avr.steps=2", "avr.width=8", "avr.multipliers=[1]"], "released": ["avr.steps=2", "avr.width=8"],
+          "conditional_avr": ["method.width=16", "method.layers=1"], "retrieval": ["method.capacity=8"],
+          "pano_avqa": [f"backbone.layers_{part}" for part in ("language=1", "visual=1", "audio=1", "cross=2")]}
+# What methods hand over comes in kinds: filled, masked, with extra tokens, several samples.
+KINDS = ("plain", "drfuse", "prompts", "conditional_avr method.steps")
+EACH = [p for p in PARAMS if p.values[0][0] == "avst" or p.values[0][1].startswith(KINDS)]   # every backbone and method
 CASES = ("complete", "audio_missing", "visual_missing", "both_missing", "segments", "mixed")
 
 
-def build(pair: tuple[str, str]) -> AVQAModel:
+def build(pair: tuple[str, str], spec: DataSpec = SPEC) -> AVQAModel:
     """The model of one pair with seeded weights; options of a component follow its name."""
     (backbone, *of_backbone), (method, *of_method) = pair[0].split(), pair[1].split()
-    config = compose(None, ["dataset=music_avqa", f"backbone={backbone}", f"method={method}", *SHRUNK.get(method, []),
-                            *(f"backbone.{option}" for option in of_backbone), *of_method])
+    config = compose(None, ["dataset=music_avqa", f"backbone={backbone}", f"method={method}", *SHRUNK.get(backbone, []),
+                            *SHRUNK.get(method, []), *(f"backbone.{option}" for option in of_backbone), *of_method])
     torch.manual_seed(0)
-    return build_model(SPEC, config["backbone"], config["method"], config["train"]["label_smoothing"])
+    return build_model(spec, config["backbone"], config["method"], config["train"]["label_smoothing"])
 
 
 def with_absence(case: str, size: int = 5) -> Batch:
@@ -55,6 +60,7 @@ def with_absence(case: str, size: int = 5) -> Batch:
         presence[0, :, AUDIO] = False
         presence[1, :, VISUAL] = False
         presence[2] = False
+        presence[3, 1, AUDIO] = presence[3, 2:, VISUAL] = False
     return batch
 
 

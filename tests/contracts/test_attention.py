@@ -1,21 +1,14 @@
-"""The law of `Fused.attention` over every backbone, in every case of absence.
-
-With the methods that hand over features of another kind: filled, masked, with extra tokens, several
-samples.
-"""
+"""The law of `Fused.attention` over backbones and kinds of features, in every case of absence."""
 
 import pytest
 import torch
-from contracts.pairs import CASES, PARAMS, build, poison, with_absence
+from contracts.pairs import CASES, KINDS, PARAMS, build, poison, with_absence
 from toy import SPEC, completed
 
 from models.avqa import repeat_batch
 
 GIVING = ("avst", "avsd", "mcd", "pano_avqa", "pstp_net", "modality_alignment", "modality_alignment preset=agreement")
 SHAPES = {"audio": (SPEC.segments,), "visual": (SPEC.segments,), "space": (SPEC.segments, SPEC.tokens)}
-
-
-KINDS = ("plain", "drfuse", "prompts", "conditional_avr method.steps")
 
 
 @pytest.fixture(scope="module", params=[p for p in PARAMS if p.values[0][1].startswith(KINDS)])

@@ -1,8 +1,11 @@
-"""Train, evaluate and resume every pair off the CPU: on an emulated device, and on a GPU if any."""
+"""Train, evaluate and resume off the CPU: on an emulated device, and on a GPU if there is one.
+
+Every method with one backbone, every backbone with a method of each kind; on a GPU every pair.
+"""
 
 import pytest
 import torch
-from contracts.pairs import CASES, PARAMS, answer, build, poison, with_absence
+from contracts.pairs import CASES, EACH, PARAMS, answer, build, poison, with_absence
 from emulated import DEVICE, WrongDevice, emulation
 from toy import random_batch, unweighted
 
@@ -55,7 +58,7 @@ class Training:
         return answer(self.model, to(with_absence("mixed"), self.device)).to("cpu"), self.saved()[0]
 
 
-@every_pair
+@pytest.mark.parametrize("pair", EACH)
 def test_no_tensor_is_made_on_the_wrong_device(pair):
     """The emulated device refuses to mix; resumed on it or on the CPU is as never interrupted."""
     first = Training(pair, "cpu")

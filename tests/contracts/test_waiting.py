@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from contracts.pairs import PARAMS, build
+from contracts.pairs import EACH, build
 from torch.utils._python_dispatch import TorchDispatchMode
 from toy import random_batch, unweighted
 
@@ -22,7 +22,7 @@ class NoWaiting(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("pair", PARAMS)
+@pytest.mark.parametrize("pair", EACH)
 def test_a_training_step_waits_for_nothing(pair):
     model, batch = build(pair).train(), random_batch(4)
     batch.presence[0, 0, 0] = False
