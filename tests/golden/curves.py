@@ -28,7 +28,7 @@ PAIRS = [("avst", method) for method in METHODS] + [(backbone, "plain") for back
 # A bounded reverse process: the printed one multiplies rounding by 160, and another processor would
 # give another curve.
 OPTIONS = {"rmm_avr": ["avr.steps=3", "avr.start=noised", "avr.start_step=1", "avr.clip=3.0", "avr.width=8"],
-           "conditional_avr": ["method.width=16", "method.layers=1"]}
+           "released": ["avr.steps=3", "avr.width=8"], "conditional_avr": ["method.width=16", "method.layers=1"]}
 
 
 def curve(backbone: str, method: str) -> list[float]:

@@ -22,6 +22,9 @@ WITH_OTHERS = {"pillow", "typing_extensions", "starlette"}      # torchvision, m
 APART = "page.txt"                       # installed by a line of its own
 
 
+INSTALLED = packages_distributions()
+
+
 def distributions(path: Path) -> set[str]:
     """The packages that a file imports, in lower case."""
     modules = set()
@@ -31,8 +34,7 @@ def distributions(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             modules.add(node.module.split(".")[0])
     foreign = modules - set(sys.stdlib_module_names) - OURS
-    installed = packages_distributions()
-    return {installed.get(name, [name])[0].lower() for name in foreign} - WITH_OTHERS
+    return {INSTALLED.get(name, [name])[0].lower() for name in foreign} - WITH_OTHERS
 
 
 def names(file: str) -> set[str]:

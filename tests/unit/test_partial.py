@@ -53,10 +53,14 @@ def test_the_courses_have_a_distribution():
     assert chances[agree].sum() == pytest.approx(0.7 * (0.85 + 0.15 / 3))
 
 
+@pytest.fixture(scope="module")
+def prior():
+    return sample(400_000, np.random.default_rng(1))
+
+
 @pytest.mark.parametrize("heard, seen", [((0,), ()), ((), (0, 1)), ((1, 2), ()), ((0,), (1,))])
-def test_draws_are_those_that_rejection_leaves(heard, seen):
+def test_draws_are_those_that_rejection_leaves(prior, heard, seen):
     """Of many scenes from the prior, those that agree in what is heard and seen."""
-    prior = sample(400_000, np.random.default_rng(1))
     every = observation(prior, heard, seen)
     rows, counts = np.unique(every[:20_000], axis=0, return_counts=True)
     likely = rows[counts.argmax()]
