@@ -67,7 +67,9 @@ class Trainer:
         if config["runtime"]["compile"]:
             self.model.method.compile_hot_path()
         optimiser = make_optimiser(self.model.parameters(), train)
-        self.model, self.optimiser = self.accelerator.prepare(self.model, optimiser)
+        trained = any(p.requires_grad for p in self.model.parameters())      # else processes have no gradient to share
+        self.model = self.accelerator.prepare_model(self.model, evaluation_mode=not trained)
+        self.optimiser = self.accelerator.prepare(optimiser)
         self.evaluator = Evaluator(self.model, data, vocabulary, self.accelerator, config["evaluate"]["batch_size"],
                                    config["runtime"]["workers"])
         self.schedule = Schedule(self.optimiser.optimizer, train, self.all_steps())

@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 from engine.errors import UsageError, positive, run_guarded
 from scripts.tables.collect import collect
+from scripts.tables.cost import add_costs
 from scripts.tables.documents import REPORTS, documents, refresh
 from scripts.tables.grid import Grid, chosen_dataset, find_grid, table_names
 from scripts.tables.plan import Plan, PlannedRun
@@ -100,6 +101,8 @@ def write_reports(grids: dict[str, Grid], plan: Plan, out: Path | None, partial:
                 continue
             if not report["runs"]:
                 raise UsageError(f"no run of table {name} is done; there is nothing to report")
+            if grid.costs:
+                add_costs(report, plan.tables[name])
             path = write_report(report, grid, out / name if out else root / f"report-{name}", command)
         except UsageError as error:
             problems.append(str(error))

@@ -12,6 +12,7 @@ import torch
 from denoising_diffusion_pytorch import Unet1D
 from torch import Tensor, nn
 
+from models.errors import OptionError
 from models.features import FeatureShape
 
 Network = Literal["transformer", "unet"]
@@ -41,6 +42,14 @@ class TokenTransformer(nn.Module):
         self.encoder = nn.TransformerEncoder(layer, layers, norm=nn.LayerNorm(width), enable_nested_tensor=False)
         self.leave = nn.Linear(width, D)
 
+    def train(self, mode: bool = True) -> TokenTransformer:
+        """The encoder has no dropout and stays in training mode: in evaluation torch writes all
+        products of queries and keys to memory on a CPU, which takes twice the time.
+        """
+        super().train(mode)
+        self.encoder.train()
+        return self
+
     def forward(self, real: Tensor, state: Tensor, missing: Tensor, question: Tensor, t: Tensor) -> Tensor:
         """`real`, `state` (B, T, M, D), zeros where they do not count; `missing` (B, T, M);
         `question` (B, D); `t` (B,) -> the prediction (B, T, M, D).
@@ -60,6 +69,10 @@ class PairUnet(nn.Module):
     def __init__(self, shape: FeatureShape, width: int, layers: int) -> None:
         super().__init__()
         self.stages = layers - 1                                       # each halves the sequence
+        most = 1 + (1 + shape.tokens).bit_length()                     # down to one place
+        if layers > most:
+            raise OptionError(f"method.layers={layers} is too many for method.network=unet: every layer but the first "
+                              f"halves a sequence of {2 + shape.tokens} places; set method.layers to {most} or fewer")
         self.unet = Unet1D(width, channels=2 * shape.channels + 1, out_dim=shape.channels, dim_mults=(1,) * layers)
 
     def forward(self, real: Tensor, state: Tensor, missing: Tensor, question: Tensor, t: Tensor) -> Tensor:

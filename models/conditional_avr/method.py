@@ -122,7 +122,8 @@ class ConditionalAVR(Method):
     def end_state(self, features: Features) -> Tensor:
         """What RMM recalls, standardised tokens (B, T, M, D); without RMM their mean, zeros."""
         if self.rmm is None:
-            return torch.zeros_like(self.tokens(features))
+            B, T, _, D = features.visual.shape
+            return features.visual.new_zeros(B, T, 1 + self.tokens_of_picture, D, dtype=torch.float32)
         pseudo = self.rmm(features)
         return self.tokens(features.with_(audio=pseudo.audio, visual=pseudo.visual))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -78,14 +79,16 @@ def clean_estimate(path: Path, objective: Objective, state: Tensor, prediction: 
 
 
 def reverse(path: Path, end: Tensor, steps: int, denoise: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """x_0 (B, ...) from the end state by `steps` equal steps; `denoise(x_t, t)` estimates x_0."""
-    state = end
-    for step in range(steps, 0, -1):
-        t, s = (torch.full(end.shape[:1], k / steps, device=end.device) for k in (step, step - 1))
+    """x_0 (B, ...) from the end state by `steps` equal steps; `denoise(x_t, t)` estimates x_0.
+
+    The last step goes to time 0, where r is 0: the estimate itself.
+    """
+    state, times = end, [torch.full(end.shape[:1], k / steps, device=end.device) for k in range(steps, 0, -1)]
+    for t, s in pairwise(times):
         clean = denoise(state, t)
         rest = state - path.a(spread(t, state)) * clean
         state = path.a(spread(s, state)) * clean + path.r(spread(s, state)) / path.r(spread(t, state)) * rest
-    return state
+    return denoise(state, times[-1])
 
 
 def spread(t: Tensor, like: Tensor) -> Tensor:

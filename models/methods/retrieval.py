@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.nn import functional as F
 
 from dataset.types import AUDIO, VISUAL
@@ -108,18 +108,31 @@ class Retrieval(Method):
 
     @torch.no_grad()
     def observe(self, features: Features) -> None:
-        """Put the videos of a training batch that are whole into the bank."""
+        """Put the whole videos of a training batch, those of all processes, into the bank."""
         if not self.training:
             return
-        audio, visual = features.audio.float(), features.visual.float()
-        pooled = visual.mean(dim=2, keepdim=True)                                  # (B, T, 1, D)
-        self.audio_scale.observe(audio, features.presence[..., AUDIO])
-        self.visual_scale.observe(pooled, features.presence[..., VISUAL])
-        place, whole = features.video % len(self.owner), features.whole            # (B,)
+        visual = features.visual.float()
+        visual = visual.mean(dim=2, keepdim=True) if self.pooled else visual       # (B, T, 1 or N, D)
+        video, audio, visual, presence = (of_all_processes(values) for values in (
+            features.video, features.audio.float(), visual, features.presence))
+        self.audio_scale.observe(audio, presence[..., AUDIO])
+        self.visual_scale.observe(visual.mean(dim=2, keepdim=True), presence[..., VISUAL])
+        place, whole = video % len(self.owner), presence.flatten(1).all(dim=1)     # (B,)
         order = torch.arange(len(place), device=place.device)
         first = torch.where(whole[None] & (place[:, None] == place), order, len(place)).amin(dim=1)
         chosen = first.clamp_max(len(place) - 1)       # of the questions of one place the first whole one
-        for bank, new in ((self.owner, features.video), (self.audio, audio),
-                          (self.visual, pooled if self.pooled else visual)):
+        for bank, new in ((self.owner, video), (self.audio, audio), (self.visual, visual)):
             some = (first < len(place)).reshape(-1, *[1] * (new.dim() - 1))
             bank.index_copy_(0, place, torch.where(some, new[chosen].to(bank.dtype), bank[place]))
+
+
+def of_all_processes(values: Tensor) -> Tensor:
+    """The rows (B, ...) of every process, as many on each, in the order in which the questions were
+    dealt out.
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return values
+    sent = values.byte() if values.dtype == torch.bool else values.contiguous()
+    parts = [torch.empty_like(sent) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(parts, sent)
+    return torch.stack(parts, dim=1).flatten(0, 1).to(values.dtype)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -18,13 +19,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dataset import SCENARIOS, make_loader
-from dataset.types import AUDIO, MODALITIES, VISUAL
+from dataset.types import AUDIO, MODALITIES, VISUAL, Batch
 from engine.metrics import Record, calibration, percentage
 from engine.released_noise import RELEASED_NOISE, NoisedEvaluator
 from engine.restore import Restored
+from models.avqa import AVQAModel
 from models.features import Features, blank_features
 
-MISSING = ("audio_missing", "visual_missing")
+MISSING = ("audio_missing", "visual_missing")         # in the order of AUDIO, VISUAL
 
 
 class Fit:
@@ -75,19 +77,25 @@ def examine_features(run: Restored, split: str) -> dict[str, Any]:
         if not bool(whole.any()):
             continue
         batch = batch.map(lambda t, keep=whole: t[keep])
-        real = net.encode(batch)
         types = [type_of[row] for row in batch.row.tolist()]
-        reference = net.method.fill_in(real)               # a method may answer on features of its own
-        for name, modality in zip(MISSING, (AUDIO, VISUAL), strict=True):
-            state = batch.presence.clone()
-            state[..., modality] = False
-            left = blank_features(real, state)
+        for modality, left, reference in lacking_sides(net, batch):
+            name = MISSING[modality]
             for stage, features in net.method.stages(left).items():
                 if features.filled:                                # else nothing stands in: the absent is masked out
                     add_stage(fits, (name, stage), reference, features, types)
             if weights := net.method.addressing(left):
                 addressing[name].append(weights[modality].flatten(0, 1))
     return collect(fits, {name: sharpness(torch.cat(parts)) for name, parts in addressing.items()})
+
+
+def lacking_sides(net: AVQAModel, batch: Batch) -> Iterator[tuple[int, Features, Features]]:
+    """Each modality of a whole batch: what is left without it, and what is answered on with it."""
+    real = net.encode(batch)
+    reference = net.method.fill_in(real)                   # a method may answer on features of its own
+    for modality in (AUDIO, VISUAL):
+        state = batch.presence.clone()
+        state[..., modality] = False
+        yield modality, blank_features(real, state), reference
 
 
 def add_stage(

@@ -120,10 +120,11 @@ class Grid(BaseModel):
     one before; null trains every row from scratch. `start_checkpoint`: which one the rows take of
     it; a stage gives the next its best. `recipes`: data set -> the files laid over both.
     `scenarios`: the columns; null: those that the configuration evaluates; what it does not is
-    tested with the trained model. `calibration`: its error stands in the report. `compare_to`: the
-    reference row of the tests, for all rows or row by row, then one or a list. `published`: row ->
-    scenario -> figures; `printed`: row or "*" -> heading in print -> the type its figures belong to
-    (already applied in `published`).
+    tested with the trained model. `calibration`: its error stands in the report. `costs`: so do
+    R2 of the stand-ins, time and parameters (`cost.py`). `compare_to`: the reference row of the
+    tests, for all rows or row by row, then one or a list. `published`: row -> scenario -> figures;
+    `printed`: row or "*" -> heading in print -> the type its figures belong to (already applied in
+    `published`).
     """
 
     model_config = STRICT
@@ -140,6 +141,7 @@ class Grid(BaseModel):
     scenario_curves: list[ScenarioCurves] = []
     mixes: list[Mix] = []
     calibration: bool = False
+    costs: bool = False
     compare_to: str | dict[str, str | list[str]] | None = None
     published: dict[str, dict[ScenarioName, Published]] = {}
     printed: dict[str, dict[str, str]] = {}

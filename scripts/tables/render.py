@@ -8,6 +8,7 @@ from typing import Any
 from dataset.files import write_json, write_text
 from engine.logger import code_version
 from engine.metrics import BINS, columns_of
+from scripts.tables.cost import cost_section
 from scripts.tables.grid import Grid
 from scripts.tables.plots import draw_all
 from scripts.tables.statistics import RESAMPLES, RULE
@@ -56,6 +57,8 @@ def as_markdown(report: Report, captions: dict[str, str]) -> str:
         sections["## Beside the paper"] = paper_section(report)
     if any("ece" in cell for row in report["rows"].values() for cell in row["scenarios"].values()):
         sections["## Calibration"] = calibration_section(report)
+    if any("costs" in row for row in report["rows"].values()):
+        sections["## Cost and recall"] = cost_section(report)
     sections |= {
         "## Share of the recoverable gap": gap_section(report), "## Differences": difference_section(report),
         "## Figures": "\n\n".join(f"![{text}]({name}.png)\n\n{text} ({name}.svg)" for name, text in captions.items()),

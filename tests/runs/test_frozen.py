@@ -1,9 +1,12 @@
 """A method plugged into a backbone that is not trained again, and a model tested anew."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
+from commands import ROOT
 
 
 @pytest.fixture
@@ -41,6 +44,25 @@ def test_a_frozen_backbone_answers_complete_input_as_before(train, run, tmp_path
         assert all(torch.equal(before[key], after[key]) for key in before if not key.startswith("method."))
         assert now["complete"] == answers["complete"] and len(now["complete"]) > 10
     assert (run("retrieval")[0]["method.owner"] >= 0).any() and run("mean")[0]["method.fill.mean_audio"].any()
+
+
+def test_two_processes_fill_the_bank_of_one(train, run, small, tmp_path):
+    """Two times four questions a step are eight: the same videos in the same places."""
+    assert train("start", "method=plain")[0] == 0
+    options = ["method=retrieval", "train.epochs=1", "train.frozen=true",
+               f"train.init={tmp_path / 'runs/start/best.pt'}"]
+    assert train("one", *options)[0] == 0
+    plain = [a for a in small if not a.startswith(("method=", "rmm.", "avr.", "run.name", "train.epochs"))]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run([*launch, str(ROOT / "main_train.py"), *plain, *options, "train.batch_size=4",
+                           "run.name=two"], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (one, answers), (two, now) = run("one"), run("two")
+    assert (one["method.owner"] >= 0).sum() == 8 and torch.equal(one["method.owner"], two["method.owner"])
+    for key in ("audio", "visual", "audio_scale.mean", "visual_scale.variance"):
+        assert torch.allclose(one[f"method.{key}"], two[f"method.{key}"], atol=1e-6), key
+    assert [line["prediction"] for lines in now.values() for line in lines] == [
+        line["prediction"] for lines in answers.values() for line in lines]
 
 
 def test_no_epoch_tests_what_another_run_trained(train, run, tmp_path):

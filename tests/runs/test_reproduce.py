@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+import torch
 import yaml
 from commands import ROOT, SHORT, command
 
@@ -25,7 +26,7 @@ def toy(own_data, tmp_path_factory):
     (folder / "rows.yaml").write_text("method: modality_dropout\n")
     (folder / "toy.yaml").write_text(yaml.safe_dump({
         "title": "A toy sweep", "start": str(folder / "start.yaml"), "rows_from": str(folder / "rows.yaml"), "seeds": 1,
-        "compare_to": "dropout", "rows": {"dropout": {"label": "modality dropout", "overrides": []},
+        "compare_to": "dropout", "costs": True, "rows": {"dropout": {"label": "modality dropout", "overrides": []},
                                           "plain": {"label": "plain", "overrides": ["method=plain"]}}}))
     small = [x for x in SHORT if not x.startswith(("rmm.", "avr.", "train.epochs"))]
     return folder, [str(folder / "toy.yaml"), "dataset=music_avqa", "dataset.stride=2", f"dataset.root={own_data}",
@@ -89,6 +90,9 @@ def test_a_sweep_trains_reports_and_does_not_train_again(toy, reproduce, monkeyp
             assert report["rows"][row]["scenarios"]["complete"]["mean"] == results["scenarios"]["complete"]["overall"]
             assert f"{line['depends_on'][0]}/best.pt" in (folder / "runs" / line["name"] / "log.txt").read_text()
     assert report["comparisons"] == []                               # one seed is no test
+    parts = torch.load(folder / "runs" / plan[1]["name"] / "best.pt", weights_only=True)["model"]
+    assert report["rows"]["dropout"]["costs"]["parameters"]["mean"] <= sum(part.numel() for part in parts.values())
+    assert "## Cost and recall" in (folder / "runs/report-toy/report.md").read_text()
     assert "| modality dropout" in done.stdout and "embedded benchmark" not in (
         folder / "runs/report-toy/report.md").read_text()
 

@@ -1,11 +1,13 @@
 """Conditional AVR: paths worked by hand, what is a condition, what is averaged."""
 
 import math
+from typing import ClassVar
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 from toy import SHAPE, SPEC, random_batch, random_features
 
 from dataset.types import AUDIO, VISUAL
@@ -158,6 +160,35 @@ def test_the_error_is_of_what_was_taken_away():
 def test_options_without_effect_are_refused(options, named):
     with pytest.raises(OptionError, match=named):
         method(**options)
+
+
+def test_the_unet_has_as_many_layers_as_it_can_halve():
+    """A question, a sound and six tokens: eight places, halved three times."""
+    assert method(network="unet", layers=4)
+    with pytest.raises(OptionError, match="method.layers=5.*8 places.*4 or fewer"):
+        method(network="unet", layers=5)
+
+
+def test_evaluation_attends_as_training_does():
+    """The same answer, and the scores of all pairs of tokens are never a tensor of their own."""
+    given_, _ = lacking(VISUAL, size=2)
+    model, tokens = method(width=32), 1 + SHAPE.segments * (1 + SHAPE.tokens)
+
+    class Largest(TorchDispatchMode):
+        names: ClassVar[set[str]] = set()
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            self.names.add(str(function))
+            made = function(*args, **kwargs or {})
+            for one in made if isinstance(made, tuple) else (made,):
+                assert not isinstance(one, torch.Tensor) or one.shape[-2:] != (tokens, tokens)
+            return made
+
+    with torch.no_grad(), Largest() as seen:
+        filled = model.fill_in(given_).visual
+    assert any("scaled_dot_product" in name for name in seen.names)
+    assert not any("native_multi_head" in name or "encoder_layer" in name for name in seen.names)
+    assert torch.allclose(model.train().fill_in(given_).visual, filled, atol=1e-5)
 
 
 @pytest.mark.parametrize("related", [True, False])
