@@ -6,6 +6,7 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -130,6 +131,7 @@ def answerer(spec, config, folder) -> Answerer:
     """One with a tiny CLIP in place of a checkpoint and downloaded weights."""
     made = Answerer.__new__(Answerer)
     made.spec, made.config, made.device, made.weights = spec, config, torch.device("cpu"), {"clip_vit_b32": folder}
+    made.trained = SimpleNamespace(row_seconds=1)
     made.extractor, made.text_reader = lambda _: ClipFrames(folder, made.device), made.open_text_reader
     return made
 
