@@ -15,8 +15,7 @@ def gaussian_like(values: Tensor, question_id: Tensor | None, stream: int = 0) -
     """
     if question_id is None:
         return torch.randn_like(values)
-    noise = torch.empty_like(values)
+    noise = values.new_empty(values.shape)
     for row, seed in enumerate(question_id.tolist()):
-        generator = torch.Generator(values.device).manual_seed(seed * 1009 + stream)
-        noise[row] = torch.randn(values.shape[1:], generator=generator, device=values.device, dtype=values.dtype)
+        noise[row].normal_(generator=torch.Generator(values.device).manual_seed(seed * 1009 + stream))
     return noise

@@ -5,6 +5,7 @@ official.json was written by running the official code (VisualAIKHU/Missing-AVQA
 a CPU; CHECKOUT is a clone of it:
 
   python tests/golden/official.py CHECKOUT
+  python tests/golden/official.py CHECKOUT --time 3      # writes nothing: seconds of training steps
 
 Stands aside: its ResNet-18 and the eight layers without use, which take no part. Dropout is off.
 Every value comes from `pseudo_random`, so that no weight needs to be stored; the names and shapes
@@ -13,9 +14,12 @@ of the official weights are in the file.
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
+import resource
 import sys
+import time
 import zlib
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,14 +66,14 @@ def weight(name: str, shape: list[int]) -> Tensor:
     return values * (0.1 if len(shape) == 1 else math.prod(shape[1:]) ** -0.5)
 
 
-def batch() -> Batch:
-    """Two questions of the real shapes; one is shorter than the other."""
-    B, T, (H, W) = QUESTIONS, SPEC.segments, SPEC.grid
+def batch(B: int = QUESTIONS) -> Batch:
+    """Questions of the real shapes; the second is shorter than the others."""
+    T, (H, W) = SPEC.segments, SPEC.grid
     words = torch.arange(1, B * SPEC.words + 1).reshape(B, SPEC.words) * 7 % 92 + 1
     words[1, 9:] = 0
     maps = {name: pseudo_random(name, B, T, 512, H, W).relu() for name in ("visual", "negative")}
     return Batch(audio=pseudo_random("audio", B, T, 128), visual=maps["visual"], words=words,
-                 answer=torch.tensor([3, 40]), presence=torch.ones(B, T, 2, dtype=torch.bool),
+                 answer=torch.tensor([3, 40]).repeat(B // 2), presence=torch.ones(B, T, 2, dtype=torch.bool),
                  question_id=torch.arange(B), row=torch.arange(B), video=torch.arange(B),
                  negative_visual=maps["negative"])
 
@@ -105,35 +109,41 @@ def drawing(names: list[str], steps: Tensor | None = None):
     assert not left, f"never drawn: {left}"
 
 
-def official_network(checkout: Path) -> nn.Module:
+def official_network(checkout: Path, steps: int = STEPS, slots: int = SLOTS) -> nn.Module:
     """The official class with weights by rule."""
     sys.path[:0] = [str(checkout), str(checkout / "net_grd_avst")]
     sys.modules["visual_net"] = SimpleNamespace(resnet18=lambda pretrained: nn.Identity())
     import net_avst
-    net = net_avst.AVQA_Fusion_Net(SimpleNamespace(time_step=STEPS, memory_size=SLOTS, missing_situation="audio"))
+    net = net_avst.AVQA_Fusion_Net(SimpleNamespace(time_step=steps, memory_size=slots, missing_situation="audio"))
     net.load_state_dict({name: weight(name, list(value.shape)) for name, value in net.named_parameters()}, strict=False)
     return without_dropout(net)
 
 
-def official_training(net: nn.Module) -> dict:
-    """Logits of three views, loss terms, gradients of a training pass; the total as official."""
-    given = batch()
-    reverse = [f"reverse {step}" for step in range(STEPS - 1, 0, -1)]
-    with drawing(["training", *reverse, *reverse], drawn_steps()):
-        out, ave, rmmr, reconstruction = net.train()(given.audio, given.visual, given.negative_visual, given.words)
+VIEWS = {"complete": ("out_qa", "out_match_{}"), "audio_missing": ("out_qa_ap", "visual_match_{}_ap"),
+         "visual_missing": ("out_qa_vp", "visual_match_{}_vp")}
+
+
+def official_losses(net: nn.Module, given: Batch) -> tuple[dict, dict[str, Tensor], Tensor]:
+    """What the network puts out in training, its loss terms, and their total as official."""
+    out, ave, rmmr, reconstruction = net.train()(given.audio, given.visual, given.negative_visual, given.words)
     terms = {"ave": ave, "rmmr": rmmr, "reconstruction": reconstruction}
-    names = {"complete": ("out_qa", "out_match_{}"), "audio_missing": ("out_qa_ap", "visual_match_{}_ap"),
-             "visual_missing": ("out_qa_vp", "visual_match_{}_vp")}
-    for view, (answer, match) in names.items():
+    for view, (answer, match) in VIEWS.items():
         terms[f"answer_{view}"] = F.cross_entropy(out[answer], given.answer)
         pairs = [out[match.format(side)] for side in ("posi", "nega")]
         target = torch.tensor([1, 0]).repeat_interleave(len(pairs[0]))
         terms[f"match_{view}"] = F.cross_entropy(torch.cat(pairs), target)
-    total = sum(value * (0.5 if name.startswith("match") else 1) for name, value in terms.items())
+    return out, terms, sum(value * (0.5 if name.startswith("match") else 1) for name, value in terms.items())
+
+
+def official_training(net: nn.Module) -> dict:
+    """Logits of three views, loss terms, gradients of a training pass."""
+    reverse = [f"reverse {step}" for step in range(STEPS - 1, 0, -1)]
+    with drawing(["training", *reverse, *reverse], drawn_steps()):
+        out, terms, total = official_losses(net, batch())
     total.backward()
     gradients = {name: value.grad for name, value in net.named_parameters() if name in TRAINED}
     return {
-        "logits": {view: head_of(out[answer]) for view, (answer, _) in names.items()},
+        "logits": {view: head_of(out[answer]) for view, (answer, _) in VIEWS.items()},
         "terms": {name: round(float(value.detach()), 6) for name, value in terms.items()},
         "gradients": {name: float(f"{value.norm():.6g}") for name, value in gradients.items()},
         "entries": {name: list(value.shape) for name, value in net.named_parameters()
@@ -150,7 +160,29 @@ def official_evaluation(net: nn.Module, missing: str) -> list[list[float]]:
         return head_of(net(given.audio, given.visual, given.negative_visual, given.words)[0])
 
 
-def main(checkout: Path) -> None:
+def time_official(checkout: Path, count: int) -> None:
+    """Print the seconds of `count` training steps at the paper's sizes (batch 4), and memory."""
+    net, given = official_network(checkout, steps=10, slots=75), batch(4)
+    optimiser = torch.optim.Adam(net.parameters(), lr=1e-4)
+    for _ in range(count):
+        started = time.perf_counter()
+        total = official_losses(net, given)[2]
+        optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        optimiser.step()
+        print(f"{time.perf_counter() - started:.1f} s", flush=True)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** 20
+    print(f"{memory:.1f} GiB at most, {torch.get_num_threads()} threads")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkout", type=Path)
+    parser.add_argument("--time", type=int, metavar="STEPS")
+    options = parser.parse_args()
+    checkout = options.checkout.resolve()
+    if options.time:
+        return time_official(checkout, options.time)
     net = official_network(checkout)
     numbers = official_training(net)
     numbers["evaluation"] = {missing: official_evaluation(net, missing) for missing in MISSING}
@@ -159,4 +191,4 @@ def main(checkout: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).resolve())
+    main()
