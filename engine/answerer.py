@@ -147,7 +147,7 @@ class Answerer:
         return [self.ask_one(streams, *pair) for pair in zip(questions, given, strict=True)]
 
     def ask_one(self, streams: Streams, question: str, choices: Sequence[str]) -> Answer:
-        words, notes = self.check(question, choices)
+        words, notes = self.prepare(question, choices)
         shares = probabilities(self.trained.model, self.batch(streams, words, choices), self.accelerator)[0].tolist()
         answers = list(choices) if self.spec.choices else self.vocabulary.answers
         best = sorted(zip(answers, shares, strict=True), key=lambda pair: -pair[1])
@@ -170,8 +170,10 @@ class Answerer:
             batch.choices = torch.tensor([self.vocabulary.encode_choices(tuple(map(self.split, choices)))])
         return batch
 
-    def check(self, question: str, choices: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
-        """The words of the question, and a note on all that is not read of them."""
+    def prepare(self, question: str, choices: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
+        """The words of the question, and a note on all that is not read; UsageError if it cannot be
+        asked.
+        """
         if (choices or self.spec.choices) and len(set(choices)) < 2:
             raise UsageError("a multiple choice needs two different candidates or more"
                              + "; this checkpoint answers multiple choice alone" * bool(self.spec.choices))

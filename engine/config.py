@@ -21,8 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from dataset import DATASETS, SCENARIOS
 from dataset.files import refuse_special
 from engine.errors import SHOWN, UsageError, shown
-from engine.layers import fill_in, overlay, parse_override, parse_yaml
 from engine.legacy import options_of_today
+from engine.yaml_layers import fill_in, overlay, parse_override, parse_yaml
 from models import BACKBONES, METHODS, resolve
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"

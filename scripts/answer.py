@@ -111,7 +111,7 @@ def main() -> None:
     weights = parse_weights(options.weights)
     answerer = Answerer(options.checkpoint, weights, options.device)
     for question, choices in asked:          # before the clip is read, which takes longer
-        answerer.check(question, choices)
+        answerer.prepare(question, choices)
     streams = answerer.read(options.video, options.mute, options.blank)
     answers = answerer.ask(streams, [question for question, _ in asked], [choices for _, choices in asked])
     report = sys.stderr if options.json else sys.stdout

@@ -88,7 +88,7 @@ def distance(truth: Features, guess: Features, modality: int, rows: torch.Tensor
 
 def encode(answerer: Answerer, streams: Streams, question: str, choices: Sequence[str]) -> Features:
     """The features of one question, absent entries blank."""
-    words, _ = answerer.check(question, choices)
+    words, _ = answerer.prepare(question, choices)
     net = answerer.trained.model.eval()
     return net.encode(answerer.batch(streams, words, choices).to(answerer.device))
 

@@ -11,8 +11,8 @@ from typing import Any
 from dataset.extract import EXTRACTORS
 from engine.answerer import Answerer
 from engine.errors import UsageError, shown
-from engine.layers import parse_yaml
 from engine.restore import checkpoint_in
+from engine.yaml_layers import parse_yaml
 
 KEPT = 4                     # loaded models
 

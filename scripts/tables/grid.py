@@ -12,7 +12,7 @@ from dataset import DATASETS
 from dataset.files import refuse_special
 from engine.config import CONFIGS, ScenarioName, describe, nearest
 from engine.errors import UsageError
-from engine.layers import parse_yaml
+from engine.yaml_layers import parse_yaml
 
 STRICT = ConfigDict(extra="forbid", frozen=True)
 TABLES = CONFIGS / "tables"

@@ -96,12 +96,12 @@ def test_candidates_of_multiple_choice(trained, tmp_path):
 ])
 def test_what_cannot_be_asked_is_one_line(open_run, question, choices, message):
     with pytest.raises(UsageError, match=message):
-        Answerer(open_run[0], device="cpu").check(question, choices)
+        Answerer(open_run[0], device="cpu").prepare(question, choices)
 
 
 def test_a_known_word_is_suggested(open_run):
     answerer = Answerer(open_run[0], device="cpu")
-    words, notes = answerer.check("Is there a kazo sound of it in all the long video here?", [])
+    words, notes = answerer.prepare("Is there a kazo sound of it in all the long video here?", [])
     assert words[3] == "kazo" and notes[0].endswith("did you mean 'kazoo'?")
     assert notes[-1].startswith("only the first 7 words are read")
 

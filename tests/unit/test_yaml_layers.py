@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from engine.config import compose, run_folder
 from engine.errors import UsageError
-from engine.layers import fill_in, overlay, parse_yaml
+from engine.yaml_layers import fill_in, overlay, parse_yaml
 
 PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.binary(max_size=4)
 VALUES = st.recursive(PLAIN, lambda inner: st.lists(inner, max_size=3)
