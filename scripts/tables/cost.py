@@ -123,8 +123,8 @@ def cost_section(report: dict[str, Any]) -> str:
 R2: share of the real feature's variance that the stand-in explains, over {QUESTIONS} test questions: 1 for the
 feature itself, 0 for the best constant; of several samples, of their mean. Training: all epochs of the row's own
 run, without validation and start. An answer: with one modality missing, the mean of both cases, {TIMED} questions at
-a time, other load on the machine included; measured {"; ".join(report["measured"]) or "nowhere"}. Mean ± standard
-deviation over seeds; - where best.pt is gone or nothing stands in."""
+a time, measured {"; ".join(report["measured"]) or "nowhere"}. Both times include other load on the machine. Mean ±
+standard deviation over seeds; - where best.pt is gone or nothing stands in."""
 
 
 def cell(values: dict[str, float | None] | None, name: str) -> str:
