@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset.files import refuse_special
+from dataset.store import DAY
 
 SETTINGS = "extraction.json"             # in the feature root: what all its files were extracted with
 WARNING = ("warning: the features were extracted with random weights (extract_features.py --weights random): a dry "
@@ -32,4 +33,4 @@ def is_dry_run(features: Path) -> bool:
 def row_seconds(features: Path) -> int:
     """Seconds between two rows of the features, the --stride of the extraction; 1 without note."""
     stride = settings_of(features).get("stride")
-    return stride if type(stride) is int and stride > 0 else 1
+    return stride if type(stride) is int and 0 < stride <= DAY else 1

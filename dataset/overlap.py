@@ -12,7 +12,7 @@ from dataset.questions import read_questions
 from dataset.types import DataError, Question
 
 
-def asked(question: Question) -> tuple:
+def wording(question: Question) -> tuple:
     """The video, the sound and the words of the text, without punctuation and upper case."""
     return question.video_id, question.sound, *re.findall(r"\w+", " ".join(question.words).lower())
 
@@ -22,9 +22,9 @@ def doubles(questions: list[Question], others: list[Question]) -> int:
 
     A rephrased question has the number of the original.
     """
-    texts = set(map(asked, others))
+    texts = set(map(wording, others))
     numbers = {(q.video_id, q.question_id) for q in others}
-    return sum(asked(q) in texts or bool(q.part) and (q.video_id, q.question_id) in numbers
+    return sum(wording(q) in texts or bool(q.part) and (q.video_id, q.question_id) in numbers
                for q in questions)
 
 

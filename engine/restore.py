@@ -15,6 +15,7 @@ from pydantic import Field, StrictBool, TypeAdapter
 from torch import nn
 
 from dataset import Vocabulary, build_dataset
+from dataset.store import DAY
 from dataset.types import DataSpec
 from engine import runtime
 from engine.checkpoint import check_finite, load_checkpoint, load_weights
@@ -27,7 +28,7 @@ from models import build_model
 from models.avqa import AVQAModel
 
 LARGEST = 2 ** 20            # of the sizes of a model, far beyond any
-RowSeconds = Annotated[int, Field(strict=True, ge=1, le=86_400)]      # at most a day
+RowSeconds = Annotated[int, Field(strict=True, ge=1, le=DAY)]
 FIELDS = ("row", "question_id", "video_id", "type", "template", "words", "answer", "choices")
 
 

@@ -125,7 +125,7 @@ def card(path: Path, state: dict[str, Any], licence: str) -> str:
 
 def main() -> None:
     options = parse()
-    if not re.fullmatch(r"[a-z0-9.-]+", options.licence):
+    if not re.fullmatch(r"[a-z0-9.+-]+", options.licence):
         raise UsageError(f"--licence {shown(options.licence)} is no name of a licence; give one of the hub, such as "
                          "mit, apache-2.0 or cc-by-4.0")
     path = checkpoint_in(options.run)

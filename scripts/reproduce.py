@@ -20,7 +20,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from dataset.types import DataError
 from engine.errors import UsageError, positive, run_guarded
+from models.errors import OptionError
 from scripts.tables.collect import collect
 from scripts.tables.cost import add_costs
 from scripts.tables.documents import REPORTS, documents, refresh
@@ -104,7 +106,7 @@ def write_reports(grids: dict[str, Grid], plan: Plan, out: Path | None, partial:
             if grid.costs:
                 add_costs(report, plan.tables[name])
             path = write_report(report, grid, out / name if out else root / f"report-{name}", command)
-        except UsageError as error:
+        except (UsageError, DataError, OptionError) as error:
             problems.append(str(error))
             continue
         results = path.read_text(encoding="utf-8").split("\n## ")[1].partition("\n\n")[2]

@@ -10,6 +10,7 @@ from torch import nn
 from dataset.types import AUDIO, VISUAL
 from models.features import Features, FeatureShape
 from models.layers.noise import gaussian_like
+from models.layers.processes import of_all_processes
 from models.layers.standardise import mean_and_variance
 
 FillMode = Literal["zeros", "noise", "mean"]
@@ -38,7 +39,8 @@ class Fill(nn.Module):
             return
         for values, running, column in ((features.audio, self.mean_audio, AUDIO),
                                         (features.visual, self.mean_visual, VISUAL)):
-            mean, _, count = mean_and_variance(values, features.presence[..., column])
+            values, present = of_all_processes(values), of_all_processes(features.presence[..., column])
+            mean, _, count = mean_and_variance(values, present)
             running.lerp_(mean, torch.where(self.seen[column], self.momentum, 1.0) * (count > 0))
             self.seen[column] |= count > 0
 

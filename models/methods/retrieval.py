@@ -6,11 +6,12 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, distributed
+from torch import Tensor
 from torch.nn import functional as F
 
 from dataset.types import AUDIO, VISUAL
 from models.features import Features, FeatureShape, blank_features, merge
+from models.layers.processes import of_all_processes
 from models.layers.standardise import Standardiser
 from models.methods.base import Method, ViewMode, Views, simulate
 
@@ -124,15 +125,3 @@ class Retrieval(Method):
         for bank, new in ((self.owner, video), (self.audio, audio), (self.visual, visual)):
             some = (first < len(place)).reshape(-1, *[1] * (new.dim() - 1))
             bank.index_copy_(0, place, torch.where(some, new[chosen].to(bank.dtype), bank[place]))
-
-
-def of_all_processes(values: Tensor) -> Tensor:
-    """The rows (B, ...) of every process, as many on each, in the order in which the questions were
-    dealt out.
-    """
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return values
-    sent = values.byte() if values.dtype == torch.bool else values.contiguous()
-    parts = [torch.empty_like(sent) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(parts, sent)
-    return torch.stack(parts, dim=1).flatten(0, 1).to(values.dtype)

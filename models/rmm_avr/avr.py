@@ -58,7 +58,8 @@ class AVR(nn.Module):
     all.
     """
 
-    layouts, trains_encoder = LAYOUTS, False             # otherwise in released.py
+    layouts = LAYOUTS            # released.py has others
+    trains_encoder = False
 
     def __init__(
         self,
@@ -98,7 +99,7 @@ class AVR(nn.Module):
     def loss(self, features: Features) -> Tensor:
         """L_ave, Eq. 7, over the segments whose pair is real; a scalar.
 
-        In training it updates the scales of the features, by which `refine` goes afterwards.
+        In training it first updates the scales of the features, which `refine` uses, too.
         """
         whole = features.presence.all(dim=-1)                                      # (B, T)
         audio, visual = blank(features.audio, whole), blank(features.visual, whole)            # no half pairs

@@ -53,13 +53,13 @@ class FeatureDiffusion(nn.Module):
         self.model, self.objective = denoiser, objective
         self.table = reverse_table(betas, objective, sampler)
         bar = torch.cumprod(1 - betas, dim=0)                                      # (T,)
-        for name, values in {"alpha_bar": bar, "signal": bar.sqrt(), "noise": (1 - bar).sqrt(),
+        for name, values in {"alpha_bar": bar, "signal_scale": bar.sqrt(), "noise_scale": (1 - bar).sqrt(),
                              "loss_weight": torch.ones_like(bar)}.items():
-            self.register_buffer(name, values.float(), persistent=False)           # the options say it all
+            self.register_buffer(name, values.float(), persistent=False)           # follows from the options
 
     def noised(self, clean: Tensor, step: Tensor, noise: Tensor) -> Tensor:
         """`clean` (S, L, C) at the steps `step` (S,), Eq. 5."""
-        return self.signal[step][:, None, None] * clean + self.noise[step][:, None, None] * noise
+        return self.signal_scale[step][:, None, None] * clean + self.noise_scale[step][:, None, None] * noise
 
     def training_error(self, clean: Tensor) -> Tensor:
         """Squared error of the prediction (Eq. 7), (S, L), at one random step per sequence.
@@ -74,7 +74,7 @@ class FeatureDiffusion(nn.Module):
         elif self.objective == "x0":
             target = clean
         else:
-            target = self.signal[step][:, None, None] * noise - self.noise[step][:, None, None] * clean
+            target = self.signal_scale[step][:, None, None] * noise - self.noise_scale[step][:, None, None] * clean
         return (prediction.float() - target).square().mean(dim=-1) * self.loss_weight[step][:, None]
 
     def reverse(self, x: Tensor, steps: int, draw: Callable[[int], Tensor], clip: float | None = None,

@@ -12,8 +12,8 @@ from models.rmm_avr.fast import FastDenoiser
 
 
 class Layout(nn.Module):
-    """A segment is 1 + N tokens of D channels, the sound first. In rows of `channels` numbers the
-    tokens of a question make sequences of `positions` rows.
+    """A segment is 1 + N tokens of D channels, the sound first. The tokens of a question, cut into
+    rows of `channels` numbers, make sequences of `positions` rows.
 
     With k `multipliers` the U-Net halves a sequence k - 1 times, so its `length` is padded to a
     multiple of 2 ** (k - 1).
@@ -46,14 +46,14 @@ class Layout(nn.Module):
         return error[:, :self.positions].reshape(-1, self.shape.segments, rows).mean(dim=2)
 
 
-def tokens(shape: FeatureShape, multipliers: tuple[int, ...]) -> Layout:
+def by_token(shape: FeatureShape, multipliers: tuple[int, ...]) -> Layout:
     """Per segment the sequence [audio; N visual tokens]: S = B*T, L = 1 + N, C = D."""
     return Layout(shape, multipliers, 1 + shape.tokens, shape.channels)
 
 
-def time(shape: FeatureShape, multipliers: tuple[int, ...]) -> Layout:
+def by_time(shape: FeatureShape, multipliers: tuple[int, ...]) -> Layout:
     """Per question its segments, the tokens of each side by side: S = B, L = T, C = D + N*D."""
     return Layout(shape, multipliers, shape.segments, (1 + shape.tokens) * shape.channels)
 
 
-LAYOUTS = {"tokens": tokens, "time": time}
+LAYOUTS = {"tokens": by_token, "time": by_time}

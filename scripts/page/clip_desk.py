@@ -1,4 +1,4 @@
-"""What the tab of one's own clip shows: its seconds, the answers, and where a run looked."""
+"""What the tab of one's own clip shows: its segments, the answers, and where a run looked."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class ClipDesk:
 
     def picture(self, path: str | None, sound: Sequence[str], picture: Sequence[str], question: str | None,
                 labels: Sequence[str | None]) -> str:
-        """The seconds of the clip; over the frames where the first run looks, once it was asked."""
+        """The segments of the clip; over the frames where the first run looks, once it is asked."""
         label = next(filter(None, labels), None)
         try:
             clip, key = self.open(path, label)
@@ -105,8 +105,8 @@ class ClipDesk:
         except TROUBLE as error:
             return page(note(sentence(error)))
         maps = self.maps(key, question, left)
-        seconds = "".join(second(clip, t, left[t], maps[t] if left[t, VISUAL] else None) for t in range(len(left)))
-        return page("".join(map(note, remarks)) + f'<div class="strip">{seconds}</div>')
+        segments = "".join(segment(clip, t, left[t], maps[t] if left[t, VISUAL] else None) for t in range(len(left)))
+        return page("".join(map(note, remarks)) + f'<div class="strip">{segments}</div>')
 
     def maps(self, key: tuple, question: str | None, left: np.ndarray) -> Sequence[np.ndarray | None]:
         """Where the run looks in every segment, (H, W) from 0 to 1, as far as it can be said."""
@@ -180,8 +180,8 @@ class ClipDesk:
         return majority_guesses(train, [Question(0, 0, "", same.type, same.template, words, "")])[0]
 
 
-def second(clip: Clip, t: int, there: np.ndarray, weights: np.ndarray | None) -> str:
-    """Frame and wave of one second, faded unless `there` (2,); `weights` (H, W) lie above."""
+def segment(clip: Clip, t: int, there: np.ndarray, weights: np.ndarray | None) -> str:
+    """Frame and wave of one segment, faded unless `there` (2,); `weights` (H, W) lie above."""
     picture = frame(clip.frames[t], weights) if t < len(clip.frames) else nothing("no picture")
     loudest = max(float(np.abs(clip.sound).max(initial=0)), 1e-3)
     sound = wave(clip.sound[t] / loudest) if t < len(clip.sound) else nothing("no sound")

@@ -64,8 +64,7 @@ def convert(official: dict[str, Tensor], own: dict[str, Tensor]) -> tuple[dict[s
     """The official entries under the names of `own`, the state dict of the model they are for, and
     those without a place.
 
-    Weights and slots come from `official`; schedules, statistics and the like, which are made from
-    the configuration and not learnt, stay those of `own`.
+    Weights and slots come from `official`; statistics, which are not learnt, stay those of `own`.
 
     Raises:
         UsageError: an entry is missing or of another shape.

@@ -44,7 +44,7 @@ class Measured(TypedDict):
 
 
 def add_costs(report: dict[str, Any], planned: dict[str, BySeed]) -> None:
-    """Puts `costs` into every row of `report` (`collect`): moments over its runs by key of HEAD, of
+    """Put `costs` into every row of `report` (`collect`): moments over its runs by key of HEAD, of
     those that have best.pt; and when and where they were measured into `report` itself.
     """
     places = {}
@@ -53,7 +53,7 @@ def add_costs(report: dict[str, Any], planned: dict[str, BySeed]) -> None:
         measured = [cost for folder in folders if (cost := cost_of(folder))]
         logs = [folder / "metrics.jsonl" for folder in folders if (folder / "metrics.jsonl").is_file()]
         columns = {name: [cost[name] for cost in measured] for name in HEAD if name != "seconds"}
-        columns["seconds"] = [read(log, training_seconds) for log in logs]
+        columns["seconds"] = [seconds for log in logs if (seconds := read(log, training_seconds))]
         row["costs"] = {name: moments(values) for name, values in columns.items() if values and None not in values}
         places |= dict.fromkeys(cost["place"] for cost in measured)
     report["measured"] = list(places)
@@ -124,7 +124,7 @@ R2: share of the real feature's variance that the stand-in explains, over {QUEST
 feature itself, 0 for the best constant; of several samples, of their mean. Training: all epochs of the row's own
 run, without validation and start. An answer: with one modality missing, the mean of both cases, {TIMED} questions at
 a time, measured {"; ".join(report["measured"]) or "nowhere"}. Both times include other load on the machine. Mean ±
-standard deviation over seeds; - where best.pt is gone or nothing stands in."""
+standard deviation over seeds; - where best.pt is gone, nothing stands in, or the model is another row's."""
 
 
 def cell(values: dict[str, float | None] | None, name: str) -> str:

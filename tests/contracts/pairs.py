@@ -22,6 +22,8 @@ PAIRS = [(b, m) for b in BACKBONES for m in METHODS if b == "avst" or m != "rele
 PAIRS += [(b, m) for b in VARIANTS for m in ("plain", "prompts", "drfuse")]
 PARAMS = [pytest.param(pair, id="-".join(pair)) for pair in PAIRS]
 PARAMS += [pytest.param(("avst", PLUS), id="avst-rmm_avr plus")]
+HALVED = "rmm_avr avr.multipliers=[1,2]"         # a U-Net that halves its sequences, as the default does
+PARAMS += [pytest.param(("avst", HALVED), id="avst-rmm_avr halved")]
 SAMPLED = "conditional_avr method.steps=2 method.samples=2 method.network=unet method.layers=2 method.width=8"
 BRIDGED = "conditional_avr method.process=bridge method.objective=v method.steps=2"
 PARAMS += [pytest.param(("avst", SAMPLED), id="avst-conditional_avr samples"),

@@ -36,6 +36,7 @@ from torch.nn import functional as F
 from toy import without_dropout
 
 from dataset.types import Batch, DataSpec
+from engine.errors import positive
 
 SPEC = DataSpec(segments=10, audio_channels=128, visual_channels=512, grid=(14, 14), words=14, vocabulary=93,
                 answers=42)
@@ -67,7 +68,7 @@ def weight(name: str, shape: list[int]) -> Tensor:
 
 
 def batch(B: int = QUESTIONS) -> Batch:
-    """Questions of the real shapes; the second is shorter than the others."""
+    """An even number of questions of the real shapes; the second is shorter than the others."""
     T, (H, W) = SPEC.segments, SPEC.grid
     words = torch.arange(1, B * SPEC.words + 1).reshape(B, SPEC.words) * 7 % 92 + 1
     words[1, 9:] = 0
@@ -178,10 +179,10 @@ def time_official(checkout: Path, count: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkout", type=Path)
-    parser.add_argument("--time", type=int, metavar="STEPS")
+    parser.add_argument("--time", type=positive, metavar="STEPS")
     options = parser.parse_args()
     checkout = options.checkout.resolve()
-    if options.time:
+    if options.time is not None:
         return time_official(checkout, options.time)
     net = official_network(checkout)
     numbers = official_training(net)

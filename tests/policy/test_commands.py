@@ -1,6 +1,8 @@
 """Commands and files that the documents and the configurations name exist and parse."""
 
+import contextlib
 import importlib
+import io
 import re
 import shlex
 import subprocess
@@ -36,6 +38,19 @@ for script in scripts:
         assert not stop.code, script
     print("done:", script)
 """
+
+
+def test_a_printed_program_prints_what_stands_beside_it():
+    """`python - <<'END'` in a document: every line of its output is a line of that document."""
+    programs = [(path, program) for path in DOCUMENTS
+                for program in re.findall(r"^python - <<'END'\n(.*?)^END$", path.read_text(), re.M | re.S)]
+    assert programs
+    for path, program in programs:
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output):
+            exec(compile(program, str(path), "exec"), {})
+        lines = output.getvalue().splitlines()
+        assert lines and set(lines) <= set(path.read_text().splitlines()), path
 
 
 def text_of(path: Path) -> str:

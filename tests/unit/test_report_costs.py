@@ -2,12 +2,15 @@
 
 import json
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
 from toy import SHAPE, SPEC, random_batch
 
+from dataset.types import DataError
 from models import build_model
+from scripts import reproduce
 from scripts.tables import cost
 from scripts.tables.plan import PlannedRun
 
@@ -89,3 +92,18 @@ def test_without_a_whole_clip_there_is_no_r2():
     batch = random_batch(2)
     batch.presence[:, SHAPE.segments - 1] = False
     assert cost.recalled(net, batch, torch.device("cpu")) == {"r2_audio": None, "r2_visual": None}
+
+
+def test_data_that_are_gone_keep_no_other_table_from_its_report(tmp_path, monkeypatch, capsys):
+    def gone(*_):
+        raise DataError("data/x is not there")
+
+    monkeypatch.setattr(reproduce, "add_costs", gone)
+    monkeypatch.setattr(reproduce, "collect", lambda *_: {"runs": 1})
+    (tmp_path / "report.md").write_text("# T\n\n## Accuracy\n\nthe table\n\n## More\n")
+    monkeypatch.setattr(reproduce, "write_report", lambda *_: tmp_path / "report.md")
+    grids = {name: SimpleNamespace(costs=name == "dear", title=name) for name in ("dear", "cheap")}
+    run = PlannedRun("r", "", tmp_path / "r", [], None, [])
+    plan = SimpleNamespace(tables={name: {"row": {1: run}} for name in grids})
+    assert reproduce.write_reports(grids, plan, None, partial=False) == ["data/x is not there"]
+    assert "cheap\n\nthe table" in capsys.readouterr().out
