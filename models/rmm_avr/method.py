@@ -34,8 +34,8 @@ class RMMAVR(Method):
     Eq. 8 (`all`), or a fourth with them, in which single segments lack something (`segments`).
     """
 
-    sections = {"rmm": RMM, "avr": AVR}
-    refines_pairs = True
+    sections = {"rmm": RMM, "avr": AVR}                  # whose options engine/config.py reads
+    refines_pairs = True                                 # see `Method`
 
     def __init__(
         self,
