@@ -106,7 +106,7 @@ def test_what_a_run_costs_is_printed_before_it(data, monkeypatch, capsys):
                                       "1", "--device", "cpu"])
     benchmark.main()
     cost = json.loads(capsys.readouterr().out)
-    assert cost["batch_size"] == 64 and cost["steps"] == cost["epochs"]        # 24 questions: a step an epoch
+    assert cost["batch_size"] == 16 and cost["steps"] == 2 * cost["epochs"]    # 24 questions: two steps an epoch
     assert cost["hours"] == pytest.approx(cost["steps"] * cost["seconds_per_step"] / 3600)
 
 
