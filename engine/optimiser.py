@@ -32,7 +32,12 @@ def load_optimiser(optimiser: Optimizer, state: dict[str, Any]) -> None:
     Raises:
         ValueError: it is not such a state; torch itself would fail at the next step.
     """
-    check_types(state["param_groups"], optimiser.state_dict()["param_groups"])
+    own = optimiser.state_dict()["param_groups"]
+    check_types(state["param_groups"], own)
+    for was, now in zip(state["param_groups"], own, strict=True):
+        for key, switch in now.items():            # these decide which running sums there are
+            if isinstance(switch, bool) and was.get(key) not in (None, switch):
+                raise ValueError(f"its switch '{key}' is {was[key]}, that of this run {switch}")
     optimiser.load_state_dict(state)
     names = {frozenset(sums) for sums in optimiser.state.values() if sums}
     if len(names) > 1:

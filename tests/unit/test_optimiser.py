@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.optim.lr_scheduler import StepLR
 
 from engine.config import compose
-from engine.optimiser import Schedule, make_optimiser
+from engine.optimiser import Schedule, load_optimiser, make_optimiser
 
 SCHEDULES = ["step", "constant", "linear", "polynomial", "cosine"]
 EPOCH = 5                                        # steps of an epoch in these tests
@@ -147,3 +147,17 @@ def test_adam_and_adamw_with_decay_and_beta2_by_hand(optimiser):
         w -= rate * (mean / (1 - 0.9 ** step)) / (math.sqrt(square / (1 - beta2 ** step)) + 1e-8)
     train = options(optimiser=optimiser, learning_rate=rate, weight_decay=decay, beta2=beta2)
     assert after_two_steps(train) == pytest.approx(w, rel=1e-5)
+
+
+def test_a_state_with_another_switch_is_refused():
+    """torch would look for running sums that are not there, at the next step."""
+    def made():
+        return make_optimiser([a_weight()], options())
+
+    state = made().state_dict()
+    load_optimiser(made(), state)
+    state["param_groups"][0]["fused"] = None             # as older runs have it
+    load_optimiser(made(), state)
+    state["param_groups"][0]["amsgrad"] = True
+    with pytest.raises(ValueError, match="its switch 'amsgrad' is True"):
+        load_optimiser(made(), state)
