@@ -162,7 +162,8 @@ def skip_ave(config: dict[str, Any]) -> float | None:
     avr = config["method"]["avr"]
     if not avr.get("input_skip", False) or avr["objective"] != "noise":
         return None
-    betas = make_betas(avr["schedule"], avr["steps"], avr.get("betas", (1e-4, 0.02)))
+    ends = {"ends": avr["betas"]} if "betas" in avr else {}               # method=released has no such option
+    betas = make_betas(avr["schedule"], avr["steps"], **ends)
     return float((1 - betas).cumprod(dim=0).mean())
 
 

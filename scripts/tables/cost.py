@@ -24,7 +24,7 @@ from engine.restore import restore
 from models.avqa import AVQAModel
 from scripts.study.diagnosis import Fit, lacking_sides, vectors
 from scripts.tables.collect import BySeed, read
-from scripts.tables.text import escaped, finite, grid_text, moments, with_spread
+from scripts.tables.text import escaped, finite, grid_text, moments, rows_of, with_spread
 from scripts.tables.timing import repeated
 
 QUESTIONS, TIMED = 128, 16       # of the test split, evenly spread: for R2, and for the time of an answer
@@ -114,11 +114,16 @@ def answer_seconds(net: AVQAModel, batch: Batch, side: int, device: torch.device
     return repeated(lambda: net(lacking), device) / len(batch)
 
 
+def cost_table(report: dict[str, Any], chosen: list[str] | None = None) -> str:
+    """The columns of HEAD for `rows_of` the report."""
+    lines = [[escaped(row["label"]), *(cell(row.get("costs", {}).get(name), name) for name in HEAD)]
+             for row in rows_of(report, chosen).values()]
+    return grid_text(lines, ["", *HEAD.values()])
+
+
 def cost_section(report: dict[str, Any]) -> str:
-    """The table of HEAD, and what was measured where."""
-    lines = [[escaped(row["label"]), *(cell(row["costs"].get(name), name) for name in HEAD)]
-             for row in report["rows"].values()]
-    return f"""{grid_text(lines, ["", *HEAD.values()])}
+    """The table, and what was measured where."""
+    return f"""{cost_table(report)}
 
 R2: share of the real feature's variance that the stand-in explains, over {QUESTIONS} test questions: 1 for the
 feature itself, 0 for the best constant; of several samples, of their mean. Training: all epochs of the row's own

@@ -3,7 +3,8 @@
     <!-- table:embedded rows=plain,dropout begin -->
     <!-- table:embedded end -->
 
-Without `rows=` the table has all rows of the report.
+Without `rows=` the table has all rows of the report. `<!-- table:plugin costs begin -->` stands for
+what the rows recall and cost, in place of the accuracies.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from pathlib import Path
 
 from dataset.files import write_text
 from engine.errors import UsageError
+from scripts.tables.cost import cost_table
 from scripts.tables.text import results_table
 
 ROOT = Path(__file__).resolve().parents[2]
 REPORTS = ROOT / "docs" / "reports"
-MARKER = re.compile(r"<!-- table:(?P<table>\S+?)(?: rows=(?P<rows>\S+))? (?P<edge>begin|end) -->")
+MARKER = re.compile(r"<!-- table:(?P<table>\S+?)(?P<costs> costs)?(?: rows=(?P<rows>\S+))? (?P<edge>begin|end) -->")
 ANY = re.compile(r"<!--\s*table\b.*")
 
 
@@ -67,7 +69,7 @@ def marker_in(line: str, place: str) -> dict[str, str] | None:
     if not ANY.match(line):
         return None
     marker = MARKER.fullmatch(line.rstrip())
-    if not marker or (marker["rows"] and marker["edge"] == "end"):
+    if not marker or ((marker["rows"] or marker["costs"]) and marker["edge"] == "end"):
         raise UsageError(f"{place}: '{line}' is no marker; write '<!-- table:NAME begin -->', "
                          "'<!-- table:NAME rows=ROW,ROW begin -->' or '<!-- table:NAME end -->'")
     return marker.groupdict()
@@ -81,6 +83,7 @@ def marked_table(marker: dict[str, str], place: str, reports: Path) -> str:
         raise UsageError(f"{place}: {report} cannot be read ({type(error).__name__}); python scripts/reproduce.py "
                          f"{marker['table']} --out {reports} makes it") from error
     try:
-        return results_table(content, marker["rows"].split(",") if marker["rows"] else None)
+        of_kind = cost_table if marker["costs"] else results_table
+        return of_kind(content, marker["rows"].split(",") if marker["rows"] else None)
     except UsageError as error:
         raise UsageError(f"{place}: {error}") from error

@@ -63,19 +63,21 @@ def scenarios_of(rows: dict[str, dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(scenario for row in rows.values() for scenario in row["scenarios"]))
 
 
-def results_table(report: dict[str, Any], chosen: list[str] | None = None) -> str:
-    """The accuracies of a report.json, all rows or those `chosen`, with oracle and floor.
-
-    Where a row has AVR, its loss stands beside, and the loss's references where a row has them.
-
-    Raises:
-        UsageError: the report has no such row.
-    """
+def rows_of(report: dict[str, Any], chosen: list[str] | None) -> dict[str, dict[str, Any]]:
+    """All rows of a report.json, or those `chosen`; UsageError where it has no such row."""
     for row in chosen or ():
         if row not in report["rows"]:
             raise UsageError(f"the report of table {report['table']} has no row '{row}'; "
                              f"{nearest(row, report['rows'])}")
-    rows = {row: report["rows"][row] for row in chosen or report["rows"]}
+    return {row: report["rows"][row] for row in chosen or report["rows"]}
+
+
+def results_table(report: dict[str, Any], chosen: list[str] | None = None) -> str:
+    """The accuracies of `rows_of` the report, with oracle and floor.
+
+    Where a row has AVR, its loss stands beside, and the loss's references where a row has them.
+    """
+    rows = rows_of(report, chosen)
     scenarios = scenarios_of(rows)
     losses = [row["ave"] for row in rows.values() if row.get("ave")]
     references = {key: title for key, title in (("skip", "skip alone"), ("bound", "its bound"))

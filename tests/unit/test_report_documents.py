@@ -53,6 +53,22 @@ def test_the_table_is_written_between_its_markers_alone(tmp_path, reports):
     assert refresh([path], reports) == []                         # once more changes nothing
 
 
+def test_costs_stand_between_markers_of_their_own(tmp_path, reports):
+    """Of the rows asked for; a row that was not measured has none."""
+    path = reports / "toy" / "report.json"
+    report = json.loads(path.read_text())
+    report["rows"]["ours"]["costs"] = {"r2_audio": {"mean": 0.514, "std": 0.01},
+                                       "parameters": {"mean": 1234567, "std": 0}}
+    path.write_text(json.dumps(report))
+    page = document(tmp_path, rows=" costs rows=ours,plain")
+    refresh([page], reports)
+    assert [cells[:5:2] for cells in lines(page.read_text())[1:]] == [
+        ["ours", "-", "1,234,567"], ["plain / zeros", "-", "-"]]
+    assert "0.51 ± 0.01" in page.read_text()
+    with pytest.raises(UsageError, match="has no row 'us'"):
+        refreshed(page, page.read_text().replace("rows=ours,plain", "rows=us"), reports)
+
+
 def test_rows_on_other_data_have_limits_of_their_own(tmp_path, reports):
     path = reports / "toy" / "report.json"
     report = json.loads(path.read_text())

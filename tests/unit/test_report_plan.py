@@ -29,6 +29,16 @@ def test_every_row_of_the_tables_at_hand_is_a_configuration(name):
     assert set(plan.tables[name]) == set(rows) and plan.runs
 
 
+def test_a_backbone_from_noisier_recordings_meets_the_usual_ones():
+    """In `other_purpose` every start has data of its own, every row those of all other tables."""
+    plan = Plan()
+    plan.add_table("other_purpose", find_grid("other_purpose")[1], 1, [])
+    for row in ("zeros", "mean", "retrieval", "rmm", "regression"):
+        run = plan.tables["other_purpose"][row][1]
+        ours, start = run.config["dataset"], run.depends_on.config["dataset"]
+        assert (ours["noise"], start["noise"]) == (0.3, 0.9) and ours["root"] != start["root"]
+
+
 def test_a_mistake_in_an_override_names_table_and_row():
     grid = {**GRID, "rows": {"few": {"label": "x", "overrides": ["rmm.slotz=5"]}}}
     with pytest.raises(UsageError, match=r"table table0, row few: .*rmm.slotz.*did you mean 'slots'"):
