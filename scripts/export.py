@@ -27,7 +27,7 @@ from engine.metrics import table
 from engine.restore import checkpoint_in, load_trained
 
 CARD = """---
-license: {licence}
+license: "{licence}"
 library_name: pytorch
 pipeline_tag: visual-question-answering
 tags: [audio-visual-question-answering, missing-modality, {backbone}, {method}]
