@@ -105,18 +105,23 @@ class ConditionalAVR(Method):
         """
         self.observe(features)
         presence, states = features.presence, simulate(features.presence, self.views_mode)
-        left = concatenate([blank_features(features, state) for state in states.values()])
+        views = {name: blank_features(features, state) for name, state in states.items()}
+        left = concatenate(list(views.values()))
+        lacking = ~left.whole          # (V*B,); S of them; the others need no estimate
         real = torch.where(self.by_token(presence)[..., None], self.tokens(features).detach(), 0.0)
         real = real.repeat(len(states), 1, 1, 1)                                   # (V*B, T, M, D), the mean if absent
         t = torch.rand(len(real), device=real.device)
-        t = torch.where(torch.rand_like(t) < self.regression, 1.0, t)
+        t = torch.where(torch.rand_like(t) < self.regression, 1.0, t)[lacking]     # (S,)
         end = torch.randn_like(real) if self.path.random_end else self.end_state(features).repeat(len(states), 1, 1, 1)
-        estimate = self.estimate(left, mixed(self.path, real, end, t), ~left.presence, t)
-        removed = presence.repeat(len(states), 1, 1) & ~left.presence              # (V*B, T, 2)
+        some, real, end = left.rows(lacking), real[lacking], end[lacking]          # (S, ...)
+        estimate = self.estimate(some, mixed(self.path, real, end, t), ~some.presence, t)
+        removed = presence.repeat(len(states), 1, 1)[lacking] & ~some.presence     # (S, T, 2)
         losses = {"estimate": self.error(estimate, real, removed)}
         if self.rmm is not None:
             losses["rmmr"] = self.rmm.loss(features, self.rmm(features))
-        filled = self.written(left, estimate)
+        filled = self.written(some, estimate)
+        filled = left.with_(audio=left.audio.index_put((lacking,), filled.audio),
+                            visual=left.visual.index_put((lacking,), filled.visual))
         return Views(dict(zip(states, filled.split(len(presence)), strict=True)), losses)
 
     def end_state(self, features: Features) -> Tensor:

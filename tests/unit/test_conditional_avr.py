@@ -143,6 +143,19 @@ def test_the_bridge_starts_at_what_was_recalled():
     assert torch.allclose(model.fill_in(given_).audio, model.rmm(given_).audio, atol=1e-5)
 
 
+@pytest.mark.parametrize("network", ["transformer", "unet"])
+def test_training_estimates_for_what_lacks_something_alone(network, monkeypatch):
+    """Of three views the complete one costs nothing and is handed on as it is."""
+    recaller, features, seen = method(network=network).train(), random_features(3), []
+    forward = recaller.network.forward
+    monkeypatch.setattr(recaller.network, "forward", lambda real, *rest: seen.append(len(real)) or forward(real, *rest))
+    views = recaller.views(features.with_(question_id=None)).features
+    assert seen == [6]
+    for name, side in (("complete", "audio"), ("complete", "visual"), ("audio_missing", "visual")):
+        assert torch.equal(getattr(views[name], side), getattr(features, side))
+    assert not torch.isclose(views["audio_missing"].audio, features.audio).any()
+
+
 def test_the_error_is_of_what_was_taken_away():
     """Side by side: 2 of 4 squared in the sound of one question, 1 in the picture of another."""
     model, real = method(), torch.zeros(2, SHAPE.segments, 1 + SHAPE.tokens, SHAPE.channels)
