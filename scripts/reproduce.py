@@ -1,7 +1,7 @@
 """Run what a table or figure needs, skip what is done, write Markdown, JSON and plots.
 
-A table is a file configs/tables/TABLE.yaml: a start configuration, the configuration all rows
-share, and per row the overrides that make it. Every row is trained once per seed, from the start of
+A table is a file below configs/tables: a start configuration, the configuration all rows share, and
+per row the overrides that make it. Every row is trained once per seed, from the start of
 its own data, backbone and seed. Runs with the same resolved configuration are one run, whichever
 tables ask for it; its folder is named by a digest of that configuration. A sweep that was stopped
 continues when the same command is given again.
@@ -26,7 +26,7 @@ from models.errors import OptionError
 from scripts.tables.collect import collect
 from scripts.tables.cost import add_costs
 from scripts.tables.documents import REPORTS, documents, refresh
-from scripts.tables.grid import Grid, chosen_dataset, find_grid, table_names
+from scripts.tables.grid import SETS, Grid, chosen_dataset, find_grid, table_names
 from scripts.tables.plan import Plan, PlannedRun
 from scripts.tables.render import write_report
 from scripts.tables.sweep import Failure, Sweep, plan_line
@@ -54,8 +54,8 @@ def shard(text: str) -> tuple[int, int]:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", nargs="?", help="a name of --list, 'all' (that are for the data set), or a file "
-                        "TABLE.yaml")
+    parser.add_argument("table", nargs="?", help="a name of --list, a file TABLE.yaml, or a set of tables: 'all' of "
+                        "the paper with their controls, 'recall' for what stands in for a missing modality")
     parser.add_argument("overrides", nargs="*", metavar="key=value",
                         help="applied to every run, so valid for all of them; a row's own win")
     parser.add_argument("--seeds", type=positive, help="seeds 1..N (default: the table's, else 3)")
@@ -75,14 +75,14 @@ def parse() -> argparse.Namespace:
     if options.table is not None and options.refresh_docs:
         parser.error("--refresh-docs takes no table: it writes all that stand between markers")
     if options.table is None and not (options.list or options.refresh_docs):
-        parser.error(f"which table? One of: {', '.join([*table_names(), 'all'])}, or a file TABLE.yaml")
+        parser.error(f"which table? One of: {', '.join([*table_names(), *SETS])}, or a file TABLE.yaml")
     return options
 
 
-def all_grids(overrides: list[str]) -> dict[str, Grid]:
-    """Every table for the data set that `overrides` choose, by default the embedded benchmark."""
+def grids_of(tables: str, overrides: list[str]) -> dict[str, Grid]:
+    """The tables of a set for the data set that `overrides` choose, else the embedded benchmark."""
     dataset = chosen_dataset(overrides) or "synthetic"
-    grids = dict(find_grid(name) for name in table_names())
+    grids = dict(find_grid(name) for name in table_names(tables))
     fitting = {name: grid for name, grid in grids.items() if grid.is_for(dataset)}
     if left_out := [name for name in grids if name not in fitting]:
         print(f"left out, not for dataset={dataset}: {', '.join(left_out)}", file=sys.stderr)
@@ -158,12 +158,15 @@ def main() -> None:
     start_up = time.process_time()           # until here there were imports alone, nearly those of a run
     options = parse()
     if options.list:
-        for name in table_names():
-            print(f"{name:10} {find_grid(name)[1].title}")
+        for tables in SETS:
+            print(f"{tables}:")
+            for name in table_names(tables):
+                print(f"  {name:16} {find_grid(name)[1].title}")
         return
     if options.refresh_docs:
         return refresh_documents()
-    grids = all_grids(options.overrides) if options.table == "all" else dict([find_grid(options.table)])
+    one = options.table not in SETS
+    grids = dict([find_grid(options.table)]) if one else grids_of(options.table, options.overrides)
     out = options.out.resolve() if options.out else None
     os.chdir(ROOT)
     plan = Plan()

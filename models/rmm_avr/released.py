@@ -21,7 +21,7 @@ from models.avqa import AVQAModel, Output
 from models.errors import OptionError
 from models.features import Features, FeatureShape, merge
 from models.layers.noise import gaussian_like
-from models.rmm_avr.avr import AVR, Steps, Width
+from models.rmm_avr.avr import AVR, Multipliers, Steps, Width
 from models.rmm_avr.diffusion import Objective, Schedule
 from models.rmm_avr.layouts import LAYOUTS, Layout
 from models.rmm_avr.method import RMMAVR
@@ -142,6 +142,7 @@ class ReleasedAVR(AVR):
         *,
         layout: Literal["map", "tokens", "time"] = "map",
         width: Width = 64,
+        multipliers: Multipliers = (1, 2),
         steps: Steps = 10,
         schedule: Schedule = "sigmoid",
         objective: Objective = "v",
@@ -152,8 +153,8 @@ class ReleasedAVR(AVR):
         detach_input: bool = False,
         audio_readout: Literal["corner", "mean"] = "corner",
     ) -> None:
-        super().__init__(shape, layout=layout, width=width, steps=steps, schedule=schedule, objective=objective,
-                         input_skip=input_skip, clip=clip)
+        super().__init__(shape, layout=layout, width=width, multipliers=multipliers, steps=steps, schedule=schedule,
+                         objective=objective, input_skip=input_skip, clip=clip)
         self.layout.audio_readout, self.trains_encoder = audio_readout, not detach_input
         self.standardises = normalize == "standardise"
         if loss_weight == "snr" and objective != "noise":          # of noise prediction it is 1

@@ -1,4 +1,4 @@
-"""A table or figure as data: the file configs/tables/TABLE.yaml, read strictly."""
+"""A table or figure as data: a file below configs/tables, read strictly."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from engine.yaml_layers import parse_yaml
 
 STRICT = ConfigDict(extra="forbid", frozen=True)
 TABLES = CONFIGS / "tables"
+SETS = {"all": TABLES, "recall": TABLES / "recall"}              # what one command runs -> folder of its tables
 DEFAULT = "default"              # in place of a data set: any that is not named
 Percent = Annotated[float, Field(ge=0, le=100)]
 Files = str | Annotated[list[str], Field(min_length=1)]          # one, or several of which later ones win
@@ -223,16 +224,20 @@ def chosen_dataset(overrides: list[str]) -> str | None:
     return chosen[-1] if chosen else None
 
 
-def table_names() -> list[str]:
-    return sorted(path.stem for path in TABLES.glob("*.yaml"))
+def table_names(of: str | None = None) -> list[str]:
+    """Of one set of tables, without `of` of both."""
+    folders = SETS.values() if of is None else [SETS[of]]
+    return [path.stem for folder in folders for path in sorted(folder.glob("*.yaml"))]
 
 
 def find_grid(name: str) -> tuple[str, Grid]:
-    """The table called `name` in configs/tables, or the one in the file `name`."""
-    path = Path(name) if name.endswith((".yaml", ".yml")) else TABLES / f"{name}.yaml"
-    if not path.is_file():
-        raise UsageError(f"there is no table '{name}'; {nearest(name, [*table_names(), 'all'])}, or a file TABLE.yaml")
-    return path.stem, read_grid(path)
+    """The table called `name` below configs/tables, or the one in the file `name`."""
+    is_file = name.endswith((".yaml", ".yml"))
+    candidates = [Path(name)] if is_file else [folder / f"{name}.yaml" for folder in SETS.values()]
+    for path in candidates:
+        if path.is_file():
+            return path.stem, read_grid(path)
+    raise UsageError(f"there is no table '{name}'; {nearest(name, [*table_names(), *SETS])}, or a file TABLE.yaml")
 
 
 def read_grid(path: Path) -> Grid:

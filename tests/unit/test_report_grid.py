@@ -7,7 +7,7 @@ import yaml
 from unit.toy_plan import GRID
 
 from engine.errors import UsageError
-from scripts.tables.grid import Grid, find_grid, read_grid, table_names
+from scripts.tables.grid import SETS, Grid, find_grid, read_grid, table_names
 
 
 @pytest.mark.parametrize("change, message", [
@@ -55,7 +55,8 @@ def test_a_file_that_is_no_table_is_one_error(tmp_path, text):
 
 def test_the_tables_at_hand_are_valid():
     """The tables at hand are valid and an unknown name is one clear error."""
-    assert "embedded" in table_names()
+    assert "embedded" in table_names() and "plugin" in table_names("recall")
+    assert len({*table_names(), *SETS}) == len(table_names()) + len(SETS)
     for name in table_names():
         assert find_grid(name)[1].rows
     with pytest.raises(UsageError, match="did you mean 'embedded'"):
