@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import torch
 from torch import Tensor
+
+LARGE = 2 ** 20              # numbers from which drawing on several cores is worth threads
 
 
 def gaussian_like(values: Tensor, question_id: Tensor | None, stream: int = 0) -> Tensor:
@@ -16,6 +20,14 @@ def gaussian_like(values: Tensor, question_id: Tensor | None, stream: int = 0) -
     if question_id is None:
         return torch.randn_like(values)
     noise = values.new_empty(values.shape)
-    for row, seed in enumerate(question_id.tolist()):
-        noise[row].normal_(generator=torch.Generator(values.device).manual_seed(seed * 1009 + stream))
+
+    def draw(row: Tensor, seed: int) -> None:
+        row.normal_(generator=torch.Generator(row.device).manual_seed(seed * 1009 + stream))
+
+    if noise.device.type == "cpu" and noise.numel() >= LARGE:          # one draw takes one core
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            list(pool.map(draw, noise, question_id.tolist()))
+    else:
+        for row, seed in zip(noise, question_id.tolist(), strict=True):
+            draw(row, seed)
     return noise
