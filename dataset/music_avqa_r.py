@@ -1,4 +1,4 @@
-"""MUSIC-AVQA-R and FortisAVQA: the test questions of MUSIC-AVQA rephrased some 25 times each.
+"""MUSIC-AVQA-R and FortisAVQA: the test questions of MUSIC-AVQA rephrased some 23 times each.
 
 For tests alone: training and validation are those of MUSIC-AVQA. A record has no template, not
 always a question mark, the number of the original question, and `split`: whether its answer is

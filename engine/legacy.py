@@ -118,7 +118,7 @@ def new_method(old: dict[str, Any]) -> dict[str, Any]:
 def released(new: dict[str, Any], official: dict[str, Any], reconstruction: float) -> dict[str, Any]:
     """The section as `method=released` takes it; other options stood at their defaults."""
     plain = {"rmm": {"addressing": "paper", "scale": "channels", "loss_reduction": "mean"},
-             "avr": {"multipliers": [1, 2], "start": "given", "start_step": None, "sampler": "ancestral"},
+             "avr": {"start": "given", "start_step": None, "sampler": "ancestral"},
              "": {"fill": "zeros", "lambda1": 1.0, "lambda2": 1.0, "label_smoothing": 0.0, "views": "all"}}
     method = {**new, "name": "released", "reconstruction": reconstruction,
               "rmm": {**new["rmm"], **official["rmm"]}, "avr": {**new["avr"], **official["avr"]}}

@@ -35,16 +35,19 @@ def make_accelerator(runtime: dict[str, Any]) -> Accelerator:
     return Accelerator(cpu=on_cpu, mixed_precision="bf16" if runtime["bf16"] else "no", kwargs_handlers=handlers)
 
 
-def keep_freed_memory() -> None:
-    """Let glibc keep the memory of large tensors for the next ones; elsewhere nothing.
+def keep_freed_memory() -> bool:
+    """Let glibc keep the memory of large tensors for the next ones; whether it does.
 
     By default it returns blocks above 32 MB to the system at once. At the real shapes every kernel
     then writes to new pages, which took a tenth of a training step and a third of an answer
-    (docs/costs.md).
+    (docs/costs.md). A glibc before 2.35 refuses the first option, and the second alone would do
+    harm.
     """
-    if platform.libc_ver()[0] == "glibc":
-        for option in (-1, -3):                    # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
-            ctypes.CDLL(None).mallopt(option, 2 ** 31 - 1)
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    threshold, trim = -3, -1                       # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h
+    mallopt = ctypes.CDLL(None).mallopt
+    return bool(mallopt(threshold, 2 ** 31 - 1) and mallopt(trim, -1))
 
 
 @contextmanager

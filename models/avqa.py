@@ -69,7 +69,7 @@ class AVQAModel(nn.Module):
     def encode(self, batch: Batch) -> Features:
         """Blank before and after: no value and no gradient sees what stood in absent entries."""
         if batch.whole:
-            return self.backbone.encode(batch)
+            return self.backbone.encode(batch).with_(nothing_absent=batch.nothing_absent)
         return blank_features(self.backbone.encode(blank_batch(batch)), batch.presence)
 
     def answer_views(self, views: Views, batch: Batch) -> Output:

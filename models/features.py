@@ -54,6 +54,7 @@ class Features:
     visual_keys: Tensor | None = None
     visual_values: Tensor | None = None
     wants_attention: bool = False     # True: `fuse` hands over `Fused.attention`
+    nothing_absent: Tensor | None = None    # as `Batch.nothing_absent`
 
     def with_(self, **changes) -> Features:
         return replace(self, **changes)
@@ -62,6 +63,11 @@ class Features:
     def whole(self) -> Tensor:
         """(B,) bool: every entry of both streams is real; alignment losses need that."""
         return self.presence.flatten(1).all(dim=1)
+
+    @property
+    def known_whole(self) -> bool:
+        """True where nothing is absent, as far as that is known without waiting for the device."""
+        return self.nothing_absent is self.presence
 
     def mask(self, modality: int) -> Tensor | None:
         """(B, T) bool, the segments of one stream that may be read; None where all may."""

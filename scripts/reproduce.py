@@ -1,10 +1,10 @@
 """Run what a table or figure needs, skip what is done, write Markdown, JSON and plots.
 
 A table is a file below configs/tables: a start configuration, the configuration all rows share, and
-per row the overrides that make it. Every row is trained once per seed, from the start of
-its own data, backbone and seed. Runs with the same resolved configuration are one run, whichever
-tables ask for it; its folder is named by a digest of that configuration. A sweep that was stopped
-continues when the same command is given again.
+per row the overrides that make it. A row is trained once per seed, from the start of its own data,
+backbone and seed, or tests the model of another row. Runs with the same resolved configuration are
+one run, whichever tables ask for it; its folder is named by a digest of that configuration. A sweep
+that was stopped continues when the same command is given again.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ EPILOG = """examples:
   python scripts/reproduce.py all --shard 2/8             the second of eight machines that share runs/
   python scripts/reproduce.py all --plan > runs.jsonl     one line per run, for a scheduler
   python scripts/reproduce.py table4 --report-only        the report of what is done by now
-  python scripts/reproduce.py all --report-only --out docs/reports      into the documents, whose tables follow
+  python scripts/reproduce.py recall --report-only --out docs/reports   into the documents, whose tables follow
 more: docs/reproduce.md"""
 
 
@@ -54,8 +54,8 @@ def shard(text: str) -> tuple[int, int]:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", nargs="?", help="a name of --list, a file TABLE.yaml, or a set of tables: 'all' of "
-                        "the paper with their controls, 'recall' for what stands in for a missing modality")
+    parser.add_argument("table", nargs="?", help="a name of --list, a file TABLE.yaml, or a set of them: 'recall', "
+                        "on what stands in for a missing modality, or 'all' the others")
     parser.add_argument("overrides", nargs="*", metavar="key=value",
                         help="applied to every run, so valid for all of them; a row's own win")
     parser.add_argument("--seeds", type=positive, help="seeds 1..N (default: the table's, else 3)")
@@ -86,6 +86,8 @@ def grids_of(tables: str, overrides: list[str]) -> dict[str, Grid]:
     fitting = {name: grid for name, grid in grids.items() if grid.is_for(dataset)}
     if left_out := [name for name in grids if name not in fitting]:
         print(f"left out, not for dataset={dataset}: {', '.join(left_out)}", file=sys.stderr)
+    if not fitting:
+        raise UsageError(f"no table of '{tables}' is for dataset={dataset}; see --list for the others")
     return fitting
 
 

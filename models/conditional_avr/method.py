@@ -101,28 +101,33 @@ class ConditionalAVR(Method):
     def views(self, features: Features) -> Views:
         """The simulated states, each completed by an estimate from a random time of the path.
 
-        The error is the mean over the entries that were taken away, of either side by itself.
+        The error is the mean over the entries that were taken away, of either side by itself. A
+        view that is known to lack nothing is handed on. Times and noise are drawn for it, too, so
+        that they depend on no knowledge of what the data lack.
         """
         self.observe(features)
         presence, states = features.presence, simulate(features.presence, self.views_mode)
-        views = {name: blank_features(features, state) for name, state in states.items()}
-        left = concatenate(list(views.values()))
-        lacking = ~left.whole          # (V*B,); S of them; the others need no estimate
+        reduced = {name: blank_features(features, state) for name, state in states.items()
+                   if not (features.known_whole and state is presence)}
+
+        def of_reduced(values: Tensor) -> Tensor:
+            """(V, B, ...), all views, to (R*B, ...), those of `reduced`."""
+            return torch.cat([of_view for name, of_view in zip(states, values, strict=True) if name in reduced])
+
+        V, B = len(states), len(presence)
         real = torch.where(self.by_token(presence)[..., None], self.tokens(features).detach(), 0.0)
-        real = real.repeat(len(states), 1, 1, 1)                                   # (V*B, T, M, D), the mean if absent
-        t = torch.rand(len(real), device=real.device)
-        t = torch.where(torch.rand_like(t) < self.regression, 1.0, t)[lacking]     # (S,)
-        end = torch.randn_like(real) if self.path.random_end else self.end_state(features).repeat(len(states), 1, 1, 1)
-        some, real, end = left.rows(lacking), real[lacking], end[lacking]          # (S, ...)
-        estimate = self.estimate(some, mixed(self.path, real, end, t), ~some.presence, t)
-        removed = presence.repeat(len(states), 1, 1)[lacking] & ~some.presence     # (S, T, 2)
+        t = torch.rand(V * B, device=real.device)
+        t = of_reduced(torch.where(torch.rand_like(t) < self.regression, 1.0, t).view(V, B))
+        real = real.expand(V, *real.shape)                                         # (V, B, T, M, D), the mean if absent
+        end = torch.randn_like(real) if self.path.random_end else self.end_state(features).expand_as(real)
+        real, end, left = of_reduced(real), of_reduced(end), concatenate(list(reduced.values()))
+        estimate = self.estimate(left, mixed(self.path, real, end, t), ~left.presence, t)      # (R*B, T, M, D)
+        removed = presence.repeat(len(reduced), 1, 1) & ~left.presence             # (R*B, T, 2)
         losses = {"estimate": self.error(estimate, real, removed)}
         if self.rmm is not None:
             losses["rmmr"] = self.rmm.loss(features, self.rmm(features))
-        filled = self.written(some, estimate)
-        filled = left.with_(audio=left.audio.index_put((lacking,), filled.audio),
-                            visual=left.visual.index_put((lacking,), filled.visual))
-        return Views(dict(zip(states, filled.split(len(presence)), strict=True)), losses)
+        filled = dict(zip(reduced, self.written(left, estimate).split(B), strict=True))
+        return Views({name: filled.get(name, features) for name in states}, losses)
 
     def end_state(self, features: Features) -> Tensor:
         """What RMM recalls, standardised tokens (B, T, M, D); without RMM their mean, zeros."""

@@ -20,14 +20,16 @@ def gaussian_like(values: Tensor, question_id: Tensor | None, stream: int = 0) -
     if question_id is None:
         return torch.randn_like(values)
     noise = values.new_empty(values.shape)
+    rows = list(zip(noise, question_id.tolist(), strict=True))
 
     def draw(row: Tensor, seed: int) -> None:
-        row.normal_(generator=torch.Generator(row.device).manual_seed(seed * 1009 + stream))
+        with torch.inference_mode(row.is_inference()):                 # a thread does not inherit the mode
+            row.normal_(generator=torch.Generator(row.device).manual_seed(seed * 1009 + stream))
 
     if noise.device.type == "cpu" and noise.numel() >= LARGE:          # one draw takes one core
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            list(pool.map(draw, noise, question_id.tolist()))
+            list(pool.map(draw, *zip(*rows, strict=True)))
     else:
-        for row, seed in zip(noise, question_id.tolist(), strict=True):
+        for row, seed in rows:
             draw(row, seed)
     return noise

@@ -225,7 +225,7 @@ def chosen_dataset(overrides: list[str]) -> str | None:
 
 
 def table_names(of: str | None = None) -> list[str]:
-    """Of one set of tables, without `of` of both."""
+    """The names of the tables of one set, or of all sets."""
     folders = SETS.values() if of is None else [SETS[of]]
     return [path.stem for folder in folders for path in sorted(folder.glob("*.yaml"))]
 

@@ -15,7 +15,7 @@ class NoWaiting(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name = function._schema.name
-        chosen = args[1] if name in ("aten::index", "aten::index_put_") else []
+        chosen = args[1] if name in ("aten::index", "aten::index_put", "aten::index_put_") else []
         sized = kwargs and kwargs.get("output_size") is not None             # of repeat_interleave: known beforehand
         if name in WAITS and not sized or any(index is not None and index.dtype == torch.bool for index in chosen):
             raise AssertionError(f"{name} waits for the device")
@@ -34,7 +34,7 @@ def test_a_training_step_waits_for_nothing(pair):
     lambda x: bool(x.any()), lambda x: x.sum().item(), lambda x: int(x[0]), lambda x: x[x > 0], lambda x: x.nonzero(),
     lambda x: torch.where(x > 0), lambda x: x.masked_select(x > 0), lambda x: torch.equal(x, x), lambda x: x.unique(),
     lambda x: x.unique(dim=0), lambda x: x.unique_consecutive(), lambda x: x.repeat_interleave(x),
-    lambda x: x.clone().index_put_((x > 0,), x[0]),
+    lambda x: x.clone().index_put_((x > 0,), x[0]), lambda x: x.index_put((x > 0,), x[0]),
 ])
 def test_what_waits_is_caught(wait):
     with pytest.raises(AssertionError, match="waits for the device"), NoWaiting():

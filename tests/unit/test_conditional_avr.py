@@ -144,16 +144,22 @@ def test_the_bridge_starts_at_what_was_recalled():
 
 
 @pytest.mark.parametrize("network", ["transformer", "unet"])
-def test_training_estimates_for_what_lacks_something_alone(network, monkeypatch):
-    """Of three views the complete one costs nothing and is handed on as it is."""
-    recaller, features, seen = method(network=network).train(), random_features(3), []
+def test_training_estimates_for_what_may_lack_something_alone(network, monkeypatch):
+    """A batch known to be whole has its complete view handed on; knowing it changes nothing."""
+    recaller, features, rows = method(network=network).train(), random_features(3).with_(question_id=None), []
     forward = recaller.network.forward
-    monkeypatch.setattr(recaller.network, "forward", lambda real, *rest: seen.append(len(real)) or forward(real, *rest))
-    views = recaller.views(features.with_(question_id=None)).features
-    assert seen == [6]
-    for name, side in (("complete", "audio"), ("complete", "visual"), ("audio_missing", "visual")):
-        assert torch.equal(getattr(views[name], side), getattr(features, side))
-    assert not torch.isclose(views["audio_missing"].audio, features.audio).any()
+    monkeypatch.setattr(recaller.network, "forward", lambda real, *rest: rows.append(len(real)) or forward(real, *rest))
+    results = []
+    for nothing_absent in (None, features.presence):
+        torch.manual_seed(1)
+        results.append(recaller.views(features.with_(nothing_absent=nothing_absent)))
+    one, two = results
+    assert rows == [9, 6] and list(one.features) == list(two.features)
+    assert torch.isclose(one.losses["estimate"], two.losses["estimate"])
+    for name, view in two.features.items():
+        for side in ("audio", "visual"):
+            assert torch.allclose(getattr(view, side), getattr(one.features[name], side), atol=1e-5)
+    assert not torch.isclose(two.features["audio_missing"].audio, features.audio).any()
 
 
 def test_the_error_is_of_what_was_taken_away():

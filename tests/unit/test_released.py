@@ -63,10 +63,11 @@ def test_the_network_is_as_large_as_that_of_version_1_9_4():
     assert sum(p.numel() for p in library.parameters()) == 4_685_120 - biases
 
 
-def test_the_map_denoiser_is_the_library_but_for_norms():
+@pytest.mark.parametrize("levels", [(1,), (1, 2)])
+def test_the_map_denoiser_is_the_library_but_for_norms(levels):
     """The map denoiser is the library network but for group norms."""
     torch.manual_seed(0)
-    mine, library = MapDenoiser(16, 4, (1, 2), (6, 4)), Unet(16, channels=4, dim_mults=(1, 2))
+    mine, library = MapDenoiser(16, 4, levels, (6, 4)), Unet(16, channels=4, dim_mults=levels)
     names, others = ({k: tuple(v.shape) for k, v in m.state_dict().items()} for m in (mine, library))
     exchanged = {k for k in names if k not in others}
     assert exchanged and all(".block" in k and k.endswith((".norm.weight", ".norm.bias")) for k in exchanged)
@@ -85,6 +86,14 @@ def test_an_odd_map_is_padded_and_cut():
     image[:, :3, :5] = torch.randn(2, 3, 5, 4)
     expected = whole(image.flatten(1, 2), step).unflatten(1, (4, 6))[:, :3, :5]
     torch.testing.assert_close(odd(image[:, :3, :5].flatten(1, 2), step), expected.flatten(1, 2))
+
+
+def test_the_levels_are_those_asked_for():
+    """One level halves nothing: a map of 3 x 5 is refined as it is."""
+    assert len(released(multipliers=[1]).diffusion.model.downs) == 1 and len(released().diffusion.model.downs) == 2
+    one, image = MapDenoiser(8, 4, (1,), (3, 5)), torch.randn(2, 4, 3, 5)
+    expected = Unet.forward(one, image, torch.tensor([1, 2])).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(one(image.flatten(2).transpose(1, 2), torch.tensor([1, 2])), expected)
 
 
 def test_an_input_skip_that_a_map_does_not_have_is_refused():

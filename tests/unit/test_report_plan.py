@@ -179,29 +179,28 @@ def test_options_of_a_file_are_the_same_as_overrides(options):
     assert parse_overrides(as_overrides(layer)) == {"dataset": layer["dataset"]}
 
 
-@pytest.mark.parametrize("table", ["table1", "table3", "table4"])
-def test_plain_rows_stand_with_every_fill(table):
-    """Side by side on the same training; the printed figures stand beside each. Table 4 trains for
-    every fill, the others test one model with each.
+@pytest.mark.parametrize("overrides", [[], ["dataset=music_avqa", "dataset.root=DIR"]], ids=["embedded", "real"])
+@pytest.mark.parametrize(("table", "models"), [("table1", 5), ("table3", 1), ("table4", 1)])
+def test_plain_rows_stand_with_every_fill(table, models, overrides):
+    """Side by side on the same data and backbone; the printed figures stand beside each. Table 4
+    trains for every fill; the others test one model with each, and take the mean from one pass.
     """
-    grid = find_grid(table)[1]
-    plan = Plan()
-    plan.add_table(table, grid, 1, [])
-    runs = {row: by_seed[1] for row, by_seed in plan.tables[table].items()}
-    plain = {row: run for row, run in runs.items() if run.config["method"]["name"] == "plain"}
-    zeros = {run.name: [] for run in plain.values() if run.config["method"]["fill"] == "zeros"}
-    assert len(zeros) == {"table1": 5}.get(table, 1)
-    for row, run in plain.items():
-        train = run.config["train"]
+    grid, plan, fills = find_grid(table)[1], Plan(), {}
+    plan.add_table(table, grid, 1, overrides)
+    for row, by_seed in plan.tables[table].items():
+        run = by_seed[1]
+        train, method = run.config["train"], run.config["method"]
+        if method["name"] != "plain":
+            continue
         assert grid.figures(row) and train["select_by"] == ["complete"]
-        trained = run if table == "table4" else run.depends_on
-        if run.name in zeros or table == "table4":
-            assert train["epochs"] > 1 and not train["frozen"]
-            trained = next(plain[name] for name in plain if plain[name].depends_on is run.depends_on)
-        else:
-            assert train["epochs"] == 0 or train["frozen"]
-        zeros[trained.name].append(run.config["method"]["fill"])
-    assert all(fills == ["zeros", "noise", "mean"] for fills in zeros.values())
+        trained = run if table == "table4" or method["fill"] == "zeros" else run.depends_on
+        assert {**method, "fill": "zeros"} == {**trained.config["method"], "fill": "zeros"}
+        assert all(run.config[section] == trained.config[section] for section in ("dataset", "backbone"))
+        passes = {"zeros": None, "noise": (0, False), "mean": (1, True)}[method["fill"]] if run is not trained else None
+        assert (train["epochs"], train["frozen"]) == (passes or (trained.config["train"]["epochs"], False))
+        start = trained.depends_on.name
+        fills.setdefault((start, json.dumps(run.config["backbone"])), []).append(method["fill"])
+    assert len(fills) == models and all(of_model == ["zeros", "noise", "mean"] for of_model in fills.values())
 
 
 def test_a_table_has_a_schedule_for_each_of_its_data_sets():
