@@ -4,7 +4,7 @@ evaluation protocol would have said. Writes diagnosis.json beside every checkpoi
 tables; runs of a table's row are averaged over its seeds.
 
   python scripts/diagnose.py runs/NAME --steps
-  python scripts/diagnose.py --table released --seeds 3 --rows paper,released --out page.md
+  python scripts/diagnose.py --table released --seeds 3 --rows released,layout --out page.md
 """
 
 from __future__ import annotations
