@@ -16,6 +16,7 @@ from models.layers.standardise import Standardiser
 from models.methods.base import Method, ViewMode, Views, simulate
 
 TEMPERATURE = 0.05
+LACKS = {"audio_missing": (True, False), "visual_missing": (False, True)}      # sound and picture, of whole questions
 CHUNK = 2 ** 24              # scores, or numbers of neighbours, held at once: 64 MB
 
 
@@ -60,8 +61,18 @@ class Retrieval(Method):
         self.observe(features)
         if not features.question.requires_grad:        # nothing is trained along: filling in would be for nothing
             return Views({"complete": features})
-        states = simulate(features.presence, self.views_mode)
-        return Views({name: self.completed(blank_features(features, state)) for name, state in states.items()})
+        return Views({name: self.view(name, state, features)
+                      for name, state in simulate(features.presence, self.views_mode).items()})
+
+    def view(self, name: str, state: Tensor, features: Features) -> Features:
+        """What `state` (B, T, 2) leaves of `features`, completed.
+
+        Where the batch is known to be whole, only the side is searched for that the view lacks.
+        """
+        if features.known_whole and state is features.presence:
+            return features
+        sides = LACKS.get(name, (True, True)) if features.known_whole else (True, True)
+        return self.completed(blank_features(features, state), *sides)
 
     def completed(self, features: Features, audio: bool = True, visual: bool = True) -> Features:
         """`features` with what either side's neighbours had, in the absent entries of the sides

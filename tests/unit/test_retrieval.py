@@ -50,6 +50,23 @@ def test_a_video_in_the_bank_is_found_again():
     assert torch.allclose(recalled, seen.audio, atol=1e-5)
 
 
+@pytest.mark.parametrize(("mode", "searches"), [("all", 2), ("segments", 4), ("lacking", 2)])
+def test_a_whole_batch_is_searched_for_what_its_views_lack(mode, searches, monkeypatch):
+    """Knowing that nothing is absent saves searches and changes no view."""
+    method, seen = filled_bank(views=mode)
+    method.train()
+    features = seen.with_(question_id=None, question=seen.question.clone().requires_grad_())
+    sides, recall, results = [], method.recall, []
+    monkeypatch.setattr(method, "recall", lambda query, side, *rest: sides.append(side) or recall(query, side, *rest))
+    for nothing_absent in (None, features.presence):
+        torch.manual_seed(2)
+        sides.clear()
+        results.append(method.views(features.with_(nothing_absent=nothing_absent)).features)
+    assert len(sides) == searches and list(results[0]) == list(results[1])
+    for name, view in results[1].items():
+        assert torch.equal(view.audio, results[0][name].audio) and torch.equal(view.visual, results[0][name].visual)
+
+
 def test_in_training_a_video_does_not_answer_for_itself():
     method, seen = filled_bank(neighbours=1)
     presence = seen.presence.clone()
