@@ -146,6 +146,11 @@ def test_a_report_of_nothing_is_an_error(reproduce, toy, tmp_path):
     assert code == 2 and "no run of table toy is done" in err
 
 
+def test_a_set_without_a_table_for_the_data_is_an_error(reproduce):
+    code, _, err = reproduce("recall", "dataset=music_avqa", "--plan", "--untimed")
+    assert code == 2 and "no table of 'recall' is for dataset=music_avqa" in err
+
+
 def test_tables_are_listed(reproduce):
     code, out, _ = reproduce("--list")
     words, tables = [line.split()[0] for line in out.splitlines()], ROOT / "configs" / "tables"
